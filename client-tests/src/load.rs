@@ -13,7 +13,7 @@ use crate::{
 const PIPELINE: usize = 40;
 const NAMES: usize = 60;
 /// Script commands that have no place in a load: they change the connection or the server.
-const NOT_DATA: [&[u8]; 12] = [
+const NOT_DATA: [&[u8]; 20] = [
     b"QUIT",
     b"RESET",
     b"HELLO",
@@ -26,6 +26,15 @@ const NOT_DATA: [&[u8]; 12] = [
     b"MONITOR",
     b"SHUTDOWN",
     b"DEBUG",
+    // Commands that wait have a test of their own.
+    b"BLPOP",
+    b"BRPOP",
+    b"BLMOVE",
+    b"BRPOPLPUSH",
+    b"BLMPOP",
+    b"BZPOPMIN",
+    b"BZPOPMAX",
+    b"BZMPOP",
 ];
 
 pub struct Load {
