@@ -16,8 +16,9 @@ use crate::plan::{Action, Limit};
 const DROPPABLE_MAX: usize = 20;
 
 pub fn compare(book: &Book, at: usize, found: &Model) -> Result<(), String> {
-    let expected = book.live(at).alive(clock::now_ms());
-    if *found == expected {
+    let now_ms = clock::now_ms();
+    let (expected, found) = (book.live(at).alive(now_ms), found.alive(now_ms));
+    if found == expected {
         return Ok(());
     }
     let all = expected.keys.keys().chain(found.keys.keys());
