@@ -13,7 +13,7 @@ use crate::{
 const PIPELINE: usize = 40;
 const NAMES: usize = 60;
 /// Script commands that have no place in a load: they change the connection or the server.
-const NOT_DATA: [&[u8]; 20] = [
+const NOT_DATA: [&[u8]; 12] = [
     b"QUIT",
     b"RESET",
     b"HELLO",
@@ -26,16 +26,11 @@ const NOT_DATA: [&[u8]; 20] = [
     b"MONITOR",
     b"SHUTDOWN",
     b"DEBUG",
-    // Commands that wait have a test of their own.
-    b"BLPOP",
-    b"BRPOP",
-    b"BLMOVE",
-    b"BRPOPLPUSH",
-    b"BLMPOP",
-    b"BZPOPMIN",
-    b"BZPOPMAX",
-    b"BZMPOP",
 ];
+
+/// Commands that wait. Beside a replica a client has been seen to wait beyond its timeout: see docs/compatibility.md.
+const WAITING: [&[u8]; 8] =
+    [b"BLPOP", b"BRPOP", b"BLMOVE", b"BRPOPLPUSH", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"BZMPOP"];
 
 pub struct Load {
     stop: Arc<AtomicBool>,
@@ -52,6 +47,15 @@ impl Load {
 
     /// Sends every command that writes, chosen at random.
     pub fn of_scripts(port: u16, seed: u64) -> Self {
+        Self::of_commands(port, seed, &[])
+    }
+
+    /// The same without commands that wait.
+    pub fn of_scripts_without_waits(port: u16, seed: u64) -> Self {
+        Self::of_commands(port, seed, &WAITING)
+    }
+
+    fn of_commands(port: u16, seed: u64, left_out: &'static [&'static [u8]]) -> Self {
         let mut script = Script::new(seed);
         Self::start(port, move |commands| {
             let single = |words: Words| vec![words];
@@ -69,7 +73,9 @@ impl Load {
             };
             commands.extend(step.into_iter().filter(|words| {
                 let name = words.first().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
-                !NOT_DATA.contains(&name.as_slice()) && !adds_to_plain_bytes(&name, words)
+                !NOT_DATA.contains(&name.as_slice())
+                    && !left_out.contains(&name.as_slice())
+                    && !adds_to_plain_bytes(&name, words)
             }));
         })
     }
