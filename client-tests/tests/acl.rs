@@ -187,7 +187,7 @@ fn line(random: &mut Random, common: &[(&String, i64)]) -> Vec<String> {
     words
 }
 
-/// What `ACL DRYRUN` says, in the words of no server: `OK`, or what is denied.
+/// The answer of `ACL DRYRUN` in words of our own: `OK`, or the denied part.
 fn verdict(reply: &Reply) -> Option<&'static str> {
     let text = match reply {
         Reply::Line('+', _) => return Some("OK"),
@@ -207,7 +207,7 @@ fn without_flags(line: Vec<u8>) -> String {
     String::from_utf8_lossy(&line).replace(" sanitize-payload", "")
 }
 
-/// What was acknowledged is there after a crash, in a database that sleeps, and in a branch.
+/// Acknowledged users survive a crash and a sleep, and are copied into a branch.
 #[test]
 fn users_outlive_crashes_and_sleep() {
     let mut server = Server::start_with(Kind::Dormouse, Settings::default());

@@ -246,7 +246,7 @@ impl Writer<'_> {
     }
 }
 
-/// What a table stands for.
+/// The reply that a table stands for.
 enum Form {
     /// A value that has been written.
     Written,

@@ -10,7 +10,7 @@ use crate::number;
 use crate::strings::{lua_type, number_argument, string_argument};
 use crate::vm::State;
 
-/// What a script may set for its own run.
+/// Settings that a script may change for its own run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
     sparse_convert: bool,

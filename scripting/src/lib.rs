@@ -40,7 +40,7 @@ pub const REDIS_VERSION: &str = "7.2.4";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Halt;
 
-/// What a script reaches beyond itself.
+/// The surroundings that a script reaches.
 pub trait Host {
     /// Runs a command, and writes exactly one reply in the reply's version.
     ///

@@ -1,4 +1,4 @@
-//! What can be known of a script without running it: whether it is a straight line, and the commands that it calls.
+//! Facts about a script that are known without running it: whether it is a straight line, and the commands that it calls.
 //!
 //! A script on the path of every connection must end soon, and nothing can interrupt it once it has written. So only a
 //! script whose end is certain from its text may run there. The survey reads the tokens of the text, and accepts
@@ -19,7 +19,7 @@ pub struct CallSite {
     pub arguments: Vec<CallArgument>,
 }
 
-/// What the text says of an argument.
+/// An argument, as far as the text tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallArgument {
     /// `KEYS[...]`
@@ -333,7 +333,7 @@ fn quoted(text: &[u8]) -> Option<(Vec<u8>, usize)> {
     loop {
         match *text.get(at)? {
             b'\\' => {
-                // What it says does not matter but for a command's name, which nobody writes that way.
+                // Its text matters only for a command's name, which no script writes that way.
                 content.extend_from_slice(&[b'\\', *text.get(at + 1)?]);
                 at += 2;
             }

@@ -51,7 +51,7 @@ const COMPILE_FACTOR: usize = 64;
 const COMPILE_BYTES: usize = 1 << 20;
 
 scoped_tls_hkt::scoped_thread_local!(
-    /// What the running script reaches beyond itself.
+    /// The surroundings that the running script reaches.
     pub(crate) static mut HOST: for<'a> &'a mut (dyn Host + 'a)
 );
 

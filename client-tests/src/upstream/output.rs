@@ -1,4 +1,4 @@
-//! What the suite prints: a line for each test, such as `[ok]: SET and GET (3 ms)`, and more lines after a failed one.
+//! Output of the suite: a line for each test, such as `[ok]: SET and GET (3 ms)`, and more lines after a failed one.
 
 use super::OUTSIDE;
 

@@ -82,7 +82,7 @@ fn counters_survive_dropped_links_and_a_source_that_crashes() {
     load.end();
     let partial = moving.replica.log().matches("accepted a Partial Resynchronization").count();
     assert!(partial >= 5, "{partial} partial resynchronizations\n{}", moving.replica.log());
-    // What a crash loses the replica has, until it gets everything again.
+    // The replica has writes that a crash loses, until it gets everything again.
     let mut source = Connection::open(moving.source.port());
     source.run("SET before-the-crash 1");
     moving.catch_up();
