@@ -28,10 +28,6 @@ const NOT_DATA: [&[u8]; 12] = [
     b"DEBUG",
 ];
 
-/// Commands that wait. Beside a replica a client has been seen to wait beyond its timeout: see docs/compatibility.md.
-const WAITING: [&[u8]; 8] =
-    [b"BLPOP", b"BRPOP", b"BLMOVE", b"BRPOPLPUSH", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"BZMPOP"];
-
 pub struct Load {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<usize>,
@@ -47,15 +43,6 @@ impl Load {
 
     /// Sends every command that writes, chosen at random.
     pub fn of_scripts(port: u16, seed: u64) -> Self {
-        Self::of_commands(port, seed, &[])
-    }
-
-    /// The same without commands that wait.
-    pub fn of_scripts_without_waits(port: u16, seed: u64) -> Self {
-        Self::of_commands(port, seed, &WAITING)
-    }
-
-    fn of_commands(port: u16, seed: u64, left_out: &'static [&'static [u8]]) -> Self {
         let mut script = Script::new(seed);
         Self::start(port, move |commands| {
             let single = |words: Words| vec![words];
@@ -73,9 +60,7 @@ impl Load {
             };
             commands.extend(step.into_iter().filter(|words| {
                 let name = words.first().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
-                !NOT_DATA.contains(&name.as_slice())
-                    && !left_out.contains(&name.as_slice())
-                    && !adds_to_plain_bytes(&name, words)
+                !NOT_DATA.contains(&name.as_slice()) && !adds_to_plain_bytes(&name, words)
             }));
         })
     }

@@ -48,6 +48,9 @@ pub enum Step {
     Inventory,
 }
 
+/// The longest wait of a blocking command.
+const WAIT_SECONDS_MAX: f64 = 0.01;
+
 pub struct Script {
     random: Random,
     pools: Pools,
@@ -116,6 +119,7 @@ impl Script {
         let mut words = template.expect("the draw is below the total").fill(&mut self.random, &mut self.pools);
         if self.random.one_in(16) {
             self.spoil(&mut words);
+            shorten_wait(&mut words);
         }
         if self.random.one_in(8) {
             words[0].make_ascii_lowercase();
@@ -148,6 +152,21 @@ impl Script {
 
     fn word(&mut self, pool: &str) -> Vec<u8> {
         self.pools.word(pool, &mut self.random)
+    }
+}
+
+/// Bounds the wait of a blocking command whose timeout was spoiled: `0` waits for ever, and nothing else writes meanwhile.
+fn shorten_wait(words: &mut Words) {
+    let name = words[0].to_ascii_uppercase();
+    let place = match &name[..] {
+        b"BLPOP" | b"BRPOP" | b"BZPOPMIN" | b"BZPOPMAX" | b"BLMOVE" | b"BRPOPLPUSH" => words.len() - 1,
+        b"BLMPOP" | b"BZMPOP" => 1,
+        _ => return,
+    };
+    let Some(timeout) = words.get_mut(place).filter(|_| place > 0) else { return };
+    let seconds = std::str::from_utf8(timeout).ok().and_then(|text| text.parse::<f64>().ok());
+    if seconds.is_some_and(|seconds| seconds == 0.0 || seconds > WAIT_SECONDS_MAX) {
+        *timeout = b"0.001".to_vec();
     }
 }
 
@@ -188,5 +207,32 @@ impl Random {
 
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever sends a script waits for each reply before it sends what would end the wait.
+    #[test]
+    fn no_command_waits_for_long() {
+        let mut waits = 0;
+        for seed in 0..20 {
+            for step in Script::new(seed).take(10_000) {
+                let Step::Command(words) = step else { continue };
+                let name = String::from_utf8_lossy(&words[0]).to_uppercase();
+                let timeout = match &name[..] {
+                    "BLMPOP" | "BZMPOP" => words.get(1),
+                    "BLPOP" | "BRPOP" | "BZPOPMIN" | "BZPOPMAX" | "BLMOVE" | "BRPOPLPUSH" => words[1..].last(),
+                    _ => continue,
+                };
+                waits += 1;
+                let seconds = timeout.and_then(|word| String::from_utf8_lossy(word).parse::<f64>().ok());
+                let is_long = seconds.is_some_and(|seconds| seconds == 0.0 || seconds > 0.01);
+                assert!(!is_long, "seed {seed}: {name} {timeout:?}");
+            }
+        }
+        assert!(waits > 1000, "{waits}");
     }
 }

@@ -46,7 +46,7 @@ fn redis_8_10_follows_every_command() {
 /// Every write command, FLUSHALL and SWAPDB included, from a database that sleeps, splits and merges.
 fn follows_every_command(kind: Kind, seed: u64) {
     let Some(mut moving) = MoveOut::start(kind, Settings::default()) else { return };
-    let load = Load::of_scripts_without_waits(moving.source.port(), seed);
+    let load = Load::of_scripts(moving.source.port(), seed);
     let unrest = (Unrest::of_sleep(moving.source.port(), seed), Unrest::of_shards(moving.source.port(), seed + 1));
     moving.follow();
     for round in 0..12 {
@@ -174,7 +174,7 @@ fn redis_cli_takes_an_rdb() {
         return;
     }
     let source = Server::start_with(Kind::Dormouse, Settings::default());
-    let load = Load::of_scripts_without_waits(source.port(), 6);
+    let load = Load::of_scripts(source.port(), 6);
     let loaded = || info(source.port(), "stats", "total_commands_processed").parse::<u64>().is_ok_and(|n| n > 5_000);
     assert_eq!(wait_for(LIMIT, || loaded().then_some(())), Some(()));
     load.end();
@@ -198,7 +198,7 @@ fn redis_cli_takes_an_rdb() {
 fn another_dormouse_follows() {
     let source = Server::start_with(Kind::Dormouse, Settings::default());
     let target = Server::start_with(Kind::Dormouse, Settings::default());
-    let load = Load::of_scripts_without_waits(source.port(), 7);
+    let load = Load::of_scripts(source.port(), 7);
     let wire = Proxy::start(source.port());
     let (from, to) = (format!("redis://127.0.0.1:{}", wire.port()), format!("redis://127.0.0.1:{}", target.port()));
     let mut importer = Importer::start(&[&from, "--to", &to, "--follow"]);
