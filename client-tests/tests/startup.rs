@@ -10,7 +10,7 @@ use std::{
 use dormouse_client_tests::{
     Kind, Server, Settings,
     resp::Connection,
-    server::{command, free_port},
+    server::{command, free_port, terminate},
     wait_for,
 };
 
@@ -53,6 +53,32 @@ fn a_store_held_by_another_process() {
     assert!(said.contains(&first.data().display().to_string()), "{said}");
     assert!(said.contains("another process") || said.contains("already held"), "{said}");
     assert_eq!(format!("{:?}", connection.run("GET k")), "\"v\"");
+}
+
+/// A signal that arrives as soon as a client can connect ends the server in order.
+#[test]
+fn a_signal_right_after_the_start() {
+    for _ in 0..20 {
+        let (folder, port) = (tempfile::tempdir().expect("a temporary folder"), free_port());
+        let mut process = command(Kind::under_test(), port, folder.path(), Settings::default())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the server starts");
+        let address = (std::net::Ipv4Addr::LOCALHOST, port);
+        // No pause between the tries: the moment is to be the first.
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while std::net::TcpStream::connect(address).is_err() {
+            assert!(std::time::Instant::now() < deadline, "it does not listen");
+        }
+        terminate(&process);
+        let ended = wait_for(Duration::from_secs(30), || process.try_wait().expect("it is our child"));
+        if ended.is_none() {
+            _ = process.kill();
+        }
+        assert_eq!(ended.and_then(|status| status.code()), Some(0));
+    }
 }
 
 #[test]

@@ -100,6 +100,15 @@ impl Server {
                 "the limit of open files allows {possible} clients, not {clients}: raise it (ulimit -n) or lower --max-clients"
             );
         }
+        let background = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(BACKGROUND_THREADS)
+            .thread_name("background")
+            .on_thread_park(dormouse_shard::memory::flush_cache)
+            .enable_all()
+            .build()
+            .map_err(failed("the background threads"))?;
+        let (shutdown, ends) = mpsc::unbounded_channel();
+        let signals = Signals::heed(&background, shutdown.clone()).map_err(failed("the watch for signals"))?;
         let store = Arc::new(Store::open(&options.store).map_err(|error| match &error {
             StoreError::Url(problem) => {
                 Failure::Option(format!("invalid value for --store or DORMOUSE_STORE: {problem}"))
@@ -115,13 +124,6 @@ impl Server {
         }?;
         let http_listeners =
             if options.http_port == 0 { Vec::new() } else { Listeners::http(&addresses, options.http_port)? };
-        let background = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(BACKGROUND_THREADS)
-            .thread_name("background")
-            .on_thread_park(dormouse_shard::memory::flush_cache)
-            .enable_all()
-            .build()
-            .map_err(failed("the background threads"))?;
         let seed = process::random_seed();
         let logs = Log::open(&store, seed, monotonic_ms, now_ms).map_err(|error| match error.is_taken() {
             true => Failure::Taken(format!("{error}; this process ends")),
@@ -163,12 +165,12 @@ impl Server {
             // Each has its own: no tenant may infer another's seed from what it sees of its own.
             process::random_seed,
         ))?;
-        let (shutdown, ends) = mpsc::unbounded_channel();
         let autoscaler = Autoscaler::new(options.policy.clone()).map_err(|error| error.to_string())?;
         let node = Node::new(tenants, engine, settings, options.policy.clone(), seed, shutdown);
         let started: Result<Vec<_>, _> =
             (0..workers).map(|number| event_loop::start(number, Arc::clone(&node))).collect();
         let (handles, workers): (Vec<_>, Vec<_>) = started.map_err(failed("a worker"))?.into_iter().unzip();
+        signals.end_orderly();
         let entered = background.enter();
         let unix_path = listeners.unix_path().map(|path| path.display().to_string());
         listeners.accept(&node, &handles).map_err(failed("listening"))?;
@@ -199,10 +201,7 @@ impl Server {
     /// # Errors
     /// When a database could not be saved, or another process has taken the store over.
     pub fn run(mut self) -> Result<(), Failure> {
-        let how = self
-            .background
-            .block_on(wait(&mut self.ends))
-            .map_err(|error| format!("cannot wait for signals: {error}"))?;
+        let how = self.background.block_on(self.ends.recv()).unwrap_or(Shutdown::Save);
         self.node.drain();
         for worker in self.workers.drain(..) {
             // A worker that panicked has reported it on standard error.
@@ -256,14 +255,48 @@ async fn look_for_lost_branches(node: Arc<Node>) {
     }
 }
 
-async fn wait(ends: &mut mpsc::UnboundedReceiver<Shutdown>) -> std::io::Result<Shutdown> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(tokio::select! {
-        _ = interrupt.recv() => Shutdown::Save,
-        _ = terminate.recv() => Shutdown::Save,
-        how = ends.recv() => how.unwrap_or(Shutdown::Save),
-    })
+/// The signals that end the server: an interrupt (Ctrl-C) and a termination.
+///
+/// They are heeded before anything is opened, so none is lost between the first reply and [`Server::run`]. While the
+/// server starts, it has written nothing for a client, and may wait for a slow store: then a signal ends the process at
+/// once.
+struct Signals {
+    /// Held while the process ends at once.
+    is_starting: Arc<Mutex<bool>>,
+}
+
+impl Signals {
+    fn heed(background: &Runtime, shutdown: mpsc::UnboundedSender<Shutdown>) -> std::io::Result<Self> {
+        let _entered = background.enter();
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let is_starting = Arc::new(Mutex::new(true));
+        let of_watch = Arc::clone(&is_starting);
+        background.spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                Self::end_if_starting(&of_watch.lock());
+                // The server may have ended by itself.
+                let _ = shutdown.send(Shutdown::Save);
+            }
+        });
+        Ok(Self { is_starting })
+    }
+
+    /// Called under the lock, so that no client is served meanwhile.
+    fn end_if_starting(is_starting: &bool) {
+        if *is_starting {
+            tracing::info!("ended by a signal before it served; bye");
+            std::process::exit(0);
+        }
+    }
+
+    /// From now on clients are served, and a signal ends the server in order.
+    fn end_orderly(self) {
+        *self.is_starting.lock() = false;
+    }
 }
 
 fn failed(what: &'static str) -> impl Fn(std::io::Error) -> String {
