@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use dormouse_protocol::Budget;
 use dormouse_shard::execution::Caller;
@@ -61,6 +61,10 @@ pub struct Client {
     /// Whether it is blocked by its command, or by `CLIENT PAUSE`.
     pub is_blocked: AtomicBool,
     unblocked_with_error: AtomicBool,
+    /// Its wait in a command of the session, like `WAIT`.
+    session_wait: AtomicU8,
+    /// Whether its wait ends after a time.
+    waits_for_a_time: AtomicBool,
     killed: AtomicBool,
     /// Whether it has closed its own connection, which ends after the reply is sent.
     leaving: AtomicBool,
@@ -138,6 +142,38 @@ pub struct OutputLimit {
     pub hard_bytes: usize,
     pub soft_bytes: usize,
     pub soft_seconds: u64,
+}
+
+const NO_WAIT: u8 = 0;
+const WAITS: u8 = 1;
+/// `CLIENT UNBLOCK` has ended it.
+const WAIT_ENDED: u8 = 2;
+
+/// The wait of a client in a command of the session.
+#[derive(Debug)]
+pub struct SessionWait(Arc<Client>);
+
+impl SessionWait {
+    /// Returns when `CLIENT UNBLOCK` has ended the wait: whether with an error.
+    pub async fn ended(&self) -> bool {
+        std::future::poll_fn(|cx| {
+            self.0.waker.register(cx.waker());
+            match self.0.session_wait.load(Ordering::SeqCst) {
+                WAIT_ENDED => Poll::Ready(()),
+                _ => Poll::Pending,
+            }
+        })
+        .await;
+        self.0.is_unblocked_with_error()
+    }
+}
+
+impl Drop for SessionWait {
+    fn drop(&mut self) {
+        self.0.session_wait.store(NO_WAIT, Ordering::SeqCst);
+        self.0.waits_for_a_time.store(false, Ordering::Relaxed);
+        self.0.is_blocked.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Memory for its replies.
@@ -277,6 +313,7 @@ impl Client {
     /// Notes that it waits.
     pub fn block(&self, waiter: &Arc<Waiter>) {
         *self.waiter.lock() = Some(Arc::clone(waiter));
+        self.waits_for_a_time.store(waiter.timeout_ms.is_some(), Ordering::Relaxed);
         self.is_blocked.store(true, Ordering::Relaxed);
         if self.is_killed() {
             waiter.end();
@@ -286,15 +323,38 @@ impl Client {
     /// Notes that it waits no longer.
     pub fn unblocked(&self) {
         *self.waiter.lock() = None;
+        self.waits_for_a_time.store(false, Ordering::Relaxed);
         self.is_blocked.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes that it waits in a command of the session, until the result is dropped.
+    pub fn begin_wait(self: &Arc<Self>, is_bounded: bool) -> SessionWait {
+        self.session_wait.store(WAITS, Ordering::SeqCst);
+        self.waits_for_a_time.store(is_bounded, Ordering::Relaxed);
+        self.is_blocked.store(true, Ordering::Relaxed);
+        SessionWait(Arc::clone(self))
     }
 
     /// Ends its wait for another client, as if it had timed out or with an error. Returns whether it waited.
     pub fn unblock(&self, with_error: bool) -> bool {
         let waiter = self.waiter.lock();
-        let Some(waiter) = &*waiter else { return false };
         self.unblocked_with_error.store(with_error, Ordering::SeqCst);
-        waiter.end()
+        match &*waiter {
+            Some(waiter) => waiter.end(),
+            None => {
+                let ended =
+                    self.session_wait.compare_exchange(WAITS, WAIT_ENDED, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+                if ended {
+                    self.waker.wake();
+                }
+                ended
+            }
+        }
+    }
+
+    /// Whether its wait ends after a time.
+    pub fn has_timeout(&self) -> bool {
+        self.is_blocked.load(Ordering::Relaxed) && self.waits_for_a_time.load(Ordering::Relaxed)
     }
 
     pub fn is_unblocked_with_error(&self) -> bool {
@@ -654,6 +714,8 @@ impl Clients {
             waiter: Mutex::default(),
             is_blocked: AtomicBool::new(false),
             unblocked_with_error: AtomicBool::new(false),
+            session_wait: AtomicU8::new(NO_WAIT),
+            waits_for_a_time: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             outbox: Mutex::default(),

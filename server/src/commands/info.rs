@@ -189,7 +189,11 @@ fn clients(state: &State, section: &mut Section<'_>) {
     section.field("client_recent_max_output_buffer", output);
     section.field("blocked_clients", blocked(&state.clients));
     section.field("tracking_clients", 0);
-    section.field("clients_in_timeout_table", 0);
+    let timed = state.clients.iter().filter(|client| client.has_timeout()).count();
+    section.field("clients_in_timeout_table", timed);
+    let waited = state.tenant.database.waiters.keys();
+    section.field("total_blocking_keys", waited.all);
+    section.field("total_blocking_keys_on_nokey", waited.and_their_end);
 }
 
 fn memory_section(state: &State, section: &mut Section<'_>) {

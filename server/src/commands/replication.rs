@@ -74,9 +74,12 @@ fn replconf(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> R
         match &option.to_ascii_lowercase()[..] {
             // The reply to these would be taken for a part of the stream.
             b"ack" => {
-                let offset = integer(value).ok().and_then(|offset| u64::try_from(offset).ok());
-                if let (Some(replica), Some(offset)) = (&session.replica, offset) {
-                    session.tenant.replication.acknowledge(replica, offset, now_ms);
+                let offset = |value| integer(value).ok().and_then(|offset| u64::try_from(offset).ok());
+                // Replicas with an append-only file go on: `FACK offset`.
+                let has_durable = at + 3 < request.len() && request.arg(at + 2).eq_ignore_ascii_case(b"fack");
+                let durable = has_durable.then(|| offset(request.arg(at + 3))).flatten();
+                if let (Some(replica), Some(offset)) = (&session.replica, offset(value)) {
+                    session.tenant.replication.acknowledge(replica, offset, durable, now_ms);
                 }
                 session.announced = Some(announced);
                 return Ok(());

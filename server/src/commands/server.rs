@@ -1,8 +1,10 @@
 //! The server: saving, shutdown, the slow log, and short replies for monitoring tools.
 
 use std::collections::HashSet;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::args::{self, Args, Argument, LastOfSubcommand, Rest};
@@ -12,6 +14,7 @@ use dormouse_storage::log::Window;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use crate::clients::SessionWait;
 use crate::clock::unix_ns;
 use crate::commands::TABLE;
 use crate::commands::absent::{self, refuse};
@@ -20,6 +23,7 @@ use crate::config::Access;
 use crate::databases::Tenant;
 use crate::health;
 use crate::node::{Node, Shutdown};
+use crate::replication::ReplicaCopy;
 use crate::session::Session;
 use crate::table::{Answer, CommandEntry, SessionRun};
 
@@ -433,19 +437,54 @@ fn module_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
 fn wait(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
     let (wanted, Timeout(ms)): (i64, Timeout) = args::parse(request, 1)?;
     let replication = Arc::clone(&session.tenant.replication);
-    let patience = (ms > 0).then(|| std::time::Duration::from_millis(ms));
+    let client = Arc::clone(&session.client);
     Ok(async move {
-        let count = replication.wait(usize::try_from(wanted).unwrap_or(0), patience).await;
-        answer(Ok(count), |count, reply| reply.integer(count as i64))
+        let wait = client.begin_wait(ms > 0);
+        let patience = Patience { wait: &wait, limit: (ms > 0).then(|| Duration::from_millis(ms)) };
+        let mut offset = None;
+        let acknowledged =
+            replication.until_acknowledged(usize::try_from(wanted).unwrap_or(0), ReplicaCopy::Received, &mut offset);
+        let ended = patience.bound(acknowledged).await;
+        let count = replication.acknowledged(offset.unwrap_or(u64::MAX), ReplicaCopy::Received);
+        answer(ended.map(|()| count), |count, reply| reply.integer(count as i64))
     }
     .boxed())
 }
+
+/// How long a client waits: until its timeout, or `CLIENT UNBLOCK`.
+struct Patience<'a> {
+    wait: &'a SessionWait,
+    limit: Option<Duration>,
+}
+
+impl Patience<'_> {
+    /// Waits for `condition`. Running out of time is no error.
+    ///
+    /// # Errors
+    /// When another client ends the wait with an error.
+    async fn bound(self, condition: impl Future<Output = ()>) -> Result<()> {
+        let timer = async {
+            match self.limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = condition => Ok(()),
+            with_error = self.wait.ended() => if with_error { Err(UNBLOCKED) } else { Ok(()) },
+            () = timer => Ok(()),
+        }
+    }
+}
+
+pub const UNBLOCKED: Error = Error::text("UNBLOCKED client unblocked via CLIENT UNBLOCK");
 
 /// The same in a transaction, which does not wait and reports the current state.
 fn wait_at_once(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let (_wanted, Timeout(_ms)): (i64, Timeout) = args::parse(request, 1)?;
     let replication = &session.tenant.replication;
-    reply.integer(replication.acknowledged(replication.view().offset) as i64);
+    reply.integer(replication.acknowledged(replication.view().offset, ReplicaCopy::Received) as i64);
     Ok(())
 }
 
@@ -462,27 +501,33 @@ impl<'a> Argument<'a> for Timeout {
     }
 }
 
-/// `WAITAOF numlocal numreplicas timeout`: waits until the connection's last write is durable here. The server has no
-/// replicas to wait for.
+/// `WAITAOF numlocal numreplicas timeout`: waits until the connection's last write is durable here, and everything that was
+/// written until now on so many replicas.
 fn wait_log(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
-    let Awaited { local, ms } = awaited(session, request)?;
-    let database = Arc::clone(&session.tenant.database);
-    let (node, written) = (Arc::clone(&session.node), session.written);
+    let Awaited { local, replicas, ms } = awaited(session, request)?;
+    let (database, replication) = (Arc::clone(&session.tenant.database), Arc::clone(&session.tenant.replication));
+    let (node, client, written) = (Arc::clone(&session.node), Arc::clone(&session.client), session.written);
     Ok(async move {
-        let Some(log) = database.shared.journal.log() else { return wait_answer(false) };
-        let durable = log.durable(written);
-        let is_durable = match (local, ms) {
-            // A client that does not wait gets the current state.
-            (0, _) => log.flushed() >= written,
-            (_, 0) => durable.await.is_ok(),
-            (_, ms) => {
-                let timeout = std::time::Duration::from_millis(ms as u64);
-                matches!(tokio::time::timeout(timeout, durable).await, Ok(Ok(())))
+        let log = database.shared.journal.log();
+        let wait = client.begin_wait(ms > 0);
+        let patience = Patience { wait: &wait, limit: (ms > 0).then(|| Duration::from_millis(ms)) };
+        let mut offset = None;
+        let durable = async {
+            let is_lost = match log.filter(|_| local > 0) {
+                Some(log) => log.durable(written).await.is_err(),
+                None => false,
+            };
+            // Replicas cannot make up for a log that is lost.
+            if !is_lost {
+                replication.until_acknowledged(replicas, ReplicaCopy::Durable, &mut offset).await;
             }
         };
-        match node.check_owner() {
-            Err(error) if local > 0 && !is_durable => answer(Err(error), |(), _| {}),
-            _ => wait_answer(is_durable),
+        let ended = patience.bound(durable).await;
+        let is_durable = log.is_some_and(|log| log.flushed() >= written);
+        let count = offset.map_or(0, |offset| replication.acknowledged(offset, ReplicaCopy::Durable));
+        match ended.and_then(|()| if local > 0 && !is_durable { node.check_owner() } else { Ok(()) }) {
+            Err(error) => answer(Err(error), |(), _| {}),
+            Ok(()) => answer(Ok(()), move |(), reply| write_durable(reply, is_durable, count)),
         }
     }
     .boxed())
@@ -492,13 +537,16 @@ fn wait_log(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'st
 fn wait_log_at_once(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     awaited(session, request)?;
     let log = session.tenant.database.shared.journal.log();
-    write_durable(reply, log.is_some_and(|log| log.flushed() >= session.written));
+    let replication = &session.tenant.replication;
+    let count = replication.acknowledged(replication.view().offset, ReplicaCopy::Durable);
+    write_durable(reply, log.is_some_and(|log| log.flushed() >= session.written), count);
     Ok(())
 }
 
 struct Awaited {
     local: i64,
-    ms: i64,
+    replicas: usize,
+    ms: u64,
 }
 
 /// Reads the arguments of `WAITAOF`. Fails if there is nothing to wait for.
@@ -518,15 +566,11 @@ fn awaited(session: &Session, request: Request<'_>) -> Result<Awaited> {
         return Err(Error::text("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."));
     }
     session.node.check_owner()?;
-    Ok(Awaited { local, ms })
+    Ok(Awaited { local, replicas: replicas as usize, ms: ms as u64 })
 }
 
-fn wait_answer(is_durable: bool) -> Answer {
-    answer(Ok(()), move |(), reply| write_durable(reply, is_durable))
-}
-
-fn write_durable(reply: &mut Reply, is_durable: bool) {
+fn write_durable(reply: &mut Reply, is_durable: bool, replicas: usize) {
     reply.array(2);
     reply.integer(i64::from(is_durable));
-    reply.integer(0);
+    reply.integer(replicas as i64);
 }

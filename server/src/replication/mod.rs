@@ -69,6 +69,14 @@ pub struct Replication {
     account: Arc<Account>,
 }
 
+/// The copy of the stream that a replica acknowledges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplicaCopy {
+    Received,
+    /// In its append-only file.
+    Durable,
+}
+
 /// What waits for the pump.
 #[derive(Debug, Default)]
 struct Queue {
@@ -176,14 +184,14 @@ impl Replication {
         }
     }
 
-    /// Number of replicas that have acknowledged the stream up to `offset`.
-    pub fn acknowledged(&self, offset: u64) -> usize {
-        self.history.lock().replicas.iter().filter(|replica| replica.has_acknowledged(offset)).count()
+    /// Number of replicas that have acknowledged a copy of the stream up to `offset`.
+    pub fn acknowledged(&self, offset: u64, copy: ReplicaCopy) -> usize {
+        self.history.lock().replicas.iter().filter(|replica| replica.has_acknowledged(offset, copy)).count()
     }
 
-    /// Waits until `wanted` replicas have acknowledged everything that was written until now, for at most `patience`
-    /// (`None`: for ever). Returns how many have. For `WAIT`.
-    pub async fn wait(&self, wanted: usize, patience: Option<Duration>) -> usize {
+    /// Waits until `wanted` replicas have acknowledged everything that was written until now: up to `offset`, which is
+    /// known as soon as the stream has got there.
+    pub async fn until_acknowledged(&self, wanted: usize, copy: ReplicaCopy, offset: &mut Option<u64>) {
         let (sender, receiver) = oneshot::channel();
         {
             let mut queue = self.queue.lock();
@@ -193,30 +201,21 @@ impl Replication {
             }
         }
         self.wake.notify_one();
-        let mut offset = u64::MAX;
-        let all = async {
-            // A replica of a later history has got everything.
-            offset = receiver.await.unwrap_or(0);
-            loop {
-                let mut notified = std::pin::pin!(self.acknowledged.notified());
-                notified.as_mut().enable();
-                if self.acknowledged(offset) >= wanted {
-                    return;
-                }
-                notified.await;
+        // A replica of a later history has got everything.
+        let end = *offset.insert(receiver.await.unwrap_or(0));
+        loop {
+            let mut notified = std::pin::pin!(self.acknowledged.notified());
+            notified.as_mut().enable();
+            if self.acknowledged(end, copy) >= wanted {
+                return;
             }
-        };
-        match patience {
-            // Running out of time is no error.
-            Some(patience) => drop(tokio::time::timeout(patience, all).await),
-            None => all.await,
+            notified.await;
         }
-        self.acknowledged(offset)
     }
 
-    /// Notes that a replica has the stream up to `offset`.
-    pub fn acknowledge(&self, replica: &Replica, offset: u64, now_ms: u64) {
-        replica.acknowledge(offset, now_ms);
+    /// Notes that a replica has the stream up to `offset`, and up to `durable` in its append-only file.
+    pub fn acknowledge(&self, replica: &Replica, offset: u64, durable: Option<u64>, now_ms: u64) {
+        replica.acknowledge(offset, durable, now_ms);
         self.acknowledged.notify_waiters();
     }
 

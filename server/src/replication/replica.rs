@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::SILENCE;
+use super::{ReplicaCopy, SILENCE};
 use crate::clients::{Client, OutputLimit};
 
 /// What a client has said about itself before it asks for the stream: `REPLCONF`.
@@ -66,6 +66,8 @@ pub struct Replica {
     progress: Mutex<Progress>,
     /// The offset up to which it has the stream, and when it was heard last, in Unix milliseconds.
     acknowledged: AtomicU64,
+    /// The same for its append-only file.
+    durable: AtomicU64,
     heard_ms: AtomicU64,
     /// It has acknowledged something.
     has_spoken: AtomicBool,
@@ -98,6 +100,7 @@ impl Replica {
             announced,
             progress: Mutex::new(progress),
             acknowledged: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
             heard_ms: AtomicU64::new(node.now_ms()),
             node,
             has_spoken: AtomicBool::new(false),
@@ -129,8 +132,14 @@ impl Replica {
         now_ms.saturating_sub(self.heard_ms.load(Ordering::Relaxed)) / 1000
     }
 
-    pub(super) fn has_acknowledged(&self, offset: u64) -> bool {
-        self.has_spoken.load(Ordering::Relaxed) && self.state() == ReplicaState::Online && self.offset() >= offset
+    pub(super) fn has_acknowledged(&self, offset: u64, copy: ReplicaCopy) -> bool {
+        let up_to = match copy {
+            ReplicaCopy::Received => self.offset(),
+            ReplicaCopy::Durable => self.durable.load(Ordering::Relaxed),
+        };
+        let has_none = copy == ReplicaCopy::Durable && up_to == 0;
+        let is_online = self.has_spoken.load(Ordering::Relaxed) && self.state() == ReplicaState::Online;
+        is_online && up_to >= offset && !has_none
     }
 
     /// Whether its connection has ended, or is about to.
@@ -145,7 +154,10 @@ impl Replica {
         is_due && now_ms.saturating_sub(self.heard_ms.load(Ordering::Relaxed)) > SILENCE.as_millis() as u64
     }
 
-    pub(super) fn acknowledge(&self, offset: u64, now_ms: u64) {
+    pub(super) fn acknowledge(&self, offset: u64, durable: Option<u64>, now_ms: u64) {
+        if let Some(durable) = durable {
+            self.durable.store(durable, Ordering::Relaxed);
+        }
         self.acknowledged.store(offset, Ordering::Relaxed);
         self.heard_ms.store(now_ms, Ordering::Relaxed);
         self.has_spoken.store(true, Ordering::Relaxed);
