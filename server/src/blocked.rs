@@ -98,13 +98,15 @@ impl Blocked {
     }
 
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BlockedEvent> {
-        if let Poll::Ready(event) = self.waiter.poll(cx) {
-            return Poll::Ready(match event {
-                WaitEvent::Served(served) => BlockedEvent::Over(Unblocked::Served(served)),
-                WaitEvent::Ended => BlockedEvent::Over(Unblocked::ByOther),
-                WaitEvent::Nudged => BlockedEvent::Nudged,
-            });
-        }
+        let is_nudged = match self.waiter.poll(cx) {
+            Poll::Ready(WaitEvent::Served(served)) => {
+                return Poll::Ready(BlockedEvent::Over(Unblocked::Served(served)));
+            }
+            Poll::Ready(WaitEvent::Ended) => return Poll::Ready(BlockedEvent::Over(Unblocked::ByOther)),
+            Poll::Ready(WaitEvent::Nudged) => true,
+            Poll::Pending => false,
+        };
+        // Before a nudge is followed: others could nudge for ever.
         if self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
             if self.tenant.database.waiters.time_out(&self.waiter, &self.request) {
                 return Poll::Ready(BlockedEvent::Over(Unblocked::TimedOut));
@@ -112,7 +114,12 @@ impl Blocked {
             // It is being served at this moment, or about to wait on.
             cx.waker().wake_by_ref();
         }
-        Poll::Pending
+        if is_nudged { Poll::Ready(BlockedEvent::Nudged) } else { Poll::Pending }
+    }
+
+    /// When it has waited long enough; `None`: never.
+    pub fn deadline(&self) -> Option<std::time::Instant> {
+        self.timer.as_ref().map(|timer| timer.deadline().into_std())
     }
 }
 

@@ -219,7 +219,14 @@ impl Session {
 
     /// Creates the wait of the current command.
     pub fn turn(&self) -> Arc<Turn> {
-        Arc::new(Turn::new(self.since, self.node.settings().reply_timeout.duration(), Arc::clone(&self.client) as _))
+        self.turn_until(None)
+    }
+
+    /// The same for a command that nobody waits for after `deadline`.
+    pub fn turn_until(&self, deadline: Option<Instant>) -> Arc<Turn> {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(self.since));
+        let limit = self.node.settings().reply_timeout.duration().into_iter().chain(left).min();
+        Arc::new(Turn::new(self.since, limit, Arc::clone(&self.client) as _))
     }
 
     /// Notes the time that the current command has run on other threads.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use dormouse::keeper;
 use dormouse_autoscaler::Autoscaler;
+use dormouse_storage::store::StoreRequest;
 use node::{Bench, Connection, calls};
 
 /// Waits until so many clients are blocked.
@@ -104,6 +105,150 @@ fn timeouts_and_unblocking() {
     other.check("CLIENT UNBLOCK 1 NOW", "-ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR\r\n");
     other.check("CLIENT UNBLOCK 99", ":0\r\n");
     until_blocked(&bench, 0);
+    other.check("RPUSH k x", ":1\r\n");
+    other.check("LLEN k", ":1\r\n");
+}
+
+/// `WAIT` and `WAITAOF` wait for replicas that do not exist.
+#[test]
+fn clients_that_wait_for_replicas_are_unblocked() {
+    let (bench, log) = Bench::logged();
+    let (mut client, mut other) = (bench.connect(), bench.connect());
+    client.check("CLIENT ID", ":1\r\n");
+    const ERROR: &str = "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
+    let rows = [
+        ("WAIT 1 0", "", ":0\r\n"),
+        ("WAIT 1 100000", " TIMEOUT", ":0\r\n"),
+        ("WAIT 1 0", " ERROR", ERROR),
+        ("WAITAOF 0 1 0", "", "*2\r\n:1\r\n:0\r\n"),
+        ("WAITAOF 1 1 100000", " ERROR", ERROR),
+        ("WAITAOF 1 1 0", " TIMEOUT", "*2\r\n:1\r\n:0\r\n"),
+    ];
+    for (line, how, reply) in rows {
+        client.send(&[line]);
+        until_blocked(&bench, 1);
+        other.check(&format!("CLIENT UNBLOCK 1{how}"), ":1\r\n");
+        client.expect(reply);
+        until_blocked(&bench, 0);
+        other.check("CLIENT UNBLOCK 1", ":0\r\n");
+    }
+    // A wait for the log ends too, and says that nothing is durable yet.
+    client.send(&["SET k v"]);
+    let written = || bench.tenant("default").database.shared.sequence.load(Ordering::SeqCst) > 0;
+    while !written() {
+        std::thread::yield_now();
+    }
+    log.flush().expect("the store is well");
+    client.expect("+OK\r\n");
+    client.check("WAITAOF 1 0 0", "*2\r\n:1\r\n:0\r\n");
+    client.check("WAIT 1 10", ":0\r\n");
+    client.check("WAITAOF 1 1 10", "*2\r\n:1\r\n:0\r\n");
+    // A client that has gone.
+    client.send(&["WAIT 1 0"]);
+    until_blocked(&bench, 1);
+    other.check("CLIENT KILL SKIPME YES", ":1\r\n");
+    client.expect_end();
+    until_blocked(&bench, 0);
+}
+
+#[test]
+fn a_user_who_may_not_wait_any_more_gets_an_error_and_no_element() {
+    let bench = Bench::new(&[]);
+    let mut admin = bench.connect();
+    let names = ["blpop", "blmove", "bzpopmin", "xread"];
+    let lines = ["BLPOP k 0", "BLMOVE k l LEFT LEFT 0", "BZPOPMIN z 0", "XREAD BLOCK 0 STREAMS s $"];
+    for (line, name) in lines.iter().zip(names) {
+        for (rule, denial) in [
+            ("-@all", format!("-NOPERM User u has no permissions to run the '{name}' command\r\n")),
+            ("resetkeys", "-NOPERM No permissions to access a key\r\n".to_owned()),
+        ] {
+            admin.check("ACL SETUSER u reset on nopass +@all ~*", "+OK\r\n");
+            let mut client = bench.connect();
+            client.check("AUTH u x", "+OK\r\n");
+            client.send(&[line]);
+            until_blocked(&bench, 1);
+            let mut next = waiter(&bench, line, 2);
+            admin.check(&format!("ACL SETUSER u {rule}"), "+OK\r\n");
+            assert!(client.is_silent(), "Redis tells it when it would be served");
+            admin.send(&["RPUSH k x", "ZADD z 1 m", "XADD s 1-1 f v"]);
+            client.expect(&denial);
+            // The next one gets what it would have got.
+            until_blocked(&bench, 0);
+            let mut one = [0];
+            std::io::Read::read_exact(&mut next.stream, &mut one).expect("a reply");
+            assert!([b'*', b'$'].contains(&one[0]), "{one:?}");
+            admin.expect(":1\r\n:1\r\n$3\r\n1-1\r\n");
+            admin.check("FLUSHALL", "+OK\r\n");
+        }
+    }
+    // A change that does not concern it.
+    admin.check("ACL SETUSER u reset on nopass +@all ~*", "+OK\r\n");
+    let mut client = bench.connect();
+    client.check("AUTH u x", "+OK\r\n");
+    client.send(&["BLPOP k 0"]);
+    until_blocked(&bench, 1);
+    admin.check("ACL SETUSER u resetkeys ~k -@all +blpop", "+OK\r\n");
+    admin.check("RPUSH k x", ":1\r\n");
+    client.expect("*2\r\n$1\r\nk\r\n$1\r\nx\r\n");
+}
+
+#[test]
+fn info_counts_the_keys_that_are_waited_for() {
+    let bench = Bench::new(&[]);
+    let mut other = bench.connect();
+    let mut check = |timed: usize, keys: usize, ends: usize| {
+        other.send(&["INFO clients"]);
+        let mut text = String::new();
+        let expected = format!(
+            "clients_in_timeout_table:{timed}\r\ntotal_blocking_keys:{keys}\r\ntotal_blocking_keys_on_nokey:{ends}\r\n"
+        );
+        while !text.ends_with("\r\n\r\n") {
+            let mut some = [0; 4096];
+            let len = std::io::Read::read(&mut other.stream, &mut some).expect("a reply");
+            text += &String::from_utf8_lossy(&some[..len]);
+        }
+        assert!(text.contains(&expected), "{expected} is not in {text}");
+    };
+    check(0, 0, 0);
+    let lists = [waiter(&bench, "BLPOP a b 0", 1), waiter(&bench, "BLPOP b c 100", 2)];
+    check(1, 3, 0);
+    // A key counts once, whatever is waited for, and each index has its own.
+    let others = [waiter(&bench, "BZPOPMIN a d 100", 3), waiter(&bench, "XREAD BLOCK 0 STREAMS a e $ $", 4)];
+    check(2, 5, 0);
+    let mut groups = bench.connect();
+    groups.check("XGROUP CREATE e g $ MKSTREAM", "+OK\r\n");
+    groups.send(&["XREADGROUP GROUP g c BLOCK 0 STREAMS e >"]);
+    until_blocked(&bench, 5);
+    let mut second = bench.connect();
+    second.check("SELECT 1", "+OK\r\n");
+    second.send(&["BLPOP a 0"]);
+    until_blocked(&bench, 6);
+    check(2, 6, 1);
+    let mut wait = waiter(&bench, "WAIT 1 100000", 7);
+    check(3, 6, 1);
+    drop((lists, others, groups, second));
+    until_blocked(&bench, 1);
+    check(1, 0, 0);
+    wait.stream.shutdown(std::net::Shutdown::Both).expect("an open connection");
+    until_blocked(&bench, 0);
+    check(0, 0, 0);
+}
+
+/// A client that is to run its command again waits for the store no longer than for another client.
+#[test]
+fn a_nudged_client_times_out_beside_a_slow_store() {
+    let bench = Bench::new(&[]);
+    let mut other = bench.connect();
+    other.check("RPUSH source x", ":1\r\n");
+    let mut client = waiter(&bench, "BLMOVE k target LEFT LEFT 0.3", 1);
+    bench.sleep();
+    bench.faults.hold(StoreRequest::Get);
+    // What serves it must be loaded first, by its own client.
+    let waiters = &bench.tenant("default").database.waiters;
+    waiters.nudge_all();
+    client.expect("*-1\r\n");
+    until_blocked(&bench, 0);
+    bench.faults.release(StoreRequest::Get);
     other.check("RPUSH k x", ":1\r\n");
     other.check("LLEN k", ":1\r\n");
 }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll};
 
-use dormouse_protocol::{Budget, OwnedRequest, Reply};
+use dormouse_protocol::{Budget, OwnedRequest, Reply, Request};
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
@@ -50,6 +50,12 @@ const FOLLOWED_MAX: usize = 64;
 const FRUITLESS_MAX: usize = 256;
 const FRUITLESS_BYTES_MAX: usize = 64 << 10;
 
+/// The user on whose behalf a waiter's command runs. The rules may have changed since it began to wait.
+pub trait WaitingUser: fmt::Debug + Send + Sync {
+    /// The error that denies a request of the user now, with its code. What is denied is logged.
+    fn denial(&self, request: Request<'_>, select: u8) -> Option<String>;
+}
+
 /// A command that has found nothing, with all that is needed to run it again on any thread.
 pub struct Waiter {
     number: AtomicU64,
@@ -58,6 +64,8 @@ pub struct Waiter {
     pub request: OwnedRequest,
     pub context: Context,
     pub budget: Option<Arc<dyn Budget>>,
+    /// `None`: everything is permitted.
+    user: Option<Arc<dyn WaitingUser>>,
     pub wanted: Offer,
     /// It waits for its first key and writes the second.
     pub moves: bool,
@@ -108,6 +116,11 @@ impl Waiter {
         let request = self.request.as_request();
         let key = self.row.key_indexes(request).nth(1).filter(|_| self.moves)?;
         Some(request.arg(key))
+    }
+
+    /// The error that it gets instead of what it waits for, if its user may not run its command any more.
+    pub fn denial(&self) -> Option<String> {
+        self.user.as_ref()?.denial(self.request.as_request(), self.context.select)
     }
 
     /// Claims it to run its command, unless someone else does, or its client has left.
@@ -200,11 +213,12 @@ pub struct Candidate {
     pub request: OwnedRequest,
     pub context: Context,
     pub budget: Option<Arc<dyn Budget>>,
+    pub user: Option<Arc<dyn WaitingUser>>,
 }
 
 impl Candidate {
     fn waiter(self, wait: Wait) -> Arc<Waiter> {
-        let Self { row, run, request, context, budget } = self;
+        let Self { row, run, request, context, budget, user } = self;
         Arc::new(Waiter {
             number: AtomicU64::new(0),
             row,
@@ -212,6 +226,7 @@ impl Candidate {
             request: wait.again.unwrap_or(request),
             context,
             budget,
+            user,
             wanted: wait.wanted,
             moves: wait.moves,
             timeout_ms: wait.timeout_ms,
@@ -366,6 +381,24 @@ impl Waiters {
         registry.fruitless_bytes = 0;
     }
 
+    /// Numbers of keys that are waited for, and of those whose end is waited for too.
+    pub fn keys(&self) -> WaitedKeys {
+        let registry = self.registry.lock();
+        let mut counted = WaitedKeys::default();
+        for (&(select, wanted), queues) in &registry.queues {
+            let earlier = EVERY_OFFER.iter().take_while(|offer| **offer != wanted);
+            let others: Vec<&Queues> = earlier.filter_map(|offer| registry.queues.get(&(select, *offer))).collect();
+            counted.all += match others.is_empty() {
+                true => queues.len(),
+                false => queues.keys().filter(|key| !others.iter().any(|other| other.contains_key(*key))).count(),
+            };
+            if wanted == Offer::Group {
+                counted.and_their_end += queues.len();
+            }
+        }
+        counted
+    }
+
     /// The first waiter for a kind of value under `key` whose number is higher than `after`.
     pub fn next(&self, select: u8, key: &[u8], wanted: Offer, after: u64) -> Option<Arc<Waiter>> {
         next_in(&self.registry.lock(), (select, wanted), key, after)
@@ -422,6 +455,16 @@ impl Waiters {
         let next = |key| next_in(&registry, name, key, waiter.number());
         waiter.keys().filter_map(next).for_each(|waiter| waiter.nudge());
     }
+}
+
+const EVERY_OFFER: [Offer; 4] = [Offer::List, Offer::SortedSet, Offer::Stream, Offer::Group];
+
+/// The keys that clients wait for. A key counts once, however many wait for it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct WaitedKeys {
+    pub all: usize,
+    /// Those whose waiters are also told when the key or its group is gone.
+    pub and_their_end: usize,
 }
 
 fn next_in(registry: &Registry, name: (u8, Offer), key: &[u8], after: u64) -> Option<Arc<Waiter>> {

@@ -355,6 +355,7 @@ impl Session {
         plan.script_user = self.script_user();
         if entry.row.flags.contains(Flags::BLOCKING) {
             plan.blocking = Blocking::First;
+            plan.waiting_user = self.waiting_user(entry.id);
         }
         match execution::run(&self.tenant.database, &Arc::new(plan), &self.turn()).await {
             Ok(outcome) => {

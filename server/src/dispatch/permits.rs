@@ -10,9 +10,11 @@ use dormouse_protocol::{OwnedRequest, Request};
 use dormouse_shard::commands::Category;
 use dormouse_shard::execution::budget::TURN;
 use dormouse_shard::keyspace::scripts::ScriptUser;
+use dormouse_shard::waiters::WaitingUser;
 use futures::channel::oneshot;
 
 use crate::acl::denial::Denial;
+use crate::acl::permissions::Permissions;
 use crate::acl::security_log::{DenialContext, Denied};
 use crate::acl::user::User;
 use crate::clients::Client;
@@ -92,10 +94,49 @@ impl Session {
         note(&self.client, &self.tenant, &self.permissions.user().name, (denial, entry, request), origin);
     }
 
+    /// The user on whose behalf a command of the table waits, unless no rule of the database applies to it.
+    pub(super) fn waiting_user(&self, command: usize) -> Option<Arc<dyn WaitingUser>> {
+        let (client, tenant) = (Arc::clone(&self.client), Arc::clone(&self.tenant));
+        let permissions = Some(&self.permissions).filter(|permissions| !permissions.is_operator())?.clone();
+        Some(Arc::new(WaitingClient { permissions, command, client, tenant }))
+    }
+
     /// The user on whose behalf its scripts run, if their requests must be checked.
     pub(crate) fn script_user(&self) -> Option<Arc<dyn ScriptUser>> {
         let user = Arc::clone(self.permissions.restricted()?);
         Some(Arc::new(Caller { user, client: Arc::clone(&self.client), tenant: Arc::clone(&self.tenant) }))
+    }
+}
+
+/// The user of a client that waits.
+struct WaitingClient {
+    permissions: Permissions,
+    /// The command's place in the table.
+    command: usize,
+    client: Arc<Client>,
+    tenant: Arc<Tenant>,
+}
+
+impl fmt::Debug for WaitingClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WaitingClient")
+    }
+}
+
+impl WaitingUser for WaitingClient {
+    fn denial(&self, request: Request<'_>, select: u8) -> Option<String> {
+        let acl = &self.tenant.acl;
+        if self.permissions.is_of(acl.generation()) {
+            return None;
+        }
+        // The connection of a user that was deleted is being closed.
+        let now = acl.renewed(&self.permissions)?;
+        let user = now.restricted()?;
+        let subject = acl.catalogue.get(self.command);
+        let denial = user.check(subject, request, select).err()?;
+        let entry = TABLE.get(self.command);
+        note(&self.client, &self.tenant, &user.name, (denial, entry, request), DenialContext::Toplevel);
+        Some(denial.reply(&user.name, subject))
     }
 }
 

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::Instant;
 
 use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_shard::commands::Flags;
@@ -25,13 +26,18 @@ impl Session {
         let Some(waiter) = self.blocked.as_ref().map(|blocked| Arc::clone(&blocked.waiter)) else { return };
         let (started, now_us) = self.worker.now_us();
         self.since = started;
+        if let Some(denial) = waiter.denial() {
+            return self.refuse_waiting(&waiter, &denial, reply).await;
+        }
         let Waiter { row, run, request, context, .. } = &*waiter;
         let command = PlannedCommand { row, run: *run, request: request.clone(), context: *context };
         let mut plan = Plan::one(command, now_us / 1000, self.worker.random());
         plan.budget = Some(Arc::clone(&self.client) as _);
         plan.blocking = Blocking::Again(Arc::clone(&waiter));
         let (worker, share) = (Rc::clone(&self.worker), Rc::clone(&self.share));
-        let (plan, turn) = (Arc::new(plan), self.turn());
+        // It waits for its turn no longer than for another client.
+        let deadline = self.blocked.as_ref().and_then(|blocked| blocked.deadline());
+        let (plan, turn) = (Arc::new(plan), self.turn_until(deadline));
         let ran = execution::run(&self.tenant.database, &plan, &turn);
         let (ran, busy) = busy(ran, |ns| worker.turns.charge(&share, ns)).await;
         if let Some(blocked) = &mut self.blocked {
@@ -51,18 +57,24 @@ impl Session {
                 ServedReply { reply: outcome.replies, left: outcome.left }
             }
             Err(error) => {
-                while !waiter.end() {
-                    if !waiter.is_claimed() {
-                        return;
-                    }
-                    tokio::task::yield_now().await;
-                }
-                let mut refusal = Reply::new(self.version);
-                refusal.error(&error.to_string());
-                ServedReply { reply: refusal, left: Left::default() }
+                let is_late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+                return match is_late {
+                    true if end(&waiter).await => self.unblock(Unblocked::TimedOut, reply),
+                    true => {}
+                    false => self.refuse_waiting(&waiter, &error.to_string(), reply).await,
+                };
             }
         };
         self.unblock(Unblocked::Served(served), reply);
+    }
+
+    /// Ends the wait of a blocked client with an error, unless another client serves it at this moment.
+    async fn refuse_waiting(&mut self, waiter: &Waiter, why: &str, reply: &mut Reply) {
+        if end(waiter).await {
+            let mut refusal = Reply::new(self.version);
+            refusal.error(why);
+            self.unblock(Unblocked::Served(ServedReply { reply: refusal, left: Left::default() }), reply);
+        }
     }
 
     /// Ends the wait of a blocked client, and writes the reply of its command.
@@ -140,4 +152,15 @@ impl Session {
             self.client.is_blocked.store(false, Ordering::Relaxed);
         }
     }
+}
+
+/// Ends a waiter's wait. False: it has been served.
+async fn end(waiter: &Waiter) -> bool {
+    while !waiter.end() {
+        if !waiter.is_claimed() {
+            return false;
+        }
+        tokio::task::yield_now().await;
+    }
+    true
 }

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::keyspace::changes::Watching;
 use crate::keyspace::scripts::{Published, ScriptUser};
 use crate::keyspace::{Fault, Keyspace, Left};
-use crate::waiters::{Candidate, Waiter};
+use crate::waiters::{Candidate, Waiter, WaitingUser};
 
 /// Commands over one database that run as one: under the same locks, with one entry in the log.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Plan {
     pub budget: Option<Arc<dyn Budget>>,
     /// The user on whose behalf its scripts run; `None`: one who may do everything.
     pub script_user: Option<Arc<dyn ScriptUser>>,
+    /// The user on whose behalf its command waits; `None`: one who may do everything.
+    pub waiting_user: Option<Arc<dyn WaitingUser>>,
     /// For a plan of one command: what it does if that finds nothing and would wait.
     pub blocking: Blocking,
     /// Its replies are in an array of this length, perhaps with others between them.
@@ -142,6 +144,7 @@ impl Plan {
             witness: None,
             budget: None,
             script_user: None,
+            waiting_user: None,
             blocking: Blocking::No,
             array: None,
         }
@@ -165,7 +168,8 @@ impl Plan {
     pub(super) fn candidate(&self) -> Option<Candidate> {
         let PlannedCommand { row, run, request, context } = self.commands().next()?;
         let (row, run, request, context) = (*row, *run, request.clone(), *context);
-        Some(Candidate { row, run, request, context, budget: self.budget.clone() })
+        let (budget, user) = (self.budget.clone(), self.waiting_user.clone());
+        Some(Candidate { row, run, request, context, budget, user })
     }
 
     pub(super) fn any(&self, flags: Flags) -> bool {

@@ -6,6 +6,8 @@
 //! 3. The effects belong to the entry of the log that the serving command leaves. When that is appended, the replies
 //!    are delivered: they wait for it as any reply does.
 //!
+//! A user whose rules have changed meanwhile is told so instead, and the next waiter gets what is there.
+//!
 //! A served command is not refused for want of memory or by the log: the write that serves it was admitted, and a move
 //! adds nothing.
 //!
@@ -142,6 +144,10 @@ fn run(db: &mut Keyspace<'_>, waiter: &Waiter) -> Ran {
     db.select(waiter.context.select);
     db.no_touch(waiter.context.no_touch);
     let mut reply = Reply::within(waiter.context.version, waiter.budget.clone());
+    if let Some(denial) = waiter.denial() {
+        reply.error(&denial);
+        return Ran::Served(reply);
+    }
     let done = commands::call(waiter.row, waiter.run, db, &mut reply, waiter.request.as_request());
     match (done, db.take_wait()) {
         (Err(_), _) => Ran::NeedsMore,
