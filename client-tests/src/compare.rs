@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | without an order (`KEYS`, `SMEMBERS`, `HGETALL`, ...) | sorted |
 //! | scores | as numbers: Redis 7.0 prints 17 digits, 7.2 the shortest that read back the same |
-//! | times to live | within two seconds, since the two servers' clocks start a moment apart |
+//! | times to live | as far apart as the servers may have run the command: two seconds, and in a pipeline the time that it took |
 //! | `OBJECT ENCODING` | where 7.0 says `quicklist`, 7.2 may say `listpack`; see [`same_encoding`] for sets |
 //! | one page of a SCAN, where to stop is the server's choice | by their form alone; whole iterations are compared elsewhere |
 //! | `DUMP`, whose version of RDB differs, `OBJECT REFCOUNT`, `OBJECT IDLETIME`, `MEMORY USAGE`, `SLOWLOG` | by their form alone |
@@ -19,17 +19,20 @@
 
 mod newer;
 
+use std::time::Duration;
+
 pub use newer::is_left_out;
 use newer::{is_listed, same_coordinates};
 
 use crate::Kind;
 use crate::resp::{Reply, Words};
 
-/// Tolerance in seconds, for replies in seconds or milliseconds.
-const CLOCK_TOLERANCE_SECONDS: f64 = 2.0;
+/// How far apart two servers on quiet cores run the same command, at most.
+pub const APART: Duration = Duration::from_secs(2);
 
-/// Whether `ours` is a right answer to `words` if `peer` answers `theirs`.
-pub fn agree(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply) -> bool {
+/// Whether `ours` is a right answer to `words` if `peer` answers `theirs`. The servers may have run the command, or one that
+/// set its key's expiry, up to `apart` from each other.
+pub fn agree(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply, apart: Duration) -> bool {
     if ours == theirs {
         return true;
     }
@@ -47,8 +50,8 @@ pub fn agree(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply) -> bool {
             sorted(ours, 1) == sorted(theirs, 1)
         }
         b"HGETALL" => sorted(ours, 2) == sorted(theirs, 2),
-        b"TTL" | b"EXPIRETIME" => close(ours, theirs, CLOCK_TOLERANCE_SECONDS),
-        b"PTTL" | b"PEXPIRETIME" => close(ours, theirs, 1000.0 * CLOCK_TOLERANCE_SECONDS),
+        b"TTL" | b"EXPIRETIME" => close(ours, theirs, apart.as_secs_f64()),
+        b"PTTL" | b"PEXPIRETIME" => close(ours, theirs, 1000.0 * apart.as_secs_f64()),
         b"SCAN" | b"SSCAN" | b"HSCAN" | b"ZSCAN" => is_page(ours) && is_page(theirs),
         b"SLOWLOG" => std::mem::discriminant(ours) == std::mem::discriminant(theirs),
         b"MEMORY" => ours.number().is_some() && theirs.number().is_some(),

@@ -32,7 +32,7 @@ pub fn difference(kind: Kind, ours: u16, theirs: u16, left_out: &[&str]) -> Opti
         for key in here {
             for words in questions(&mut theirs, &key) {
                 let (a, b) = (ours.call(&words), theirs.call(&words));
-                if !compare::agree(kind, &words, &a, &b) || words[0] == b"PEXPIRETIME" && a != b {
+                if !compare::agree(kind, &words, &a, &b, compare::APART) || words[0] == b"PEXPIRETIME" && a != b {
                     let words = words.iter().map(|word| word.escape_ascii().to_string()).collect::<Vec<_>>();
                     return Some(format!("index {index}, {words:?}: {a:?}, but the other server has {b:?}"));
                 }

@@ -1,6 +1,8 @@
 //! The same long random script for the server and for a real redis-server: every reply must be the same.
 
-use std::{collections::VecDeque, env, io::Write, time::Duration};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+use std::{env, io::Write};
 
 use dormouse_client_tests::{
     Kind, Server, Settings, compare,
@@ -139,6 +141,8 @@ struct Comparison {
     in_transaction: bool,
     /// The servers hold different values after a listed difference. Nothing is compared until all is flushed.
     diverged: bool,
+    /// How far apart the servers may have run the same command: by the time of the longest pipeline.
+    apart: Duration,
     /// The latest commands and their replies, for the report.
     history: VecDeque<(usize, Words, Reply)>,
     commands: usize,
@@ -160,6 +164,7 @@ impl Comparison {
             queued: Vec::new(),
             in_transaction: false,
             diverged: false,
+            apart: compare::APART,
             history: VecDeque::new(),
             commands: 0,
             refused: 0,
@@ -269,6 +274,7 @@ impl Comparison {
     fn flush(&mut self) {
         let pending = std::mem::take(&mut self.pending);
         let bytes: Vec<u8> = pending.iter().flat_map(|words| request(words)).collect();
+        let began = Instant::now();
         let mut writers = [self.ours.writer(), self.theirs.writer()];
         std::thread::scope(|scope| {
             // Sockets hold only so much: a client that does not read the replies cannot continue to send.
@@ -277,6 +283,7 @@ impl Comparison {
             }
             for words in pending {
                 let (ours, theirs) = self.replies(&words);
+                self.apart = self.apart.max(compare::APART + began.elapsed());
                 self.compare(words, ours, theirs);
             }
         });
@@ -333,7 +340,7 @@ impl Comparison {
         if self.sleeps && encoding && !ours.is_error() && !theirs.is_error() {
             return ours.bytes().is_some() == theirs.bytes().is_some();
         }
-        compare::agree(self.peer, words, ours, theirs)
+        compare::agree(self.peer, words, ours, theirs, self.apart)
     }
 
     fn ask(&mut self, words: &Words) -> (Reply, Reply) {
@@ -356,7 +363,7 @@ impl Comparison {
             return;
         }
         let (ours, theirs) = (Connection::open(self.ports.0).call(words), Connection::open(self.ports.1).call(words));
-        if !compare::agree(self.peer, words, &ours, &theirs) {
+        if !compare::agree(self.peer, words, &ours, &theirs, self.apart) {
             self.mismatch(words, &ours, &theirs);
         }
         self.remember(words.clone(), ours);
