@@ -12,6 +12,7 @@ use std::str::FromStr;
 
 use dormouse_protocol::RequestLimits;
 use dormouse_protocol::glob::Glob;
+use dormouse_shard::keyspace::notices::Classes;
 use dormouse_shard::keyspace::{LfuSettings, Limits};
 use dormouse_storage::log::Window;
 use thiserror::Error;
@@ -20,6 +21,7 @@ use self::hints::{HINTS, Hints};
 use crate::options::{ClusterMode, EvictionPolicy, Interval, Options, OutputBufferLimits, SLOWLOG_LEN_MAX, Size};
 use crate::{process, strangers};
 
+pub mod events;
 mod hints;
 
 /// Number of logical databases that `SELECT` reaches.
@@ -160,6 +162,8 @@ pub struct DatabaseSettings {
     pub stream_node_max_entries: usize,
     /// Entries of `ACL LOG`.
     pub acl_log_len_max: usize,
+    /// The keyspace events that subscribers are told of.
+    pub notify_keyspace_events: Classes,
     pub hints: Hints,
 }
 
@@ -231,6 +235,7 @@ impl Settings {
                 stream_node_max_bytes: Limits::REDIS.stream_node_max_bytes,
                 stream_node_max_entries: Limits::REDIS.stream_node_max_entries,
                 acl_log_len_max: 128,
+                notify_keyspace_events: Classes::NONE,
                 hints: Hints::default(),
             },
         }
@@ -499,6 +504,11 @@ const PARAMETERS: &[Parameter] = &[
         1..=Limits::REDIS.stream_node_max_entries as i64
     ),
     database_number!("acllog-max-len", acl_log_len_max, 0..=ACL_LOG_LEN_MAX),
+    Parameter::database(
+        "notify-keyspace-events",
+        |settings| events::text(settings.database.notify_keyspace_events),
+        |settings, text| assign(&mut settings.database.notify_keyspace_events, events::read(text)),
+    ),
     // Settings of the node.
     Parameter::node(
         "maxclients",
@@ -566,7 +576,6 @@ const PARAMETERS: &[Parameter] = &[
         .settable(|_, text| switch(text).and_then(|()| always("yes", text))),
     Parameter::fact("latency-tracking-info-percentiles", |_| PERCENTILES.map(|p| p.to_string()).join(" ")),
     Parameter::fact("min-replicas-to-write", |_| "0".to_string()).settable(|_, text| always("0", text)),
-    Parameter::fact("notify-keyspace-events", |_| String::new()).settable(|_, text| always("", text)),
     Parameter::fact("stop-writes-on-bgsave-error", |_| "yes".to_string())
         .settable(|_, text| switch(text).and_then(|()| always("yes", text))),
 ];

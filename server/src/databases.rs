@@ -22,6 +22,7 @@ use crate::config::DatabaseSettings;
 use crate::errors::Errors;
 use crate::latency::Events;
 use crate::metering::{CountedCommands, DatabaseMeters, Totals};
+use crate::notifications::Notifier;
 use crate::options::{DEFAULT_DATABASE, EvictionPolicy, Tokens, branch_name, check_full_name, owner_and_branch};
 use crate::pause::Pause;
 use crate::pubsub::PubSub;
@@ -52,6 +53,7 @@ pub struct Tenant {
     pub evicted_clients: AtomicU64,
     pub acl: Arc<Acl>,
     pub pubsub: Arc<PubSub>,
+    pub notifier: Arc<Notifier>,
     /// `CLIENT PAUSE`.
     pub pause: Pause,
     pub replication: Arc<Replication>,
@@ -132,6 +134,8 @@ impl Tenant {
         let acl = Arc::new(Acl::new(name, catalogue, database.users().as_deref(), &account));
         let (adopting, of) = (Arc::clone(&acl), name.to_string());
         database.on_users_adopted(Box::new(move |users| adopting.adopt(&of, users)));
+        let pubsub = Arc::new(PubSub::new(&database.shared.notices.listeners));
+        let notifier = Notifier::new(&database, &pubsub, &account, &engine.background);
         let tenant = Self {
             acl,
             owner: owner_of(name, &database.lineage().ancestors).into(),
@@ -140,7 +144,8 @@ impl Tenant {
             replication: Replication::new(&account),
             account,
             evicted_clients: AtomicU64::new(0),
-            pubsub: Arc::default(),
+            pubsub,
+            notifier,
             pause: Pause::default(),
             slowlog: Slowlog::default(),
             events: Events::default(),
@@ -238,6 +243,7 @@ impl Tenant {
             sizes: Default::default(),
         }));
         let clients_max = usize::try_from(settings.max_memory_clients).ok().filter(|max| *max > 0);
+        self.database.shared.notices.choose(settings.notify_keyspace_events);
         self.account.set_limit(clients_max.unwrap_or(usize::MAX));
         self.settings.store(Arc::new(settings));
     }

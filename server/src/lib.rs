@@ -28,6 +28,7 @@ pub mod metering;
 pub mod metrics;
 pub mod newcomers;
 pub mod node;
+pub mod notifications;
 pub mod options;
 pub mod pause;
 pub mod peer;

@@ -29,6 +29,8 @@ pub struct PubSub {
     patterns: RwLock<HashMap<ChannelName, (Arc<Glob<'static>>, Subscribers)>>,
     /// Cost of matching a channel of [`WEIGHED_BYTES`] with all patterns.
     matching: AtomicUsize,
+    /// Number of channels and patterns that keyspace events may go to.
+    hearing: Arc<AtomicUsize>,
 }
 
 /// Length of a channel's name at which patterns are weighed.
@@ -58,6 +60,11 @@ pub struct Message {
 }
 
 impl PubSub {
+    /// `hearing`: where the channels and patterns that keyspace events may go to are counted.
+    pub fn new(hearing: &Arc<AtomicUsize>) -> Self {
+        Self { hearing: Arc::clone(hearing), ..Self::default() }
+    }
+
     /// Adds a subscription. Returns the name as stored.
     ///
     /// # Errors
@@ -70,12 +77,17 @@ impl PubSub {
     ) -> Result<ChannelName, TooComplex> {
         match kind {
             SubscriptionKind::Channel => {
-                Ok(add(&mut self.channels.write(), name, client, || Ok(Subscribers::new()), |all| all)?)
+                let make = || {
+                    self.count_hearing(kind, name);
+                    Ok(Subscribers::new())
+                };
+                Ok(add(&mut self.channels.write(), name, client, make, |all| all)?)
             }
             SubscriptionKind::Pattern => {
                 let read = || {
                     let glob = Glob::new(name)?.into_owned();
                     self.matching.fetch_add(weight(&glob), Ordering::Relaxed);
+                    self.count_hearing(kind, name);
                     Ok((Arc::new(glob), Subscribers::new()))
                 };
                 add(&mut self.patterns.write(), name, client, read, |(_, all)| all)
@@ -85,13 +97,26 @@ impl PubSub {
 
     pub fn unsubscribe(&self, kind: SubscriptionKind, name: &[u8], client: u64) {
         match kind {
-            SubscriptionKind::Channel => drop(remove(&mut self.channels.write(), name, client, |all| all)),
+            SubscriptionKind::Channel => {
+                if remove(&mut self.channels.write(), name, client, |all| all).is_some() {
+                    self.uncount_hearing(kind, name);
+                }
+            }
             SubscriptionKind::Pattern => {
                 if let Some((glob, _)) = remove(&mut self.patterns.write(), name, client, |(_, all)| all) {
                     self.matching.fetch_sub(weight(&glob), Ordering::Relaxed);
+                    self.uncount_hearing(kind, name);
                 }
             }
         }
+    }
+
+    fn count_hearing(&self, kind: SubscriptionKind, name: &[u8]) {
+        self.hearing.fetch_add(usize::from(may_hear_events(kind, name)), Ordering::Relaxed);
+    }
+
+    fn uncount_hearing(&self, kind: SubscriptionKind, name: &[u8]) {
+        self.hearing.fetch_sub(usize::from(may_hear_events(kind, name)), Ordering::Relaxed);
     }
 
     /// Approximate cost of publishing a message to `channel`, without the receivers that listen by patterns.
@@ -196,6 +221,21 @@ impl PubSub {
 
     pub fn patterns(&self) -> usize {
         self.patterns.read().len()
+    }
+}
+
+/// How the names of all channels for keyspace events begin.
+const EVENTS: &[u8] = b"__key";
+
+/// Whether keyspace events may go to a channel of this name, or by this pattern.
+pub fn may_hear_events(kind: SubscriptionKind, name: &[u8]) -> bool {
+    match kind {
+        SubscriptionKind::Channel => name.starts_with(EVENTS),
+        SubscriptionKind::Pattern => {
+            let plain = name.iter().take_while(|byte| !b"*?[\\".contains(byte)).count().min(EVENTS.len());
+            // Whoever has no more plain bytes may still mean any name that begins like this.
+            EVENTS.starts_with(&name[..plain]) && (plain == EVENTS.len() || plain < name.len())
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use dormouse_shard::execution::budget::TURN;
 use dormouse_shard::execution::{Outcome, Turn};
 use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::changes::Watching;
+use dormouse_shard::keyspace::notices::PendingMessage;
 use dormouse_shard::keyspace::scripts::Published;
 use dormouse_storage::log::Lsn;
 use futures::channel::oneshot;
@@ -504,12 +505,25 @@ impl Session {
     /// Publishes a message, or holds it back until the writes before it are durable. Returns the number of clients it
     /// is for.
     pub fn publish(&mut self, channel: &[u8], message: &[u8]) -> usize {
+        if self.follows_events(channel, message, false) {
+            return self.tenant.pubsub.receivers(channel);
+        }
         if !self.holds_messages_back() {
             let (_, now_ms) = self.worker.now();
             return self.tenant.pubsub.publish(channel, message, self.node.output_limit_pubsub(), now_ms);
         }
         self.hold_message(channel, message);
         self.tenant.pubsub.receivers(channel)
+    }
+
+    /// Queues a message behind the keyspace events that wait to be told. False if it can be published by itself.
+    pub fn follows_events(&self, channel: &[u8], message: &[u8], is_sharded: bool) -> bool {
+        let notices = &self.tenant.database.shared.notices;
+        if !notices.is_on() || !(notices.is_waiting() || self.holds_messages_back()) {
+            return false;
+        }
+        let notice = PendingMessage::Message { channel: channel.into(), message: message.into(), is_sharded };
+        notices.follow(notice, self.unsent)
     }
 
     /// Publishes the messages of scripts, whose writes have been noted.
@@ -541,6 +555,7 @@ impl Session {
     /// They are published on the slow lane if that takes more than a turn.
     pub async fn publish_unpublished(&mut self) {
         self.unsent = 0;
+        self.tenant.notifier.tell_before().await;
         if self.unpublished.is_empty() {
             return;
         }

@@ -307,6 +307,10 @@ fn add_all(session: &mut Session, reply: &mut Reply, kind: SubscriptionKind, nam
     let confirmed: usize = names.iter().map(|name| name.len() + CONFIRMATION_BYTES).sum();
     session.client.hold(bytes + confirmed).map_err(account::refusal)?;
     session.client.let_go(confirmed);
+    session.tenant.notifier.limit_by(|| {
+        let node = Arc::downgrade(&session.node);
+        Box::new(move || node.upgrade().map(|node| node.output_limit_pubsub()))
+    });
     let word = if kind == SubscriptionKind::Channel { "subscribe" } else { "psubscribe" };
     for name in names.iter() {
         let known = session.tenant.pubsub.subscribe(kind, name, &session.client)?;

@@ -133,6 +133,7 @@ fn set_changes_what_get_shows() {
         ("list-compress-depth 1", "list-compress-depth", "1"),
         ("activedefrag YES", "activedefrag", "yes"),
         ("notify-keyspace-events ", "notify-keyspace-events", ""),
+        ("notify-keyspace-events Kx$l", "notify-keyspace-events", "$lxK"),
         ("appendfsync everysec", "appendfsync", "everysec"),
         (
             "client-output-buffer-limit normal,1mb,0,0,slave,1,2,3",

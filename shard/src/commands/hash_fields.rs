@@ -266,6 +266,9 @@ fn hsetex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, mut words): (&[u8], Ar
 /// set and deleted.
 fn set_passed(db: &mut Keyspace<'_>, key: &[u8], fields: Words<'_>) -> Result<()> {
     check_type(db, key)?;
+    if !db.contains(key) {
+        db.tell_new(key);
+    }
     db.tell(HSET, key);
     db.call_changes(KeyEvent::HDEL);
     let mut removed = Words::new();

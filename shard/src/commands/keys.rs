@@ -200,6 +200,7 @@ fn renamenx(db: &mut Keyspace<'_>, reply: &mut Reply, (from, to): (&[u8], &[u8])
 fn move_to(db: &mut Keyspace<'_>, from: &[u8], to: &[u8]) {
     // An expired key goes before anything else happens.
     db.contains(to);
+    db.tell_new(to);
     if let Some(taken) = db.take(from) {
         db.call_changes(KeyEvent::generic("rename_to"));
         db.put_taken(to, taken);
@@ -220,7 +221,10 @@ fn copy(db: &mut Keyspace<'_>, reply: &mut Reply, (from, to, options): (&[u8], &
     let copied = if is_free || options.replace { db.copy_of(from) } else { None };
     reply.integer(i64::from(copied.is_some()));
     if let Some(copied) = copied {
-        elsewhere(db, there, |db| db.put_taken(to, copied));
+        elsewhere(db, there, |db| {
+            db.tell_new(to);
+            db.put_taken(to, copied);
+        });
     }
     Ok(())
 }
@@ -234,7 +238,11 @@ fn move_key(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Select(there)): (&[u
     if db.has_fault() {
         return Ok(());
     }
-    let taken = if is_free { db.take(key) } else { None };
+    let moves = is_free && db.contains(key);
+    if moves {
+        elsewhere(db, there, |db| db.tell_new(key));
+    }
+    let taken = if moves { db.take(key) } else { None };
     reply.integer(i64::from(taken.is_some()));
     if let Some(taken) = taken {
         db.call_changes(KeyEvent::generic("move_to"));

@@ -394,10 +394,10 @@ fn move_one(
     if source == destination {
         return rotate(db, reply, source, from, to);
     }
-    let moved = db.read::<List>(source).map(|list| Some(list?.peek(from)?.to_vec()));
+    let moved = db.read_to_change::<List>(source).map(|list| Some(list?.peek(from)?.to_vec()));
     let Some(moved) = db.found_waiting(moved)? else { return Ok(false) };
     // Also asked for its error, which must come before anything is changed.
-    let exists = db.read::<List>(destination)?.is_some();
+    let exists = db.read_to_change::<List>(destination)?.is_some();
     db.call_changes(push_event(to));
     db.update(destination, |list: &mut List, limits| {
         list.push(to, &moved, limits);

@@ -13,6 +13,7 @@ use super::tests::engine;
 use super::*;
 use crate::commands::find;
 use crate::commands::testing::{Bench, show};
+use crate::keyspace::changes::{EventClass, KeyEvent};
 use crate::waiters::{ServedReply, WaitEvent};
 
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -361,7 +362,11 @@ impl Model {
         let bench = Bench::new();
         let changed: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
         let noted = Arc::clone(&changed);
-        let listen = move |_, _: u8, key: &[u8]| noted.lock().push(key.to_vec());
+        let listen = move |event: KeyEvent, _: u8, key: &[u8]| {
+            if !matches!(event.class, EventClass::KeyMiss | EventClass::New) {
+                noted.lock().push(key.to_vec());
+            }
+        };
         assert!(bench.shared.listener.set(Box::new(listen)).is_ok());
         Self { bench, changed, waiting: Vec::new() }
     }

@@ -5,7 +5,8 @@
 //! of its changes; the keyspace itself names those of a deleted, expired or evicted key. A change notifies:
 //!
 //! 1. the transactions that watch the key ([`Watches`]),
-//! 2. the [`Listener`] of the database, if it has one.
+//! 2. the [`Listener`] of the database, if it has one,
+//! 3. the subscribers to such events, by way of [`notices`](super::notices).
 //!
 //! Invariant: the events of a command, and their order, are those of Redis. `tests/data/keyspace-events.txt` has them.
 
@@ -27,6 +28,12 @@ pub enum EventClass {
     Stream,
     Expired,
     Evicted,
+    /// A read has looked for a key in vain.
+    KeyMiss,
+    /// A key has come into being.
+    New,
+    /// Events of modules: there are none.
+    Module,
 }
 
 impl EventClass {
@@ -42,6 +49,9 @@ impl EventClass {
             Self::Stream => 't',
             Self::Expired => 'x',
             Self::Evicted => 'e',
+            Self::KeyMiss => 'm',
+            Self::New => 'n',
+            Self::Module => 'd',
         }
     }
 }
@@ -62,6 +72,8 @@ impl KeyEvent {
     pub const HEXPIRE: Self = Self::hash("hexpire");
     pub const HEXPIRED: Self = Self::hash("hexpired");
     pub const HPERSIST: Self = Self::hash("hpersist");
+    pub const KEY_MISS: Self = Self::new(EventClass::KeyMiss, "keymiss");
+    pub const NEW: Self = Self::new(EventClass::New, "new");
     pub const EVICTED: Self = Self::new(EventClass::Evicted, "evicted");
 
     pub const fn new(class: EventClass, name: &'static str) -> Self {

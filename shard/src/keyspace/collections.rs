@@ -37,6 +37,12 @@ impl Keyspace<'_> {
         }
     }
 
+    /// As [`Self::read`], for a command that looks at what it is about to change: no read is counted.
+    pub fn read_to_change<T: Collection>(&mut self, key: &[u8]) -> Result<Option<&T>> {
+        self.is_unread = true;
+        self.read(key)
+    }
+
     /// The values under several keys at once.
     pub fn values<'k>(
         &mut self,

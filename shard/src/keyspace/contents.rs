@@ -157,14 +157,16 @@ impl Contents {
         }
     }
 
-    /// Notes writes without a command, which end at `lsn` in the log, for the replies that will reveal them.
-    pub(super) fn note_unflushed(&mut self, shared: &Shared, positions: impl Iterator<Item = u64>, lsn: Lsn) {
+    /// Notes writes without a command, which end at `lsn` in the log, for the replies that will reveal them. Returns what
+    /// must be durable before clients may know of them.
+    pub(super) fn note_unflushed(&mut self, shared: &Shared, positions: impl Iterator<Item = u64>, lsn: Lsn) -> Lsn {
         if !shared.journal.is_strict() {
-            return;
+            return 0;
         }
         self.unflushed.settle(shared.journal.log().map_or(0, |log| log.flushed()));
         positions.for_each(|position| self.unflushed.note(position, lsn));
         shared.tell(lsn);
+        lsn
     }
 
     pub fn covers(&self, slot: u16) -> bool {

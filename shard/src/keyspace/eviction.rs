@@ -29,6 +29,7 @@ use super::access::Uses;
 use super::changes::KeyEvent;
 use super::graveyard::{Dead, Parked, takes_long_to_free};
 use super::index::{Index, place_at};
+use super::notices::Noted;
 use super::place::Place;
 use super::{Contents, EngineSettings, Eviction, Keyspace, Shared};
 use crate::error::Error;
@@ -178,7 +179,9 @@ impl Keyspace<'_> {
         for turn in 0..self.shards.len() {
             let at = (first + turn) % self.shards.len();
             let (now_ms, mut random) = (self.now_ms, self.randoms());
-            let dropped = self.shards[at].look(shared, &settings, now_ms, &mut random, wanted);
+            let mut noted = std::mem::take(&mut self.noted);
+            let dropped = self.shards[at].look((shared, &mut noted), &settings, now_ms, &mut random, wanted);
+            self.noted = noted;
             if dropped.is_empty() {
                 continue;
             }
@@ -211,9 +214,9 @@ impl Contents {
         if records && shared.admit().is_err() {
             return dropped;
         }
-        let mut positions = Vec::new();
+        let (mut positions, mut noted) = (Vec::new(), Noted::default());
         for _ in 0..LOOKS_SLICE {
-            let found = self.look(shared, &settings, now_ms, &mut random, wanted - freed);
+            let found = self.look((shared, &mut noted), &settings, now_ms, &mut random, wanted - freed);
             if found.is_empty() {
                 break;
             }
@@ -232,10 +235,12 @@ impl Contents {
                 break;
             }
         }
+        let mut awaited = 0;
         if !items.is_empty() {
             let lsn = shared.journal.append(&shared.sequence, now_ms, &items);
-            self.note_unflushed(shared, positions.into_iter(), lsn);
+            awaited = self.note_unflushed(shared, positions.into_iter(), lsn);
         }
+        shared.notices.hand_over(&mut noted, awaited);
         dropped
     }
 
@@ -243,7 +248,7 @@ impl Contents {
     /// Drops nothing if no record may go.
     fn look(
         &mut self,
-        shared: &Shared,
+        (shared, noted): (&Shared, &mut Noted),
         settings: &EngineSettings,
         now_ms: u64,
         random: &mut impl FnMut() -> u64,
@@ -268,7 +273,7 @@ impl Contents {
             let mut dropped = Vec::with_capacity(least_liked.len());
             for (position, key) in least_liked {
                 if let Some(record) = index.remove(position, &key, true, &placement) {
-                    shared.dropped(KeyEvent::EVICTED, select as u8, &key);
+                    shared.dropped(noted, KeyEvent::EVICTED, select as u8, &key);
                     dropped.push((select as u8, position, record));
                 }
             }

@@ -24,7 +24,7 @@
 use std::sync::atomic::Ordering;
 
 use dormouse_storage::effect;
-use dormouse_storage::log;
+use dormouse_storage::log::{self, Lsn};
 use dormouse_storage::shown::INDEXES;
 use dormouse_types::Item;
 use dormouse_types::record::Record;
@@ -33,6 +33,7 @@ use dormouse_types::segment::{Placement, SlotPlacement};
 use super::changes::KeyEvent;
 use super::fields::{Lapsed, hash_mut};
 use super::index::{Index, place_at, place_mut, slot_start};
+use super::notices::Noted;
 use super::place::field_expiry;
 use super::{Contents, Shared};
 
@@ -81,7 +82,7 @@ impl Contents {
     /// Removes keys and fields that have expired, in about `steps` steps but at least from one place, going round the
     /// indexes.
     pub fn expire(&mut self, shared: &Shared, now_ms: u64, steps: usize) -> Slice {
-        let mut slice = Slice::default();
+        let (mut slice, mut noted) = (Slice::default(), Noted::default());
         let records = shared.journal.is_recording();
         // A log that is behind gets no more entries: stale keys stay meanwhile, as nothing is added either.
         if records && shared.admit().is_err() {
@@ -102,11 +103,13 @@ impl Contents {
             let (keyspace, before, first) = (index.id, slice.removed.len(), slice.lapsed.len());
             let next = index.sweep(from, now_ms, records, &placement, steps, &mut slice);
             let (removed, lapsed) = (&slice.removed[before..], &slice.lapsed[first..]);
-            lapsed.iter().for_each(|lapsed| lapsed.tell(shared, select));
-            removed.iter().for_each(|record| shared.dropped(KeyEvent::EXPIRED, select, record.key()));
-            if records && !(removed.is_empty() && lapsed.is_empty()) {
-                self.log_removed(shared, now_ms, keyspace, removed, lapsed);
-            }
+            lapsed.iter().for_each(|lapsed| lapsed.tell(shared, &mut noted, select));
+            removed.iter().for_each(|record| shared.dropped(&mut noted, KeyEvent::EXPIRED, select, record.key()));
+            let lsn = match records && !(removed.is_empty() && lapsed.is_empty()) {
+                true => self.log_removed(shared, now_ms, keyspace, removed, lapsed),
+                false => 0,
+            };
+            shared.notices.hand_over(&mut noted, lsn);
             match next {
                 Some(next) => {
                     self.expiring_from = (select, next);
@@ -122,7 +125,14 @@ impl Contents {
     }
 
     /// A command may still come whose time is before this one's: replay must not find these keys and fields again.
-    fn log_removed(&mut self, shared: &Shared, now_ms: u64, keyspace: u32, removed: &[Record], lapsed: &[Lapsed]) {
+    fn log_removed(
+        &mut self,
+        shared: &Shared,
+        now_ms: u64,
+        keyspace: u32,
+        removed: &[Record],
+        lapsed: &[Lapsed],
+    ) -> Lsn {
         let mut items = Vec::new();
         let mut positions = Vec::with_capacity(removed.len() + lapsed.len());
         let mut write = |key: &[u8], write: &dyn Fn(&mut Vec<u8>)| {
@@ -133,7 +143,7 @@ impl Contents {
         lapsed.iter().for_each(|lapsed| write(&lapsed.key, &|body| lapsed.write_effect(body)));
         removed.iter().for_each(|record| write(record.key(), &|body| effect::delete(body, record.key())));
         let lsn = shared.journal.append(&shared.sequence, now_ms, &items);
-        self.note_unflushed(shared, positions.into_iter(), lsn);
+        self.note_unflushed(shared, positions.into_iter(), lsn)
     }
 }
 

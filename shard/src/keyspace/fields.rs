@@ -20,6 +20,7 @@ use dormouse_types::{Hash, ObjectMut};
 
 use super::changes::KeyEvent;
 use super::index::Index;
+use super::notices::Noted;
 use super::{Keyspace, Shared};
 
 /// A hash that has lost fields by expiry.
@@ -32,10 +33,10 @@ pub struct Lapsed {
 }
 
 impl Lapsed {
-    pub(super) fn tell(&self, shared: &Shared, select: u8) {
-        shared.changed(Some(KeyEvent::HEXPIRED), select, &self.key);
+    pub(super) fn tell(&self, shared: &Shared, noted: &mut Noted, select: u8) {
+        shared.changed(noted, Some(KeyEvent::HEXPIRED), select, &self.key);
         if self.is_gone {
-            shared.dropped(KeyEvent::DEL, select, &self.key);
+            shared.dropped(noted, KeyEvent::DEL, select, &self.key);
         }
     }
 
@@ -94,7 +95,7 @@ impl Keyspace<'_> {
             self.bury(record);
         }
         self.shared.expired_fields.fetch_add(lapsed.fields.len() as u64, Ordering::Relaxed);
-        lapsed.tell(self.shared, select);
+        lapsed.tell(self.shared, &mut self.noted, select);
         if records {
             self.record(key, |body| lapsed.write_effect(body));
         }

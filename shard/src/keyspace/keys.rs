@@ -60,7 +60,8 @@ impl Keyspace<'_> {
         Some(Taken { record })
     }
 
-    /// Puts a taken (or copied) value under `key`, replacing any value there. Its expiry comes along.
+    /// Puts a taken (or copied) value under `key`, replacing any value there. Its expiry comes along. The caller has [told of
+    /// the key](Self::tell_new): a key that is replaced like this counts as a new one.
     pub fn put_taken(&mut self, key: &[u8], taken: Taken) {
         let Taken { mut record } = taken;
         let expiry = record.expiry();
@@ -75,7 +76,7 @@ impl Keyspace<'_> {
                 Value::Object(_) => unreachable!("take_object answered None"),
             },
         };
-        self.replace(key, moved);
+        self.put_record(key, moved, false);
     }
 
     /// A copy of `key`'s value and expiry.

@@ -28,6 +28,7 @@ pub mod functions;
 pub mod graveyard;
 pub mod index;
 mod keys;
+pub mod notices;
 pub mod place;
 mod recording;
 mod restored;
@@ -71,6 +72,7 @@ pub use dormouse_types::Limits;
 use self::access::Uses;
 use self::changes::KeyEvent;
 use self::index::prefix;
+use self::notices::Noted;
 use self::recording::Recording;
 use self::scripts::{Published, ScriptUser};
 
@@ -123,6 +125,8 @@ pub struct Keyspace<'a> {
     freed_bytes: usize,
     /// Messages of scripts.
     published: Vec<Published>,
+    /// What subscribers to events are told.
+    noted: Noted,
     must_finish: bool,
     pub hits: u64,
     pub misses: u64,
@@ -132,6 +136,8 @@ pub struct Keyspace<'a> {
     /// Keys that have changed and are waited for.
     ready: Vec<ReadyKey>,
     keep_access: bool,
+    /// The next read of a key is made to change it: it is not counted.
+    is_unread: bool,
     /// The value of `keep_access` at the beginning of each command.
     no_touch: bool,
     /// Of the scripts that run.
@@ -169,6 +175,7 @@ impl<'a> Keyspace<'a> {
             graveyard: None,
             freed_bytes: 0,
             published: Vec::new(),
+            noted: Noted::default(),
             must_finish: false,
             hits: 0,
             misses: 0,
@@ -176,6 +183,7 @@ impl<'a> Keyspace<'a> {
             wait: None,
             ready: Vec::new(),
             keep_access: false,
+            is_unread: false,
             no_touch: false,
             script_user: None,
         }
@@ -321,7 +329,7 @@ impl<'a> Keyspace<'a> {
             let dirty = self.shared.journal.is_recording();
             let record = self.shards[at].index_mut(select)?.remove(position, key, dirty, &placement);
             self.shared.expired.fetch_add(1, Ordering::Relaxed);
-            self.shared.changed(Some(KeyEvent::EXPIRED), select, key);
+            self.shared.changed(&mut self.noted, Some(KeyEvent::EXPIRED), select, key);
             self.note_ready(key);
             self.bury(record);
             if self.shared.journal.is_recording() {
@@ -343,15 +351,22 @@ impl<'a> Keyspace<'a> {
     fn read_record(&mut self, key: &[u8]) -> Option<&Record> {
         let position = self.position(key);
         let (uses, keep, select) = (self.uses, self.keep_access, self.select);
+        let is_unread = std::mem::take(&mut self.is_unread);
         let found = match self.ready(position, key) {
             Some(at) => self.shards[at].index_mut(select).and_then(|index| index.get_mut(position, key)),
             None => None,
         };
         let Some(record) = found else {
+            if is_unread {
+                return None;
+            }
             self.misses += 1;
+            if self.fault.is_none() {
+                self.shared.tell_event(&mut self.noted, KeyEvent::KEY_MISS, select, key);
+            }
             return None;
         };
-        self.hits += 1;
+        self.hits += u64::from(!is_unread);
         if !keep {
             let next = uses.next(record.access(), || self.random.u64(..));
             if record.access() != next {
@@ -416,29 +431,45 @@ impl<'a> Keyspace<'a> {
     /// Called after every change of `key`: the place is dirty already.
     fn changed(&mut self, event: Option<KeyEvent>, key: &[u8]) {
         self.changes += 1;
-        self.shared.changed(event, self.select, key);
+        self.shared.changed(&mut self.noted, event, self.select, key);
         self.note_ready(key);
     }
 
     /// Reports `event` for `key` too, beside the event of the change itself.
     pub fn tell(&mut self, event: KeyEvent, key: &[u8]) {
-        self.shared.changed(Some(event), self.select, key);
+        self.shared.changed(&mut self.noted, Some(event), self.select, key);
+    }
+
+    /// Reports that `key` comes into being.
+    pub fn tell_new(&mut self, key: &[u8]) {
+        self.shared.tell_event(&mut self.noted, KeyEvent::NEW, self.select, key);
     }
 
     pub(crate) fn replace(&mut self, key: &[u8], record: Record) {
+        self.put_record(key, record, true);
+    }
+
+    /// Puts `record` under `key`, replacing any value there. `tells_new`: whether it reports a key that was not there; the
+    /// caller has done so otherwise.
+    pub(super) fn put_record(&mut self, key: &[u8], record: Record, tells_new: bool) {
         let (position, select, placement) = (self.position(key), self.select, self.shared.placement);
-        let mut access = self.uses.first();
+        let (mut access, mut is_new) = (self.uses.first(), tells_new);
         if let Some(at) = self.ready(position, key) {
             let old = self.shards[at].index_mut(select).and_then(|index| index.remove(position, key, true, &placement));
             if let Some(old) = &old {
+                is_new = false;
                 access = self.uses.next(old.access(), || self.random.u64(..));
             }
             self.bury(old);
+        }
+        if is_new {
+            self.tell_new(key);
         }
         self.add_used(position, record, access);
     }
 
     fn add(&mut self, position: u64, record: Record) {
+        self.tell_new(record.key());
         self.add_used(position, record, self.uses.first());
     }
 

@@ -62,6 +62,7 @@ impl Keyspace<'_> {
     /// callers that hold no replies back.
     pub fn finish(&mut self) -> Left {
         if self.items.is_empty() {
+            self.shared.notices.hand_over(&mut self.noted, self.awaited);
             return Left { awaited: self.awaited, written: 0 };
         }
         let items = std::mem::take(&mut self.items);
@@ -74,6 +75,7 @@ impl Keyspace<'_> {
             self.awaited = lsn;
         }
         give_items(items);
+        self.shared.notices.hand_over(&mut self.noted, self.awaited);
         Left { awaited: self.awaited, written: lsn }
     }
 

@@ -23,7 +23,8 @@ impl Keyspace<'_> {
             LoadedValue::Text(text) => text.with_bytes(|bytes| Record::new_raw(key, bytes, expiry)),
             LoadedValue::Object(object) => Record::new_object(key, object, expiry),
         };
-        self.replace(key, record);
+        self.tell_new(key);
+        self.put_record(key, record, false);
         let access = match (self.uses, used) {
             (Uses::Clock(clock), (Some(idle), _)) => clock.wrapping_sub(idle.min(IDLE_MAX) as u32) & IDLE_MAX as u32,
             (Uses::Frequency(now), (_, Some(counter))) => now.access(counter),

@@ -2,6 +2,7 @@
 
 use dormouse_types::segment::SLOTS;
 
+use super::notices::PendingMessage;
 use super::scripts::Published;
 use super::{Fault, Keyspace};
 use crate::error::{Error, Result};
@@ -59,6 +60,18 @@ impl Keyspace<'_> {
         let so_far: usize = self.published.iter().map(bytes).sum();
         if so_far + bytes(&published) > PUBLISHED_BYTES_MAX {
             return Err(Error::text("OOM a script publishes too much"));
+        }
+        // It stays behind the events before it.
+        if self.shared.notices.is_on() {
+            let Published { channel, message, is_sharded } = published;
+            if !self
+                .shared
+                .notices
+                .note_message(&mut self.noted, PendingMessage::Message { channel, message, is_sharded })
+            {
+                return Err(Error::text("OOM a script publishes too much"));
+            }
+            return Ok(());
         }
         self.published.push(published);
         Ok(())

@@ -17,6 +17,7 @@ use super::changes::{KeyEvent, Listener, Watches};
 use super::damage::CheckpointDamage;
 use super::functions::Functions;
 use super::graveyard::{Dead, Graveyard, Parked};
+use super::notices::{Noted, Notices};
 use super::place::Place;
 use super::scripts::Scripts;
 use super::waiting::Interest;
@@ -125,6 +126,7 @@ pub struct Shared {
     pub watches: Arc<Watches>,
     pub interest: Interest,
     pub listener: Listener,
+    pub notices: Notices,
     pub parked: Parked,
     /// The damage that keeps it from being stored.
     pub damage: CheckpointDamage,
@@ -159,6 +161,7 @@ impl Shared {
             watches: Arc::default(),
             interest: Interest::default(),
             listener: Listener::default(),
+            notices: Notices::default(),
             parked: Parked::default(),
             damage: CheckpointDamage::default(),
             scripts: Scripts::new(),
@@ -193,16 +196,26 @@ impl Shared {
     }
 
     /// Reports a change of `key`. Without an event, only the transactions that watch it are told.
-    pub(super) fn changed(&self, event: Option<KeyEvent>, select: u8, key: &[u8]) {
+    #[inline]
+    pub(super) fn changed(&self, noted: &mut Noted, event: Option<KeyEvent>, select: u8, key: &[u8]) {
         self.watches.touch(select, key);
         if let Some(event) = event {
-            self.listener.tell(event, select, key);
+            self.tell_event(noted, event, select, key);
+        }
+    }
+
+    /// Reports an event that is no change.
+    #[inline]
+    pub(super) fn tell_event(&self, noted: &mut Noted, event: KeyEvent, select: u8, key: &[u8]) {
+        self.listener.tell(event, select, key);
+        if self.notices.wants(event.class) {
+            self.notices.note(noted, event, select, key);
         }
     }
 
     /// Reports that `key` is gone without a command: it has expired or was evicted.
-    pub(super) fn dropped(&self, event: KeyEvent, select: u8, key: &[u8]) {
-        self.changed(Some(event), select, key);
+    pub(super) fn dropped(&self, noted: &mut Noted, event: KeyEvent, select: u8, key: &[u8]) {
+        self.changed(noted, Some(event), select, key);
         self.interest.stir(select, key);
     }
 

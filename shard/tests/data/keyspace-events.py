@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 
-CLASSES = "g$lshztxe"
+CLASSES = "g$lshztxenm"
 FILE = pathlib.Path(__file__).with_suffix(".txt")
 MARK = "end of a command"
 

@@ -246,7 +246,7 @@ fn spop(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Last(count)): (&[u8], La
         }
         return Ok(());
     };
-    let set = db.read::<Set>(key)?;
+    let set = db.read_to_change::<Set>(key)?;
     let len = set.map_or(0, Set::len);
     if count >= len {
         match set {
@@ -329,12 +329,12 @@ fn srandmember(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Last(count)): (&[
 
 /// `SMOVE source destination member`
 fn smove(db: &mut Keyspace<'_>, reply: &mut Reply, (source, destination, member): (&[u8], &[u8], &[u8])) -> Result<()> {
-    let Some(set) = db.read::<Set>(source)? else {
+    let Some(set) = db.read_to_change::<Set>(source)? else {
         reply.integer(0);
         return Ok(());
     };
     let found = set.contains(member);
-    let made = db.read::<Set>(destination)?.is_none();
+    let made = db.read_to_change::<Set>(destination)?.is_none();
     if found && source != destination {
         db.call_changes(KeyEvent::set("srem"));
         db.update_existing(source, |set: &mut Set, _| Change::when(set.remove(member), ()))?;

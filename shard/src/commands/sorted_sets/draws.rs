@@ -46,7 +46,7 @@ fn pop_some(db: &mut Keyspace<'_>, reply: &mut Reply, pops: Pops<'_>) -> Result<
         if !db.looks_at(key) {
             continue;
         }
-        let len = db.read::<SortedSet>(key).map(|set| set.map(SortedSet::len));
+        let len = db.read_to_change::<SortedSet>(key).map(|set| set.map(SortedSet::len));
         let Some(len) = db.found_waiting(len)? else { continue };
         let count = pops.count.min(len);
         db.update_existing(key, |set: &mut SortedSet, _| {

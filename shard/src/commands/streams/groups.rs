@@ -81,7 +81,7 @@ pub fn create(
 ) -> Result<()> {
     let GroupPosition { subcommand, id, options: words } = position;
     let options = options(words, true, &subcommand)?;
-    let found = db.read::<Stream>(key)?.map(|stream| stream.entries().last);
+    let found = db.read_to_change::<Stream>(key)?.map(|stream| stream.entries().last);
     if found.is_none() && !options.makes_stream {
         return Err(NO_KEY);
     }
@@ -116,7 +116,7 @@ pub fn set_id(
         return Err(subcommand_syntax(&subcommand));
     }
     let last = match id {
-        b"$" => db.read::<Stream>(key)?.map(|stream| stream.entries().last).unwrap_or_default(),
+        b"$" => db.read_to_change::<Stream>(key)?.map(|stream| stream.entries().last).unwrap_or_default(),
         word => id_or_end(word, 0)?,
     };
     change(db, key, name, |group| {

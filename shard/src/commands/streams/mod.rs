@@ -413,7 +413,7 @@ fn range(
 /// `XDEL key id [id ...]`
 fn xdel(db: &mut Keyspace<'_>, reply: &mut Reply, (key, words): (&[u8], Rest<'_>)) -> Result<()> {
     // The key is looked at first, and without it any text is an id.
-    if db.read::<Stream>(key)?.is_none() {
+    if db.read_to_change::<Stream>(key)?.is_none() {
         reply.integer(0);
         return Ok(());
     }

@@ -1,0 +1,271 @@
+//! Notices: what subscribers are to be told about changes of keys, on its way from the keyspace to the server.
+//!
+//! 1. A keyspace, or a slice of upkeep, notes each event that somebody listens to in a buffer of its own ([`Noted`]).
+//! 2. When its effects are in the log, and while it still has the locks, it hands the buffer over ([`Notices::hand_over`])
+//!    with the position in the log that must be durable before a subscriber may know of it.
+//! 3. The server takes the batches in order ([`Notices::first`], [`Notices::take`]) and tells subscribers without a lock.
+//!
+//! A message that is published while notices wait joins the queue, so that subscribers see it after the changes before it.
+//!
+//! The memory of notices is bounded and charged ([`Charge`]). What does not fit is lost, and the batch says so
+//! ([`PendingBatch::is_cut`]): a listener that has missed events must not go on as if it had not.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use dormouse_storage::log::Lsn;
+use dormouse_storage::shown::INDEXES;
+use parking_lot::Mutex;
+
+use super::changes::{EventClass, KeyEvent};
+
+/// Most bytes of the notices of one database that wait.
+const BYTES_MAX: usize = 32 << 20;
+/// Bytes that a notice takes beside its words.
+const NOTICE_BYTES: usize = size_of::<PendingMessage>();
+
+/// A set of classes of events, and of the two kinds of channels that tell them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Classes(u32);
+
+impl Classes {
+    pub const NONE: Self = Self(0);
+    /// The letter `A`: all classes except [`EventClass::KeyMiss`] and [`EventClass::New`].
+    pub const ALL: Self = Self::of(&[
+        EventClass::Generic,
+        EventClass::String,
+        EventClass::List,
+        EventClass::Set,
+        EventClass::Hash,
+        EventClass::SortedSet,
+        EventClass::Expired,
+        EventClass::Evicted,
+        EventClass::Stream,
+        EventClass::Module,
+    ]);
+    /// Events are told in `__keyspace@N__:key`.
+    pub const KEYSPACE: Self = Self(1 << 30);
+    /// Events are told in `__keyevent@N__:event`.
+    pub const KEYEVENT: Self = Self(1 << 31);
+
+    pub const fn of(classes: &[EventClass]) -> Self {
+        let (mut bits, mut at) = (0, 0);
+        while at < classes.len() {
+            bits |= 1 << classes[at] as u32;
+            at += 1;
+        }
+        Self(bits)
+    }
+
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub const fn has(self, all: Self) -> bool {
+        self.0 & all.0 == all.0
+    }
+}
+
+/// Something to tell subscribers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PendingMessage {
+    Event { event: KeyEvent, select: u8, key: Box<[u8]> },
+    Message { channel: Box<[u8]>, message: Box<[u8]>, is_sharded: bool },
+}
+
+impl PendingMessage {
+    fn bytes(&self) -> usize {
+        NOTICE_BYTES
+            + match self {
+                Self::Event { key, .. } => key.len(),
+                Self::Message { channel, message, .. } => channel.len() + message.len(),
+            }
+    }
+}
+
+/// The memory that notices are charged to, and what is woken by them.
+pub trait Charge: Send + Sync {
+    /// Charges `bytes`; false if they do not fit.
+    fn take(&self, bytes: usize) -> bool;
+    fn give(&self, bytes: usize);
+    /// A batch was handed over.
+    fn arrived(&self);
+}
+
+/// Notices of a keyspace that are not handed over yet, in their order.
+#[derive(Debug, Default)]
+pub struct Noted {
+    notices: Vec<PendingMessage>,
+    bytes: usize,
+    is_cut: bool,
+}
+
+/// Notices that wait for one position in the log.
+#[derive(Debug)]
+pub struct PendingBatch {
+    pub notices: Vec<PendingMessage>,
+    /// What must be durable before they are told; 0: nothing.
+    pub awaited: Lsn,
+    /// Whether later notices were lost for want of memory.
+    pub is_cut: bool,
+    /// What was chosen when it was queued.
+    pub classes: Classes,
+    /// Its number: they ascend by one.
+    pub number: u64,
+    bytes: usize,
+}
+
+/// The notices of a database.
+#[derive(Default)]
+pub struct Notices {
+    /// The chosen [`Classes`]; 0: none is told.
+    classes: AtomicU32,
+    /// Number of channels and patterns that events may be told to.
+    pub listeners: Arc<AtomicUsize>,
+    /// Bytes that wait, those that are not handed over yet included.
+    bytes: AtomicUsize,
+    queue: Mutex<Queue>,
+    charge: OnceLock<Box<dyn Charge>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    batches: VecDeque<PendingBatch>,
+    /// Number of the last batch.
+    last: u64,
+}
+
+impl fmt::Debug for Notices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Notices")
+    }
+}
+
+impl Notices {
+    /// Chooses what is told from now on.
+    pub fn choose(&self, classes: Classes) {
+        let is_told = classes.0 & (Classes::KEYSPACE.0 | Classes::KEYEVENT.0) != 0;
+        self.classes.store(if is_told { classes.0 } else { 0 }, Ordering::Relaxed);
+    }
+
+    pub fn chosen(&self) -> Classes {
+        Classes(self.classes.load(Ordering::Relaxed))
+    }
+
+    /// Charges notices to `charge` from now on. The first call counts.
+    pub fn charge_to(&self, charge: Box<dyn Charge>) {
+        drop(self.charge.set(charge));
+    }
+
+    /// Whether somebody wants to know of events of this class.
+    #[inline]
+    pub fn wants(&self, class: EventClass) -> bool {
+        self.classes.load(Ordering::Relaxed) & 1 << class as u32 != 0 && self.listeners.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether any event is told to anybody.
+    pub fn is_on(&self) -> bool {
+        self.classes.load(Ordering::Relaxed) != 0 && self.listeners.load(Ordering::Relaxed) > 0
+    }
+
+    /// Notes an event that is [wanted](Self::wants).
+    #[cold]
+    pub(super) fn note(&self, noted: &mut Noted, event: KeyEvent, select: u8, key: &[u8]) {
+        // Staged indexes are no client's.
+        if usize::from(select) < INDEXES && self.makes_room(noted, NOTICE_BYTES + key.len()) {
+            noted.notices.push(PendingMessage::Event { event, select, key: key.into() });
+        }
+    }
+
+    /// Notes a message among the events. False if it does not fit.
+    pub(super) fn note_message(&self, noted: &mut Noted, message: PendingMessage) -> bool {
+        let fits = self.makes_room(noted, message.bytes());
+        if fits {
+            noted.notices.push(message);
+        }
+        fits
+    }
+
+    fn makes_room(&self, noted: &mut Noted, bytes: usize) -> bool {
+        noted.is_cut = noted.is_cut || !self.take_bytes(bytes);
+        if !noted.is_cut {
+            noted.bytes += bytes;
+        }
+        !noted.is_cut
+    }
+
+    fn take_bytes(&self, bytes: usize) -> bool {
+        let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let fits = waiting <= BYTES_MAX && self.charge.get().is_none_or(|charge| charge.take(bytes));
+        if !fits {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// Queues what was noted, to be told when the log is durable up to `awaited`.
+    #[inline]
+    pub(super) fn hand_over(&self, noted: &mut Noted, awaited: Lsn) {
+        if !noted.notices.is_empty() || noted.is_cut {
+            self.push(std::mem::take(noted), awaited);
+        }
+    }
+
+    /// Queues a message behind the notices that wait. False if it does not fit.
+    pub fn follow(&self, message: PendingMessage, awaited: Lsn) -> bool {
+        let bytes = message.bytes();
+        if !self.take_bytes(bytes) {
+            return false;
+        }
+        self.push(Noted { notices: vec![message], bytes, is_cut: false }, awaited);
+        true
+    }
+
+    #[cold]
+    fn push(&self, noted: Noted, awaited: Lsn) {
+        let Noted { notices, bytes, is_cut } = noted;
+        let mut queue = self.queue.lock();
+        queue.last += 1;
+        let number = queue.last;
+        // A message may be asked for with less than the events before it wait for.
+        let awaited = queue.batches.back().map_or(awaited, |last| last.awaited.max(awaited));
+        queue.batches.push_back(PendingBatch { notices, awaited, is_cut, classes: self.chosen(), number, bytes });
+        drop(queue);
+        if let Some(charge) = self.charge.get() {
+            charge.arrived();
+        }
+    }
+
+    /// Whether notices wait to be told, or are being told.
+    pub fn is_waiting(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > 0
+    }
+
+    /// The number of the last batch that can be told when the log is durable up to `lsn`.
+    pub fn last_until(&self, lsn: Lsn) -> u64 {
+        let queue = self.queue.lock();
+        let later = queue.batches.len() - queue.batches.partition_point(|batch| batch.awaited <= lsn);
+        queue.last - later as u64
+    }
+
+    /// What the first batch waits for.
+    pub fn first(&self) -> Option<Lsn> {
+        self.queue.lock().batches.front().map(|batch| batch.awaited)
+    }
+
+    /// Takes the first batch. It is charged until [`Self::told`].
+    pub fn take(&self) -> Option<PendingBatch> {
+        self.queue.lock().batches.pop_front()
+    }
+
+    /// A batch was told, or dropped.
+    pub fn told(&self, batch: &PendingBatch) {
+        self.bytes.fetch_sub(batch.bytes, Ordering::Relaxed);
+        if let Some(charge) = self.charge.get() {
+            charge.give(batch.bytes);
+        }
+    }
+}
