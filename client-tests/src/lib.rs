@@ -28,6 +28,8 @@
 //! standard input: `RESTARTED` says that the server answers again, on the same port and with the same data. Every other
 //! line is passed on to the test's output. The last one is `N passed, M failed`; the exit code is 0 when M is 0.
 //!
+//! `tests/applications.rs` has suites of another kind: programs on top of such libraries, such as BullMQ and Celery.
+//!
 //! # Settings
 //!
 //! | variable | meaning |
@@ -38,7 +40,7 @@
 //! | `DORMOUSE_TEST_SERVER=redis` | test Debian's redis-server instead, which shows whether the tests themselves are right |
 //! | `DORMOUSE_COMPARE_SEEDS`, `DORMOUSE_COMPARE_COMMANDS` | seeds (`7` or `1-50`) and the length of the comparison's scripts |
 //! | `DORMOUSE_CRASH_ROUNDS`, `DORMOUSE_CRASH_SEED` | how many rounds of the crash tests, and their seed |
-//! | `DORMOUSE_LONG` | set: also run the tests whose tools take minutes to build or download |
+//! | `DORMOUSE_LONG` | set: also run the tests that take minutes, or whose tools take minutes to build or download |
 //! | `CI=true` | a missing toolchain fails the test instead of skipping it |
 
 #![forbid(unsafe_code)]

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Kind, Server, Settings, wait_for};
+use crate::{Kind, Server, Settings, unrest::Unrest, wait_for};
 
 /// A time far longer than any suite needs (about 3 s), even on a machine that is busy with a build.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -19,19 +19,30 @@ pub struct Suite {
 impl Suite {
     /// Runs `command` against a fresh server and fails unless every step passed.
     pub fn run(command: &mut Command) {
-        Self::run_on(Server::start(), command);
+        Self::run_on(&mut Server::start(), command);
+    }
+
+    /// Runs `command` against a fresh Dormouse whose database is put to sleep again and again.
+    pub fn run_among_sleeps(command: &mut Command) {
+        if Kind::under_test() != Kind::Dormouse {
+            return;
+        }
+        let mut server = Server::start();
+        let unrest = Unrest::of_sleep(server.port(), 1);
+        Self::run_on(&mut server, command);
+        drop(unrest);
     }
 
     /// Runs `command` against Dormouse as a cluster, with a token for each of two databases.
     pub fn run_in_cluster(command: &mut Command) {
         const TOKENS: &[&str] = &["dm_shop_abcdefgh", "dm_other_abcdefgh"];
         let settings = Settings { tokens: TOKENS, is_cluster: true, ..Settings::default() };
-        let server = Server::start_with(Kind::Dormouse, settings);
-        Self::run_on(server, command.env("DORMOUSE_TEST_TOKENS", TOKENS.join(" ")));
+        let mut server = Server::start_with(Kind::Dormouse, settings);
+        Self::run_on(&mut server, command.env("DORMOUSE_TEST_TOKENS", TOKENS.join(" ")));
     }
 
-    fn run_on(mut server: Server, command: &mut Command) {
-        let mut suite = Self::spawn(command, &server);
+    fn run_on(server: &mut Server, command: &mut Command) {
+        let mut suite = Self::spawn(command, server);
         let (lines, received) = mpsc::channel();
         suite.forward_lines(lines);
         let deadline = Instant::now() + LIMIT;

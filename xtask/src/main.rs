@@ -50,7 +50,7 @@ enum Task {
         /// Only these steps, in their own order
         #[arg(long, value_enum, value_delimiter = ',')]
         only: Vec<test::Step>,
-        /// Also test on stores whose servers take minutes to build
+        /// Also test what takes minutes to build or to run: stores on more servers, and more applications
         #[arg(long)]
         long: bool,
     },
@@ -58,7 +58,7 @@ enum Task {
     Tidy,
     /// Run the client suites of other languages
     Clients {
-        /// Also test on stores whose servers take minutes to build
+        /// Also test what takes minutes to build or to run: stores on more servers, and more applications
         #[arg(long)]
         long: bool,
         /// Passed on to the tests: part of a suite's name, for example

@@ -97,6 +97,9 @@ pub(crate) fn clients(root: &Path, arguments: &[String], long: bool) -> Outcome 
         tests.args(["--test", file]);
     }
     tests.arg("--").args(names);
+    if long {
+        tests.env("DORMOUSE_LONG", "1");
+    }
     // A single suite does not wait for tools that only others need.
     let needs = |names: &[&str]| {
         arguments.is_empty() || arguments.iter().any(|argument| names.iter().any(|name| argument.contains(name)))
@@ -114,7 +117,6 @@ pub(crate) fn clients(root: &Path, arguments: &[String], long: bool) -> Outcome 
     if needs(&["stores", "moto", "gofakes3", "rclone", "azurite", "gcs", "s3s"]) {
         let mut servers = vec![("a store on moto was", stores::moto(root))];
         if long {
-            tests.env("DORMOUSE_LONG", "1");
             servers.push(("stores on gofakes3 were", stores::gofakes3(root)));
             servers.push(("a store on rclone was", stores::rclone(root)));
             servers.push(("a store on Azurite was", stores::azurite(root)));

@@ -1,0 +1,76 @@
+// Runs the steps of an application, and puts the database to sleep beneath it. The runner's side of the protocol is
+// described in client-tests/src/lib.rs.
+import { Redis } from 'ioredis';
+
+export const port = Number(process.env.DORMOUSE_TEST_PORT);
+export const connection = { host: '127.0.0.1', port };
+export const isDormouse = process.env.DORMOUSE_TEST_SERVER === 'dormouse';
+
+/** A step takes seconds; a machine that is busy with a build may need far longer. */
+const LIMIT_MS = 40_000;
+const CLOSE_LIMIT_MS = 5_000;
+
+const operator = new Redis(connection);
+
+/** Puts the database to sleep from a connection of its own. */
+export async function sleep() {
+  if (!isDormouse) return;
+  await until(async () => {
+    try {
+      return (await operator.call('DORMOUSE', 'SLEEP')) === 'OK';
+    } catch (problem) {
+      // A database that is written to in each round of its last checkpoint stays awake.
+      if (!problem.message.startsWith('ERR clients go on writing')) throw problem;
+      return false;
+    }
+  });
+}
+
+/** Waits until `condition` is true. */
+export async function until(condition) {
+  const deadline = Date.now() + LIMIT_MS;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`still not so: ${condition}`);
+    await pause(5);
+  }
+}
+
+/** A promise with its `resolve`. */
+export function gated() {
+  const gate = {};
+  gate.promise = new Promise((resolve) => (gate.resolve = resolve));
+  return gate;
+}
+
+export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+export const range = (count, make = (i) => i) => Array.from({ length: count }, (_, i) => make(i));
+
+/** Runs each function of `steps` on an empty database; what it passes to its argument is closed afterwards, last first. */
+export async function run(...steps) {
+  let failed = 0;
+  for (const step of steps) {
+    const opened = [];
+    const close = (thing) => opened.unshift(thing) && thing;
+    let timer;
+    const limit = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`the step still runs after ${LIMIT_MS} ms`)), LIMIT_MS);
+    });
+    const start = performance.now();
+    try {
+      await operator.flushall();
+      await Promise.race([step(close), limit]);
+      console.log(`ok ${step.name} (${Math.round(performance.now() - start)} ms)`);
+    } catch (problem) {
+      failed += 1;
+      console.log(`not ok ${step.name}\n${problem.stack}`);
+    }
+    clearTimeout(timer);
+    // What a failed step leaves open may not end any more, and must not fail the steps behind it.
+    const closed = (async () => {
+      for (const thing of opened) await thing.close();
+    })();
+    await Promise.race([closed, pause(CLOSE_LIMIT_MS)]);
+  }
+  console.log(`${steps.length - failed} passed, ${failed} failed`);
+  process.exit(failed > 0 ? 1 : 0);
+}
