@@ -54,7 +54,7 @@ impl Client {
 
     /// Sends `count` commands, built by `write`, in pipelines of which the next is always under way.
     ///
-    /// Fails if a reply is an error. Each reply must be one line: a status or an integer.
+    /// Fails if a reply is an error. Each reply must be a status, an integer, or a string of one line.
     pub fn fill(&mut self, count: u64, mut write: impl FnMut(u64, &mut Vec<u8>)) -> Result<()> {
         const PIPELINE: u64 = 500;
         let mut request = Vec::new();
@@ -72,9 +72,10 @@ impl Client {
         if self.input.is_empty() { Ok(()) } else { Err("more replies than commands".into()) }
     }
 
-    /// Reads this many one-line replies.
+    /// Reads this many replies of one line each, with a line of its length before a string.
     fn lines(&mut self, mut count: u64) -> Result<()> {
         let mut consumed = 0;
+        let mut is_string = false;
         while count > 0 {
             let Some(length) = self.input[consumed..].iter().position(|byte| *byte == b'\n') else {
                 self.input.drain(..std::mem::take(&mut consumed));
@@ -82,10 +83,13 @@ impl Client {
                 continue;
             };
             let line = &self.input[consumed..consumed + length];
-            if !matches!(line.first(), Some(b'+' | b':')) {
-                return Err(format!("unexpected reply: {}", String::from_utf8_lossy(line).trim_end()).into());
+            match line.first() {
+                Some(_) if is_string => (count, is_string) = (count - 1, false),
+                Some(b'$') if line != b"$-1\r" => is_string = true,
+                Some(b'+' | b':') => count -= 1,
+                _ => return Err(format!("unexpected reply: {}", String::from_utf8_lossy(line).trim_end()).into()),
             }
-            (count, consumed) = (count - 1, consumed + length + 1);
+            consumed += length + 1;
         }
         self.input.drain(..consumed);
         Ok(())
@@ -177,6 +181,8 @@ mod tests {
         let write = |_: u64, request: &mut Vec<u8>| command(request, &[b"PING"]);
         for (replies, expected) in [
             (&b"+OK\r\n:1\r\n+OK\r\n"[..], None),
+            (b"$3\r\n:-0\r\n+OK\r\n$2\r\n$1\r\n", None),
+            (b"+OK\r\n$-1\r\n+OK\r\n", Some("unexpected reply: $-1")),
             (b"+OK\r\n-OOM no\r\n+OK\r\n", Some("unexpected reply: -OOM no")),
             (b"+OK\r\n+OK\r\n+OK\r\n+OK\r\n", Some("more replies than commands")),
         ] {

@@ -3,6 +3,7 @@
 //! 1. Commands are built beforehand, all of one length, end to end in one buffer: a batch to send is a slice of it.
 //! 2. Each connection sends a batch, and the next when the whole reply has arrived. All replies have one length too, so
 //!    reading one means counting its bytes and checking its start and its end.
+//!    Subscribers only receive, between the replies, so the commands wait for them too.
 //! 3. One edge-triggered epoll: nothing follows a complete reply until the next batch, so no read is wasted on finding
 //!    that no more bytes wait.
 
@@ -32,8 +33,8 @@ pub(crate) struct Commands {
 enum Replies {
     /// All have this many bytes.
     Length(usize),
-    /// Each is one line.
-    Lines,
+    /// Each has this many lines.
+    Lines(usize),
 }
 
 /// Most bytes for all commands of a kind: they should not evict the measured server's data from the caches.
@@ -70,7 +71,18 @@ impl Commands {
 
     /// Commands that `write` builds from random numbers below `keys`; each reply is one line with this start.
     pub fn of_lines(keys: u64, reply_start: &str, write: impl FnMut(u64, &mut Vec<u8>)) -> Self {
-        Self::built(keys, reply_start.into(), Replies::Lines, write)
+        Self::built(keys, reply_start.into(), Replies::Lines(1), write)
+    }
+
+    /// The same, each with a reply of a string without line breaks.
+    pub fn of_strings(keys: u64, write: impl FnMut(u64, &mut Vec<u8>)) -> Self {
+        Self::built(keys, b"$".to_vec(), Replies::Lines(2), write)
+    }
+
+    /// The same, each with a reply as long as `sample`, which starts with the same line.
+    pub fn of_samples(keys: u64, sample: &[u8], write: impl FnMut(u64, &mut Vec<u8>)) -> Self {
+        let line = sample.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
+        Self::build(keys, line.to_vec(), sample.len(), write)
     }
 
     /// The same, each with a reply of an array of `elements` strings of `element_length` bytes.
@@ -118,6 +130,9 @@ pub(crate) struct Load<'a> {
     kinds: &'a [Commands],
     pipeline: usize,
     random: fastrand::Rng,
+    subscribers: Vec<TcpStream>,
+    /// Bytes of one message to a subscriber.
+    message_length: usize,
 }
 
 struct Connection {
@@ -142,28 +157,64 @@ impl<'a> Load<'a> {
             poll.registry().register(&mut stream, Token(token), Interest::READABLE)?;
             opened.push(Connection { stream, kind: 0, sent_at: Instant::now(), received: 0, busy: false });
         }
-        Ok(Self { poll, connections: opened, kinds, pipeline, random: fastrand::Rng::with_seed(1) })
+        let random = fastrand::Rng::with_seed(1);
+        Ok(Self { poll, connections: opened, kinds, pipeline, random, subscribers: Vec::new(), message_length: 0 })
+    }
+
+    /// Connects subscribers to a channel, each of which gets `message_length` bytes for every command of a run.
+    pub fn subscribe(&mut self, address: SocketAddr, count: usize, channel: &str, message_length: usize) -> Result<()> {
+        let mut request = Vec::new();
+        command(&mut request, &[b"SUBSCRIBE", channel.as_bytes()]);
+        let confirmation = format!("*3\r\n$9\r\nsubscribe\r\n${}\r\n{channel}\r\n:1\r\n", channel.len());
+        self.message_length = message_length;
+        for token in self.connections.len()..self.connections.len() + count {
+            let mut stream = std::net::TcpStream::connect(address)?;
+            stream.write_all(&request)?;
+            let mut reply = vec![0; confirmation.len()];
+            stream.read_exact(&mut reply)?;
+            if reply != confirmation.as_bytes() {
+                return Err(format!("unexpected reply: {:?}", String::from_utf8_lossy(&reply)).into());
+            }
+            stream.set_nonblocking(true)?;
+            let mut stream = TcpStream::from_std(stream);
+            self.poll.registry().register(&mut stream, Token(token), Interest::READABLE)?;
+            self.subscribers.push(stream);
+        }
+        Ok(())
     }
 
     /// Keeps every connection busy for `duration`, then waits for all replies.
     pub fn run_for(&mut self, duration: Duration) -> Result<Tally> {
-        let deadline = Instant::now() + duration;
-        self.run(|now| now < deadline, |_| {})
+        self.run_for_at_most(duration, u64::MAX)
     }
 
-    /// Keeps every connection busy while `go_on` is true, then waits for all replies. `answered` gets the duration of
-    /// each batch.
+    /// The same, with this many commands at most, and one batch for each connection at least.
+    pub fn run_for_at_most(&mut self, duration: Duration, commands: u64) -> Result<Tally> {
+        let deadline = Instant::now() + duration;
+        let batch = self.pipeline as u64;
+        let mut sent = batch * self.connections.len() as u64;
+        let go_on = |now| {
+            sent += batch;
+            now < deadline && sent <= commands
+        };
+        self.run(go_on, |_| {})
+    }
+
+    /// Keeps every connection busy while `go_on` is true, then waits for all replies and messages. `answered` gets the
+    /// duration of each batch.
     pub fn run(&mut self, mut go_on: impl FnMut(Instant) -> bool, mut answered: impl FnMut(Duration)) -> Result<Tally> {
         let started = Instant::now();
         let mut scratch = vec![0; 64 * 1024];
-        let mut events = Events::with_capacity(self.connections.len());
+        let mut events = Events::with_capacity(self.connections.len() + self.subscribers.len());
         let mut commands = 0;
         let mut busy = self.connections.len();
+        let mut delivered = 0;
+        let delivery = self.message_length * self.subscribers.len();
         for connection in &mut self.connections {
             connection.send(started, self.kinds, self.pipeline, &mut self.random)?;
         }
         let mut now = started;
-        while busy > 0 {
+        while busy > 0 || delivered < commands as usize * delivery {
             match self.poll.poll(&mut events, Some(STALLED)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result?,
@@ -172,7 +223,11 @@ impl<'a> Load<'a> {
                 return Err(format!("no reply on {busy} connections for {STALLED:?}").into());
             }
             for event in &events {
-                let connection = &mut self.connections[event.token().0];
+                let Some(connection) = self.connections.get_mut(event.token().0) else {
+                    let subscriber = &mut self.subscribers[event.token().0 - self.connections.len()];
+                    delivered += drain(subscriber, &mut scratch)?;
+                    continue;
+                };
                 if !connection.busy || !connection.receive(&mut scratch, self.kinds, self.pipeline)? {
                     continue;
                 }
@@ -187,7 +242,24 @@ impl<'a> Load<'a> {
                 }
             }
         }
+        if delivered != commands as usize * delivery {
+            return Err(format!("{delivered} bytes of messages for {commands} commands").into());
+        }
         Ok(Tally { commands, elapsed: now - started })
+    }
+}
+
+/// Reads all available bytes and returns their number.
+fn drain(stream: &mut TcpStream, scratch: &mut [u8]) -> Result<usize> {
+    let mut sum = 0;
+    loop {
+        match stream.read(scratch) {
+            Ok(0) => return Err("the server closed a subscriber's connection".into()),
+            Ok(length) => sum += length,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(sum),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -208,7 +280,7 @@ impl Connection {
         let commands = &kinds[self.kind];
         let expected = match commands.replies {
             Replies::Length(length) => length * pipeline,
-            Replies::Lines => pipeline,
+            Replies::Lines(lines) => lines * pipeline,
         };
         loop {
             let length = match self.stream.read(scratch) {
@@ -223,7 +295,7 @@ impl Connection {
             let starts_well = self.received > 0 || reply[..compared] == commands.reply_start[..compared];
             self.received += match commands.replies {
                 Replies::Length(_) => length,
-                Replies::Lines => reply.iter().filter(|byte| **byte == b'\n').count(),
+                Replies::Lines(_) => reply.iter().filter(|byte| **byte == b'\n').count(),
             };
             let ends_well = self.received < expected || (self.received == expected && reply.ends_with(b"\n"));
             if !starts_well || !ends_well {

@@ -42,6 +42,9 @@ struct Options {
     /// Of `durability`, this part alone; its tables are kept by themselves.
     #[arg(long, value_enum)]
     part: Option<Part>,
+    /// Of `cpu` and `memory`, only the rows whose labels contain this text.
+    #[arg(long, conflicts_with = "record")]
+    rows: Option<String>,
     /// Measures the peers alone.
     #[arg(long)]
     peers_only: bool,
@@ -95,6 +98,8 @@ pub(crate) struct Bench {
     pub quick: bool,
     /// The selected part of a measure that has several.
     pub part: Option<Part>,
+    /// Text in the labels of the selected rows of a measure that has many.
+    pub rows: Option<String>,
 }
 
 impl Bench {
@@ -102,6 +107,11 @@ impl Bench {
     pub fn of_each<T>(&self, of_one: impl Fn(&Program) -> Result<T>) -> Result<Vec<Option<T>>> {
         let present = |program: &Program| program.absent.is_none().then(|| of_one(program)).transpose();
         self.programs.iter().map(present).collect()
+    }
+
+    /// Whether a row with this label is selected.
+    pub fn has_row(&self, label: &str) -> bool {
+        self.rows.as_ref().is_none_or(|text| label.contains(text))
     }
 
     fn absent(&self) -> Vec<String> {
@@ -130,7 +140,12 @@ fn run(options: &Options) -> Result<()> {
     process::raise_open_files();
     process::pin_to_core(server::LOAD_CORE)?;
     for measure in Measure::chosen(&options.measures) {
-        let bench = Bench { programs: options.programs(measure)?, quick: options.quick, part: options.part };
+        let bench = Bench {
+            programs: options.programs(measure)?,
+            quick: options.quick,
+            part: options.part,
+            rows: options.rows.clone(),
+        };
         let machine = machine::Machine::look(&bench.programs);
         eprintln!("measuring {} on {} ...", measure.name(), machine.summary());
         let part = options.part.filter(|_| measure == Measure::Durability).map(Part::name);

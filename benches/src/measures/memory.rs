@@ -10,7 +10,7 @@ use crate::client::{Client, command};
 use crate::load::{key, value};
 use crate::process::settled_resident_bytes;
 use crate::report::{Table, Target, Unit};
-use crate::server::Program;
+use crate::server::{Kind, Program};
 use crate::{Bench, Result};
 
 const ELEMENTS: u64 = 1_000_000;
@@ -21,6 +21,8 @@ struct Shape {
     label: &'static str,
     count: u64,
     target: Option<Target>,
+    /// Whether Redis 7.0 lacks the command.
+    is_newer: bool,
     write: fn(u64, &mut Vec<u8>),
 }
 
@@ -29,12 +31,14 @@ const SHAPES: &[Shape] = &[
         label: "string, 16 B key, 64 B value",
         count: ELEMENTS,
         target: Some(Target::OfValkey(0.82)),
+        is_newer: false,
         write: |index, request| command(request, &[b"SET", key(index).as_bytes(), &text::<64>(index)]),
     },
     Shape {
         label: "the same with a TTL",
         count: ELEMENTS,
         target: None,
+        is_newer: false,
         write: |index, request| {
             let seconds = (100_000 + index).to_string();
             command(request, &[b"SET", key(index).as_bytes(), &text::<64>(index), b"EX", seconds.as_bytes()]);
@@ -44,18 +48,21 @@ const SHAPES: &[Shape] = &[
         label: "string, 16 B key, 8 B value",
         count: ELEMENTS,
         target: None,
+        is_newer: false,
         write: |index, request| command(request, &[b"SET", key(index).as_bytes(), &text::<8>(index)]),
     },
     Shape {
         label: "string, integer value",
         count: ELEMENTS,
         target: Some(Target::Most(60.0)),
+        is_newer: false,
         write: |index, request| command(request, &[b"SET", key(index).as_bytes(), integer(index).as_bytes()]),
     },
     Shape {
         label: "hash of 5 fields x 16 B",
         count: SMALL_COLLECTIONS,
         target: Some(Target::OfValkey(0.95)),
+        is_newer: false,
         write: |index, request| {
             let pairs = (0..5).flat_map(|at| [format!("field{at}").into_bytes(), text::<16>(index * 5 + at).to_vec()]);
             collection("HSET", index, pairs, request);
@@ -65,6 +72,7 @@ const SHAPES: &[Shape] = &[
         label: "set of 10 integers",
         count: SMALL_COLLECTIONS,
         target: Some(Target::OfValkey(0.95)),
+        is_newer: false,
         write: |index, request| {
             collection("SADD", index, (0..10).map(|at| integer(index * 10 + at).into_bytes()), request);
         },
@@ -73,6 +81,7 @@ const SHAPES: &[Shape] = &[
         label: "sorted set of 10",
         count: SMALL_COLLECTIONS,
         target: Some(Target::OfValkey(0.95)),
+        is_newer: false,
         write: |index, request| {
             let score = |at: u64| ((index * 7 + at * 997) % 10_000).to_string().into_bytes();
             collection(
@@ -87,6 +96,7 @@ const SHAPES: &[Shape] = &[
         label: "list of 20 x 32 B",
         count: SMALL_COLLECTIONS,
         target: Some(Target::OfValkey(0.95)),
+        is_newer: false,
         write: |index, request| {
             collection("RPUSH", index, (0..20).map(|at| text::<32>(index * 20 + at).to_vec()), request);
         },
@@ -95,6 +105,7 @@ const SHAPES: &[Shape] = &[
         label: "one big sorted set, per 17 B member",
         count: ELEMENTS,
         target: Some(Target::Most(70.0)),
+        is_newer: false,
         write: |index, request| {
             let score = format!("{}.{}", shuffled(index), index % 10);
             command(request, &[b"ZADD", b"big", score.as_bytes(), member(index).as_bytes()]);
@@ -104,31 +115,61 @@ const SHAPES: &[Shape] = &[
         label: "one big hash, per 16 B field and 32 B value",
         count: ELEMENTS,
         target: Some(Target::Most(85.0)),
+        is_newer: false,
         write: |index, request| command(request, &[b"HSET", b"big", key(index).as_bytes(), &text::<32>(index)]),
     },
     Shape {
         label: "one big set, per 17 B member",
         count: ELEMENTS,
         target: Some(Target::Most(45.0)),
+        is_newer: false,
         write: |index, request| command(request, &[b"SADD", b"big", member(index).as_bytes()]),
+    },
+    Shape {
+        label: "one big stream, per entry of two small fields",
+        count: ELEMENTS,
+        target: Some(Target::Most(13.1)),
+        is_newer: false,
+        write: |index, request| {
+            // One entry each millisecond; the values are two digits and one.
+            let (id, value) = (format!("{}-0", 1_700_000_000_000 + index), (10 + index % 90).to_string());
+            command(request, &["XADD", "big", &id, "a", &value, "b", "7"].map(str::as_bytes));
+        },
+    },
+    Shape {
+        label: "one big hash, per 16 B field and 32 B value with a TTL",
+        count: ELEMENTS,
+        target: Some(Target::OfBest(1.0)),
+        is_newer: true,
+        write: |index, request| {
+            let (seconds, field) = ((100_000 + index).to_string(), key(index));
+            let arguments = ["HSETEX", "big", "EX", &seconds, "FIELDS", "1", &field].map(str::as_bytes);
+            command(request, &[&arguments[..], &[&text::<32>(index)]].concat());
+        },
     },
 ];
 
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
     let mut said = Table::new("Bytes per key or element, by used_memory", &bench.programs);
     let mut resident = Table::new("Bytes per key or element, by resident memory", &bench.programs);
-    for shape in SHAPES {
+    for shape in SHAPES.iter().filter(|shape| bench.has_row(shape.label)) {
         let count = bench.amount(shape.count, shape.count / 50);
-        let of_one = |program: &Program| per_element(program, shape, count);
+        let of_one = |program: &Program| {
+            let has_it = !shape.is_newer || program.kind != Kind::Redis;
+            has_it.then(|| per_element(program, shape, count)).transpose()
+        };
         let values = bench.of_each(of_one)?;
-        let (by_said, by_resident) = values.into_iter().map(Option::unzip).unzip();
+        let (by_said, by_resident) = values.into_iter().map(|value| value.flatten().unzip()).unzip();
         said.row(shape.label, Unit::Bytes, by_said, shape.target);
         resident.row(shape.label, Unit::Bytes, by_resident, None);
     }
     // The second shape is the first with a TTL.
-    let pairs = said.rows[1].values.iter().zip(&said.rows[0].values);
-    let added = pairs.map(|(with, without)| Some((*with)? - (*without)?)).collect();
-    said.row("a TTL adds", Unit::Bytes, added, Some(Target::Most(10.0)));
+    let both = |shape: usize| said.rows.iter().find(|row| row.label == SHAPES[shape].label);
+    if let (Some(without), Some(with)) = (both(0), both(1)) {
+        let pairs = with.values.iter().zip(&without.values);
+        let added = pairs.map(|(with, without)| Some((*with)? - (*without)?)).collect();
+        said.row("a TTL adds", Unit::Bytes, added, Some(Target::Most(10.0)));
+    }
     Ok(vec![said, resident])
 }
 

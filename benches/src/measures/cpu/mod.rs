@@ -1,9 +1,10 @@
 //! Server CPU per command, and throughput, with each server's default options.
 //!
 //! 50 connections in a closed loop. All servers run at once on the same core; rounds go from one to the next, so that
-//! other work on the machine affects all of them, and the median of the rounds counts. [`workloads`] lists the
-//! commands.
+//! other work on the machine affects all of them, and the median of the rounds counts. [`workloads`] and [`families`]
+//! list the commands.
 
+mod families;
 mod workloads;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use self::workloads::Workload;
 use crate::load::Load;
 use crate::process::cpu_seconds;
 use crate::report::{Table, Unit};
-use crate::server::{Kind, Server, Setup};
+use crate::server::{Server, Setup};
 use crate::statistics::median;
 use crate::{Bench, Result};
 
@@ -43,6 +44,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
     let servers = bench.of_each(|program| {
         let server = program.start_as(Setup::DEFAULT)?;
         workloads::prepare(server.kind, &mut server.client()?)?;
+        families::prepare(server.kind, &mut server.client()?)?;
         Ok(server)
     })?;
     let table = |title: &str| Table::new(title, &bench.programs);
@@ -54,26 +56,34 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
     };
     let mut plain = table("Server CPU per command");
     let mut over_limit = table("The same over a bare event loop with one hash map");
-    for workload in workloads::plain() {
+    for workload in rows.selected(workloads::plain()) {
         let cost = rows.measure(&workload, &workload.label)?;
         plain.row(&workload.label, Unit::Microseconds, cost.clone(), workload.target);
         over_limit.row(&workload.label, Unit::Microseconds, cost, Some(workloads::of_limit(workload.pipeline)));
     }
     let mut several = table("Server CPU per command over ten keys, pipeline 16");
-    for workload in workloads::several(false) {
+    for workload in rows.selected(workloads::several(false)) {
         several.row(&workload.label, Unit::Microseconds, rows.measure(&workload, &workload.label)?, workload.target);
     }
-    for workload in workloads::several(true) {
+    for workload in rows.selected(workloads::several(true)) {
         let label = format!("{} beside a sweep of the cache", workload.label);
         let cost = beside_a_sweep(|| rows.measure(&workload, &label))?;
         several.row(&label, Unit::Microseconds, cost, workload.target);
     }
-    let mut collections = table("Server CPU per command over collections, pipeline 16");
-    for workload in workloads::collections() {
-        let cost = rows.measure(&workload, &workload.label)?;
-        collections.row(&workload.label, Unit::Microseconds, cost, workload.target);
+    let mut tables = vec![plain, over_limit, several];
+    for (title, workloads) in [
+        ("Server CPU per command over collections, pipeline 16", workloads::collections()),
+        ("Server CPU per command of other families, pipeline 16", families::workloads()),
+    ] {
+        let mut rows_of_title = table(title);
+        for workload in rows.selected(workloads) {
+            let cost = rows.measure(&workload, &workload.label)?;
+            rows_of_title.row(&workload.label, Unit::Microseconds, cost, workload.target);
+        }
+        tables.push(rows_of_title);
     }
-    Ok(vec![plain, over_limit, several, collections, rows.throughput, rows.busy])
+    tables.extend([rows.throughput, rows.busy]);
+    Ok(tables)
 }
 
 impl Rows<'_> {
@@ -86,18 +96,30 @@ impl Rows<'_> {
         Ok(medians(|one| &one.microseconds))
     }
 
+    fn selected(&self, workloads: Vec<Workload>) -> Vec<Workload> {
+        workloads.into_iter().filter(|workload| self.bench.has_row(&workload.label)).collect()
+    }
+
     fn rounds(&self, workload: &Workload) -> Result<Vec<Samples>> {
         let kinds = std::slice::from_ref(&workload.commands);
         let mut samples: Vec<Samples> = self.servers.iter().map(|_| Samples::default()).collect();
         for _ in 0..self.bench.amount(7, 1) {
             for (server, samples) in self.servers.iter().zip(&mut samples) {
-                let Some(server) = server.as_ref().filter(|one| workload.is_plain || one.kind != Kind::Limit) else {
+                let Some(server) = server.as_ref().filter(|one| workload.is_known_to(one.kind)) else {
                     continue;
                 };
                 let mut load = Load::connect(server.address, CONNECTIONS, workload.pipeline, kinds)?;
-                load.run_for(Duration::from_millis(self.bench.amount(100, 20)))?;
+                if let Some(before) = workload.before {
+                    before(&mut server.client()?)?;
+                }
+                if let Some(audience) = &workload.audience {
+                    load.subscribe(server.address, audience.count, audience.channel, audience.message_length)?;
+                }
+                let warming = Duration::from_millis(self.bench.amount(100, 20));
+                load.run_for_at_most(warming, workload.commands_max / 5)?;
+                let measured = Duration::from_millis(self.bench.amount(500, 50));
                 let before = cpu_seconds(server.pid())?;
-                let tally = load.run_for(Duration::from_millis(self.bench.amount(500, 50)))?;
+                let tally = load.run_for_at_most(measured, workload.commands_max - workload.commands_max / 5)?;
                 let used = cpu_seconds(server.pid())? - before;
                 samples.microseconds.push(used * 1e6 / tally.commands as f64);
                 samples.throughput.push(tally.commands as f64 / tally.elapsed.as_secs_f64());

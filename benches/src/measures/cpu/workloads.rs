@@ -27,7 +27,7 @@ const MEMBERS: u64 = 100;
 const SHARED: u64 = 50;
 
 /// Sends a numbered command to the small collection at a key.
-type WriteSmall = fn(u64, &[u8], &mut dyn FnMut(&[&[u8]]));
+pub(super) type WriteSmall = fn(u64, &[u8], &mut dyn FnMut(&[&[u8]]));
 
 /// A kind of command in a pipeline.
 pub(super) struct Workload {
@@ -35,8 +35,52 @@ pub(super) struct Workload {
     pub commands: Commands,
     pub pipeline: usize,
     pub target: Option<Target>,
-    /// Whether the bare loop supports it too.
-    pub is_plain: bool,
+    pub known_to: KnownTo,
+    /// What to do before each round.
+    pub before: Option<fn(&mut Client) -> Result<()>>,
+    /// Most commands of a round.
+    pub commands_max: u64,
+    pub audience: Option<Audience>,
+}
+
+/// The servers that have a command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum KnownTo {
+    /// The bare loop too.
+    All,
+    Servers,
+    /// All but Redis 7.0.
+    Newer,
+}
+
+/// Subscribers, each of which gets one message for every command.
+pub(super) struct Audience {
+    pub channel: &'static str,
+    pub count: usize,
+    pub message_length: usize,
+}
+
+impl Workload {
+    pub fn new(label: &str, commands: Commands, target: Target) -> Self {
+        Self {
+            label: label.to_owned(),
+            commands,
+            pipeline: 16,
+            target: Some(target),
+            known_to: KnownTo::Servers,
+            before: None,
+            commands_max: u64::MAX,
+            audience: None,
+        }
+    }
+
+    pub fn is_known_to(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Limit => self.known_to == KnownTo::All,
+            Kind::Redis => self.known_to != KnownTo::Newer,
+            Kind::Valkey | Kind::Redis8 | Kind::Dormouse => true,
+        }
+    }
 }
 
 /// SET and GET.
@@ -46,7 +90,7 @@ pub(super) fn plain() -> Vec<Workload> {
         for (name, commands) in [("SET", Commands::set(KEYS, VALUE_LENGTH)), ("GET", Commands::get(KEYS, VALUE_LENGTH))]
         {
             let label = format!("{name}, pipeline {pipeline}");
-            workloads.push(Workload { label, commands, pipeline, target: Some(target), is_plain: true });
+            workloads.push(Workload { pipeline, known_to: KnownTo::All, ..Workload::new(&label, commands, target) });
         }
     }
     workloads
@@ -75,7 +119,10 @@ pub(super) fn several(is_swept: bool) -> Vec<Workload> {
         let keys: Vec<String> = keys(index).collect();
         arguments(request, "MSET", keys.iter().flat_map(|key| [key.as_bytes(), &text]));
     });
-    vec![of_peers("MGET 10", mget, Target::OfValkey(read)), of_peers("MSET 10", mset, Target::OfValkey(write))]
+    vec![
+        Workload::new("MGET 10", mget, Target::OfValkey(read)),
+        Workload::new("MSET 10", mset, Target::OfValkey(write)),
+    ]
 }
 
 /// Commands over collections.
@@ -120,19 +167,15 @@ pub(super) fn collections() -> Vec<Workload> {
         command(request, &[b"SINTER", one.as_bytes(), other.as_bytes()]);
     });
     vec![
-        of_peers("HSET", hset, Target::OfBest(0.60)),
-        of_peers("SADD", sadd, Target::OfBest(0.60)),
-        of_peers("ZADD", zadd, Target::OfBest(0.60)),
-        of_peers("LPUSH", lpush, Target::OfBest(0.60)),
-        of_peers("ZRANK", zrank, Target::OfBest(0.60)),
-        of_peers("LRANGE 100", lrange, Target::OfBest(0.48)),
-        of_peers("ZRANGEBYSCORE 50", zrange, Target::OfBest(0.62)),
-        of_peers("SINTER of two sets of 100", sinter, Target::OfRedis(0.80)),
+        Workload::new("HSET", hset, Target::OfBest(0.60)),
+        Workload::new("SADD", sadd, Target::OfBest(0.60)),
+        Workload::new("ZADD", zadd, Target::OfBest(0.60)),
+        Workload::new("LPUSH", lpush, Target::OfBest(0.60)),
+        Workload::new("ZRANK", zrank, Target::OfBest(0.60)),
+        Workload::new("LRANGE 100", lrange, Target::OfBest(0.48)),
+        Workload::new("ZRANGEBYSCORE 50", zrange, Target::OfBest(0.62)),
+        Workload::new("SINTER of two sets of 100", sinter, Target::OfRedis(0.80)),
     ]
-}
-
-fn of_peers(label: &str, commands: Commands, target: Target) -> Workload {
-    Workload { label: label.to_owned(), commands, pipeline: 16, target: Some(target), is_plain: false }
 }
 
 /// Fills a server with the data that the workloads need.
@@ -188,7 +231,7 @@ fn arguments<'a>(request: &mut Vec<u8>, name: &'a str, rest: impl Iterator<Item 
     command(request, &all);
 }
 
-fn field(at: u64) -> String {
+pub(super) fn field(at: u64) -> String {
     format!("field:{at:03}")
 }
 
