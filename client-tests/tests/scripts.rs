@@ -321,6 +321,17 @@ fn scripts_use_keys_of_any_shard_that_are_not_in_memory() {
 }
 
 #[test]
+fn a_script_counts_replicas_without_waiting() {
+    let server = Server::start();
+    let mut connection = Connection::open(server.port());
+    let mut wait = |count: &str, ms: &str| {
+        connection.call(&words(&["EVAL", "return redis.pcall('WAIT', ARGV[1], ARGV[2])", "0", count, ms]))
+    };
+    assert_eq!(wait("1", "0"), Reply::Line(':', "0".into()));
+    assert_eq!(wait("1", "-1"), Reply::error("ERR timeout is negative"));
+}
+
+#[test]
 fn a_script_without_an_end_is_killed() {
     let server = Server::start();
     let (mut connection, mut other) = (Connection::open(server.port()), Connection::open(server.port()));
@@ -329,11 +340,17 @@ fn a_script_without_an_end_is_killed() {
     let busy = Reply::error("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.");
     let is_busy = wait_for(Duration::from_secs(20), || (connection.run("GET k") == busy).then_some(()));
     is_busy.expect("the script is long");
-    assert_eq!(connection.run("PING"), Reply::Line('+', "PONG".into()));
-    assert_eq!(connection.run("SCRIPT KILL"), Reply::Line('+', "OK".into()));
+    // Other commands are refused too, and a transaction that lacks one of its commands does not run.
+    assert_eq!(connection.run("PING"), busy);
+    assert_eq!(connection.run("MULTI"), Reply::Line('+', "OK".into()));
+    assert_eq!(connection.run("INCR half"), busy);
+    let mut killer = Connection::open(server.port());
+    assert_eq!(killer.run("SCRIPT KILL"), Reply::Line('+', "OK".into()));
     let ended = other.read().unwrap();
     assert!(matches!(&ended, Reply::Line('-', text) if text.starts_with("ERR Script killed by user")), "{ended:?}");
-    assert_eq!(connection.run("SET k v"), Reply::Line('+', "OK".into()));
+    assert_eq!(connection.run("INCR half"), Reply::Line('+', "QUEUED".into()));
+    assert_eq!(connection.run("EXEC"), Reply::error("EXECABORT Transaction discarded because of previous errors."));
+    assert_eq!(connection.run("EXISTS half").number(), Some(0.0));
     assert_eq!(connection.run("SCRIPT KILL"), Reply::error("NOTBUSY No scripts in execution right now."));
 }
 

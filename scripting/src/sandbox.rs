@@ -31,25 +31,14 @@ pub(crate) struct Sandbox {
 }
 
 /// Functions of Lua that need nothing but a look at their arguments.
-const PLAIN: &[&str] = &[
-    "assert",
-    "error",
-    "ipairs",
-    "rawequal",
-    "select",
-    "setmetatable",
-    "tonumber",
-    "tostring",
-    "type",
-    "getmetatable",
-    "_VERSION",
-];
+const PLAIN: &[&str] =
+    &["assert", "error", "ipairs", "rawequal", "select", "tonumber", "tostring", "type", "getmetatable", "_VERSION"];
 
 /// Wraps the functions of Lua that need more. It gets the originals and some functions of ours.
 const WRAPPERS: &str = r#"
 local lua, ours, frozen = ...
 local pcall, xpcall, next, pairs, rawget, rawset, unpack = lua.pcall, lua.xpcall, lua.next, lua.pairs, lua.rawget, lua.rawset, lua.unpack
-local tonumber, type, resume = lua.tonumber, lua.type, lua.coroutine.resume
+local tonumber, type, select, setmetatable, resume = lua.tonumber, lua.type, lua.select, lua.setmetatable, lua.coroutine.resume
 local caught, readonly, toomany = ours.caught, ours.readonly, ours.toomany
 local insert, remove, sort = lua.table.insert, lua.table.remove, lua.table.sort
 
@@ -96,11 +85,17 @@ function out.table.sort(t, ...)
   if frozen[t] then readonly() end
   return sort(t, ...)
 end
-function out.unpack(t, i, j)
+-- A call has 8,000 places, for its arguments and what it returns.
+function out.unpack(t, ...)
+  local i, j = ...
   local first, last = tonumber(i or 1), tonumber(j)
   if j == nil and type(t) == 'table' then last = #t end
-  if first and last and last - first >= 7999 then toomany() end
-  return unpack(t, i, j)
+  if first and last and last - first >= 7999 - select('#', ...) then toomany() end
+  return unpack(t, ...)
+end
+function out.setmetatable(t, ...)
+  if frozen[t] then readonly() end
+  return setmetatable(t, ...)
 end
 return out
 "#;
@@ -117,10 +112,17 @@ pub(crate) fn new(state: &Rc<State>) -> mlua::Result<Sandbox> {
     let newindex = lua.create_function(|lua, _: MultiValue| -> mlua::Result<()> {
         Err(raise(lua, "Attempt to modify a readonly table"))
     })?;
-    let freeze = |real: &Table| freeze(&lua, real, &frozen, &newindex);
+    // What `getmetatable` shows of a read-only table: another one.
+    let shown = lua.create_table()?;
+    freeze_as(&lua, &lua.create_table()?, &frozen, &newindex, &shown, &shown)?;
+    let freeze = |real: &Table| -> mlua::Result<Table> {
+        let front = lua.create_table()?;
+        freeze_as(&lua, real, &frozen, &newindex, &shown, &front)?;
+        Ok(front)
+    };
 
     let wrapped: Table = lua.load(WRAPPERS).set_name("=sandbox").call((&native, ours(&lua, state)?, &frozen))?;
-    for name in ["pcall", "xpcall", "next", "pairs", "rawget", "rawset", "unpack"] {
+    for name in ["pcall", "xpcall", "next", "pairs", "rawget", "rawset", "setmetatable", "unpack"] {
         real.raw_set(name, wrapped.raw_get::<Value>(name)?)?;
     }
     for (name, function) in loading(&lua)? {
@@ -154,7 +156,7 @@ pub(crate) fn new(state: &Rc<State>) -> mlua::Result<Sandbox> {
     if let Some(metatable) = lua.type_metatable::<LuaString>() {
         // Methods of strings: their table is shared by all scripts.
         metatable.raw_set("__index", &string_front)?;
-        metatable.raw_set("__metatable", false)?;
+        metatable.raw_set("__metatable", &shown)?;
     }
     let redis_front = freeze(&redis)?;
     // Valkey's name for it.
@@ -186,15 +188,21 @@ pub(crate) fn compile(lua: &Lua, text: &[u8], name: &str) -> mlua::Result<Functi
     compiled
 }
 
-/// A table that looks like `real` and cannot be written.
-fn freeze(lua: &Lua, real: &Table, frozen: &Table, newindex: &Function) -> mlua::Result<Table> {
-    let (front, metatable) = (lua.create_table()?, lua.create_table()?);
+/// Makes the empty table `front` look like `real`, without a way to write it. `shown` is what its metatable looks like.
+fn freeze_as(
+    lua: &Lua,
+    real: &Table,
+    frozen: &Table,
+    newindex: &Function,
+    shown: &Table,
+    front: &Table,
+) -> mlua::Result<()> {
+    let metatable = lua.create_table()?;
     metatable.raw_set("__index", real)?;
     metatable.raw_set("__newindex", newindex)?;
-    metatable.raw_set("__metatable", false)?;
+    metatable.raw_set("__metatable", shown)?;
     front.set_metatable(Some(metatable))?;
-    frozen.raw_set(&front, real)?;
-    Ok(front)
+    frozen.raw_set(front, real)
 }
 
 /// Functions for the wrappers.

@@ -27,6 +27,9 @@ mod hints;
 /// Number of logical databases that `SELECT` reaches.
 pub const LOGICAL_DATABASES: usize = 16;
 
+/// The loss window that `appendfsync everysec` means, in milliseconds.
+const EVERY_SECOND_MS: u64 = 1000;
+
 /// Most keys that one eviction compares, under the lock of a shard.
 const SAMPLES_MAX: i64 = 64;
 
@@ -477,6 +480,15 @@ const PARAMETERS: &[Parameter] = &[
         |settings| settings.database.loss_window.to_string(),
         |settings, text| assign(&mut settings.database.loss_window, parsed(text)),
     ),
+    // Redis's name for it.
+    Parameter::database(
+        "appendfsync",
+        |settings| appendfsync(settings.database.loss_window).to_string(),
+        |settings, text| {
+            let window = window_of(settings.database.loss_window, text);
+            assign(&mut settings.database.loss_window, window)
+        },
+    ),
     Parameter::database(
         "sleep-after",
         |settings| settings.database.sleep_after.to_string(),
@@ -567,8 +579,6 @@ const PARAMETERS: &[Parameter] = &[
             switch(text).and_then(|()| only(&["no", &yes_no(settings.database.loss_window != Window::None)], text))
         },
     ),
-    Parameter::fact("appendfsync", |settings| appendfsync(settings.database.loss_window).to_string())
-        .settable(|settings, text| only(&[appendfsync(settings.database.loss_window)], text)),
     // Behavior that is always or never on in Dormouse. Redis's value for it may be set.
     Parameter::fact("proto-max-bulk-len", |_| bulk_bytes_max().to_string())
         .settable(|_, text| memory(text).and_then(|bytes| always(&bulk_bytes_max().to_string(), &bytes.to_string()))),
@@ -670,6 +680,19 @@ fn appendfsync(window: Window) -> &'static str {
         Window::None => "no",
         Window::Zero => "always",
         Window::Ms(_) => "everysec",
+    }
+}
+
+/// The loss window that a value of `appendfsync` asks for.
+fn window_of(now: Window, text: &str) -> Result<Window, String> {
+    let value = ["always", "everysec", "no"].into_iter().find(|value| value.eq_ignore_ascii_case(text));
+    let value = value.ok_or("argument(s) must be one of the following: everysec, always, no")?;
+    match (value, now) {
+        ("no", Window::None) | ("everysec", Window::Ms(_)) => Ok(now),
+        (_, Window::None) => Err("argument must be 'no' without a log: see loss-window".to_string()),
+        ("always", _) => Ok(Window::Zero),
+        // Redis then leaves it to the system when it writes, which may be after half a minute.
+        _ => Ok(Window::Ms(EVERY_SECOND_MS)),
     }
 }
 

@@ -170,7 +170,11 @@ impl Tenant {
             Some(_) => {}
             None => tenant.database.shared.journal.declare(settings.loss_window),
         }
-        let surroundings = OfDatabase { name: name.into(), pubsub: Arc::clone(&tenant.pubsub) };
+        let surroundings = OfDatabase {
+            name: name.into(),
+            pubsub: Arc::clone(&tenant.pubsub),
+            replication: Arc::clone(&tenant.replication),
+        };
         tenant.database.shared.scripts.surround(Arc::new(surroundings));
         Arc::new(tenant)
     }

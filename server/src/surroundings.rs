@@ -6,16 +6,22 @@ use dormouse_shard::keyspace::scripts::ScriptSurroundings;
 
 use crate::clock::unix_ns;
 use crate::pubsub::PubSub;
+use crate::replication::{ReplicaCopy, Replication};
 
 /// The surroundings of the database `name`.
 pub struct OfDatabase {
     pub name: Box<str>,
     pub pubsub: Arc<PubSub>,
+    pub replication: Arc<Replication>,
 }
 
 impl ScriptSurroundings for OfDatabase {
     fn receivers(&self, channel: &[u8], _: bool) -> usize {
         self.pubsub.receivers(channel)
+    }
+
+    fn replicas_in_step(&self) -> usize {
+        self.replication.acknowledged(self.replication.view().offset, ReplicaCopy::Received)
     }
 
     fn now_us(&self) -> u64 {

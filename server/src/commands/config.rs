@@ -112,7 +112,7 @@ fn set_and_secure(session: &mut Session, request: Request<'_>) -> Result<BoxFutu
 fn set_at_once(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let (words,): (Rest<'_>,) = args::parse(request, 2)?;
     let pairs = Pairs::new(words).ok_or(Error::Syntax)?;
-    if pairs.iter().any(names_window) {
+    if pairs.iter().any(changes_window) {
         return Err(Error::text("ERR loss-window cannot be set in a transaction: it has to be waited for"));
     }
     // Without a new window, the command need not wait.
@@ -125,18 +125,26 @@ fn names_window((name, _): (&[u8], &[u8])) -> bool {
     name.eq_ignore_ascii_case(b"loss-window")
 }
 
+/// Whether a pair may change the loss window.
+fn changes_window((name, value): (&[u8], &[u8])) -> bool {
+    names_window((name, value)) || name.eq_ignore_ascii_case(b"appendfsync")
+}
+
 fn set(session: &mut Session, (words,): (Rest<'_>,)) -> Result<BoxFuture<'static, Answer>> {
     let pairs: Vec<(&[u8], &[u8])> = Pairs::new(words).ok_or(Error::Syntax)?.iter().collect();
     let node = &session.node;
     // Two concurrent changes must not undo each other.
     let _changing = node.changing.lock();
     let mut settings = node.settings_for(&session.tenant);
+    let window_before = settings.database.loss_window;
     let changes = config::set(&mut settings, &pairs, access(session))
         .map_err(|error| Error::Text(format!("ERR {error}").into()))?;
     if changes.node {
         node.configure(settings.node);
     }
-    let declared = pairs.iter().copied().any(names_window).then_some(settings.database.loss_window);
+    // What it names, the database keeps. `appendfsync` with the present window asks for nothing that would have to be kept.
+    let is_declared = settings.database.loss_window != window_before || pairs.iter().copied().any(names_window);
+    let declared = is_declared.then_some(settings.database.loss_window);
     if changes.database {
         session.tenant.acl.truncate_log(settings.database.acl_log_len_max);
         session.tenant.configure(settings.database);

@@ -7,7 +7,7 @@ use dormouse_protocol::{Reply, Request};
 use dormouse_scripting::Library;
 use dormouse_shard::commands::args::{Args, Argument, parse};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
-use dormouse_shard::error::{Error, Result};
+use dormouse_shard::error::{Error, Result, repeated};
 use dormouse_shard::keyspace::functions::{Libraries, LoadedLibrary};
 use dormouse_storage::codec::functions::{dump_functions, read_functions};
 use futures::FutureExt;
@@ -137,13 +137,24 @@ fn delete(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'stat
 /// `FUNCTION FLUSH [ASYNC | SYNC]`
 fn flush(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
     let mut args = Args::new(request, 2);
-    if !(args.is_empty() || (args.word("ASYNC") || args.word("SYNC")) && args.is_empty()) {
+    let is_manner = args.is_empty() || args.word("ASYNC") || args.word("SYNC");
+    if !args.is_empty() && (is_manner || args.len() > 1) {
+        return Err(wrong_subcommand(request));
+    }
+    if !is_manner {
         return Err(Error::text("ERR FUNCTION FLUSH only supports SYNC|ASYNC option"));
     }
     change(session, |libraries| {
         libraries.by_name.clear();
         Ok(())
     })
+}
+
+/// The error of a subcommand with too many arguments.
+fn wrong_subcommand(request: Request<'_>) -> Error {
+    let name = repeated(request.arg(1));
+    let text = format!("ERR unknown subcommand or wrong number of arguments for '{name}'. Try FUNCTION HELP.");
+    Error::Text(text.into())
 }
 
 /// Changes the libraries and answers `OK`.
@@ -168,6 +179,9 @@ enum Policy {
 fn restore(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
     let mut args = Args::new(request, 2);
     let payload: &[u8] = Argument::take(&mut args)?;
+    if args.len() > 1 {
+        return Err(wrong_subcommand(request));
+    }
     let policy = match () {
         () if args.is_empty() || args.word("APPEND") => Policy::Append,
         () if args.word("REPLACE") => Policy::Replace,
@@ -178,9 +192,6 @@ fn restore(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'sta
             ));
         }
     };
-    if !args.is_empty() {
-        return Err(Error::WrongArity("function|restore".into()));
-    }
     let texts = read_functions(payload).ok_or(Error::text("ERR DUMP payload version or checksum are wrong"))?;
     let read = |text: &Vec<u8>| Library::new(text).map(|library| Arc::new(LoadedLibrary::new(library)));
     let libraries: Vec<_> =

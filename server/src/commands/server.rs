@@ -18,6 +18,7 @@ use crate::clients::SessionWait;
 use crate::clock::unix_ns;
 use crate::commands::TABLE;
 use crate::commands::absent::{self, refuse};
+use crate::commands::in_script::WaitTimeout;
 use crate::commands::{access, answer, help, in_script, later, now};
 use crate::config::Access;
 use crate::databases::Tenant;
@@ -53,6 +54,11 @@ pub const FAMILY: Family<SessionRun> = Family {
             "1.0.0",
             "O(1)",
             "Asynchronously saves the database(s) to disk.",
+        ),
+        Command::new("BGREWRITEAOF", exactly(1), &[], SAVES, now!(bgrewriteaof)).doc(
+            "1.0.0",
+            "O(1)",
+            "Asynchronously rewrites the append-only file to disk.",
         ),
         Command::new("LASTSAVE", exactly(1), &[], ANY_TIME.union(Flags::FAST), now!(lastsave))
             .doc("1.0.0", "O(1)", "Returns the Unix timestamp of the last successful save to disk.")
@@ -146,6 +152,7 @@ pub const GENERIC: Family<SessionRun> = Family {
     category: Category::CONNECTION,
     commands: &[
         Command::new("WAIT", exactly(3), &[], Flags::BLOCKING.union(Flags::PATIENT), SessionRun::Either(wait_at_once, wait))
+        .in_script(in_script::wait)
         .doc(
             "3.0.0",
             "O(1)",
@@ -196,14 +203,30 @@ fn bgsave(session: &mut Session, reply: &mut Reply, (schedule,): (Option<Schedul
         (true, Some(Schedule)) => reply.simple("Background saving scheduled"),
         (false, _) => reply.simple("Background saving started"),
     }
+    save_in_background(node, tenant);
+    Ok(())
+}
+
+/// `BGREWRITEAOF`: a checkpoint, from which on the log no longer needs what it has written before.
+fn bgrewriteaof(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    session.node.check_owner()?;
+    let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
+    let running = tenant.database.counters.checkpoint_running.load(Ordering::Relaxed) > 0;
+    let state = if running { "scheduled" } else { "started" };
+    reply.simple(&format!("Background append only file rewriting {state}"));
+    save_in_background(node, tenant);
+    Ok(())
+}
+
+fn save_in_background(node: Arc<Node>, tenant: Arc<Tenant>) {
     // Other commands see the save as running from here on.
     tenant.database.counters.checkpoint_running.fetch_add(1, Ordering::Relaxed);
-    session.node.engine.background.spawn(async move {
+    let background = node.engine.background.clone();
+    background.spawn(async move {
         // A failure has been logged, and INFO reports it.
         let _ = save_all(&node, &tenant).await;
         tenant.database.counters.checkpoint_running.fetch_sub(1, Ordering::Relaxed);
     });
-    Ok(())
 }
 
 struct Schedule;
@@ -435,7 +458,7 @@ fn module_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
 
 /// `WAIT numreplicas timeout`: waits until so many replicas have acknowledged everything that was written until now.
 fn wait(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
-    let (wanted, Timeout(ms)): (i64, Timeout) = args::parse(request, 1)?;
+    let (wanted, WaitTimeout(ms)): (i64, WaitTimeout) = args::parse(request, 1)?;
     let replication = Arc::clone(&session.tenant.replication);
     let client = Arc::clone(&session.client);
     Ok(async move {
@@ -482,23 +505,10 @@ pub const UNBLOCKED: Error = Error::text("UNBLOCKED client unblocked via CLIENT 
 
 /// The same in a transaction, which does not wait and reports the current state.
 fn wait_at_once(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
-    let (_wanted, Timeout(_ms)): (i64, Timeout) = args::parse(request, 1)?;
+    let (_wanted, WaitTimeout(_ms)): (i64, WaitTimeout) = args::parse(request, 1)?;
     let replication = &session.tenant.replication;
     reply.integer(replication.acknowledged(replication.view().offset, ReplicaCopy::Received) as i64);
     Ok(())
-}
-
-/// Milliseconds; 0: for ever.
-struct Timeout(u64);
-
-impl<'a> Argument<'a> for Timeout {
-    fn take(args: &mut Args<'a>) -> Result<Self> {
-        match args.take::<i64>() {
-            Ok(ms) if ms >= 0 => Ok(Self(ms as u64)),
-            Ok(_) => Err(Error::text("ERR timeout is negative")),
-            Err(_) => Err(Error::text("ERR timeout is not an integer or out of range")),
-        }
-    }
 }
 
 /// `WAITAOF numlocal numreplicas timeout`: waits until the connection's last write is durable here, and everything that was

@@ -22,7 +22,7 @@ use dormouse_shard::keyspace::changes::Watching;
 use crate::account::{self, ENTRY_BYTES};
 use crate::acl::security_log::DenialContext;
 use crate::commands::TABLE;
-use crate::commands::{info, now, scripting};
+use crate::commands::{info, now};
 use crate::session::{Session, Transaction};
 use crate::table::{CommandEntry, Handler, LogIn, SessionRun};
 
@@ -209,9 +209,6 @@ async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut 
         reply.array(queued.len());
         weave(session, &plan, &queued, &Answers::default(), reply).await;
         return Ok(());
-    }
-    if session.tenant.database.shared.scripts.is_busy() {
-        return Err(Error::Text(scripting::busy(session).into()));
     }
     session.client.worked_ms.store(now_ms, Ordering::Relaxed);
     let outcome = execution::run(&session.tenant.database, &plan, &session.turn()).await?;

@@ -135,6 +135,11 @@ fn set_changes_what_get_shows() {
         ("notify-keyspace-events ", "notify-keyspace-events", ""),
         ("notify-keyspace-events Kx$l", "notify-keyspace-events", "$lxK"),
         ("appendfsync everysec", "appendfsync", "everysec"),
+        ("appendfsync always", "loss-window", "0"),
+        ("appendfsync everysec", "loss-window", "1s"),
+        ("loss-window 250ms appendfsync everysec", "loss-window", "250ms"),
+        ("loss-window 1s", "loss-window", "1s"),
+        ("loss-window 0 appendfsync no", "appendfsync", "everysec"),
         (
             "client-output-buffer-limit normal,1mb,0,0,slave,1,2,3",
             "client-output-buffer-limit",

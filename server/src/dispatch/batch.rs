@@ -151,8 +151,8 @@ impl Session {
                 at += consumed;
                 continue;
             }
-            // Each command then finds out whether it has to wait.
-            let is_paused = self.tenant.pause.is_on(now_ms);
+            // Each command then finds out whether it has to wait, or is refused.
+            let is_paused = self.tenant.pause.is_on(now_ms) || self.tenant.database.shared.scripts.is_busy();
             if budget::of_request(request) > TURN {
                 // It is long whatever it is, and is not read once more to find that out.
                 return match request.spans_in(input) {

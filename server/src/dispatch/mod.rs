@@ -333,6 +333,9 @@ impl Session {
                 entry.name
             ));
         }
+        if self.tenant.database.shared.scripts.is_busy() && !entry.row.flags.contains(Flags::ALLOW_BUSY) {
+            return Err(scripting::busy(self));
+        }
         Ok(())
     }
 
@@ -345,10 +348,6 @@ impl Session {
         reply: &mut Reply,
         now_ms: u64,
     ) -> bool {
-        if self.tenant.database.shared.scripts.is_busy() {
-            reply.error(&scripting::busy(self));
-            return false;
-        }
         let command = PlannedCommand { row: entry.row, run, request: request.clone(), context: self.context() };
         let mut plan = Plan::one(command, now_ms, self.worker.random());
         plan.budget = Some(Arc::clone(&self.client) as _);

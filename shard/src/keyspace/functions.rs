@@ -65,11 +65,11 @@ impl LoadedLibrary {
 }
 
 impl Libraries {
-    /// The function `name`, with its library.
+    /// The function `name`, in letters of either case, with its library.
     pub fn find(&self, name: &[u8]) -> Option<(&LoadedLibrary, &Registered)> {
         self.by_name.values().find_map(|library| {
             let functions = library.functions().ok()?;
-            let found = functions.iter().find(|function| function.name.as_bytes() == name)?;
+            let found = functions.iter().find(|function| function.name.as_bytes().eq_ignore_ascii_case(name))?;
             Some((&**library, found))
         })
     }

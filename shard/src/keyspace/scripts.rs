@@ -41,6 +41,8 @@ pub struct Scripts {
     surroundings: OnceLock<Arc<dyn ScriptSurroundings>>,
     /// Milliseconds after which other clients are told that a script runs.
     busy_after_ms: AtomicU64,
+    /// Whether the running script has run for that long. Every request reads it, so it needs no lock.
+    is_busy: AtomicBool,
 }
 
 #[derive(Default)]
@@ -69,7 +71,6 @@ pub struct Running {
     started: Stopwatch,
     has_written: AtomicBool,
     is_killed: AtomicBool,
-    is_slow: AtomicBool,
 }
 
 /// Why a script cannot be ended.
@@ -86,6 +87,9 @@ pub enum Unkillable {
 pub trait ScriptSurroundings: Send + Sync {
     /// How many clients a message to a channel reaches.
     fn receivers(&self, channel: &[u8], is_sharded: bool) -> usize;
+
+    /// How many replicas have acknowledged everything that was sent to them.
+    fn replicas_in_step(&self) -> usize;
 
     /// Unix microseconds.
     fn now_us(&self) -> u64;
@@ -185,6 +189,7 @@ impl Scripts {
         let mut slot = self.running.lock();
         if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, running)) {
             *slot = None;
+            self.is_busy.store(false, Ordering::Relaxed);
         }
     }
 
@@ -194,7 +199,7 @@ impl Scripts {
 
     /// Whether a script has run for so long that other clients are told.
     pub fn is_busy(&self) -> bool {
-        self.running.lock().as_ref().is_some_and(|running| running.is_slow.load(Ordering::Relaxed))
+        self.is_busy.load(Ordering::Relaxed)
     }
 
     /// Ends the running script.
@@ -262,7 +267,6 @@ impl Running {
             started: Stopwatch::start(),
             has_written: AtomicBool::new(false),
             is_killed: AtomicBool::new(false),
-            is_slow: AtomicBool::new(false),
         }
     }
 
@@ -284,7 +288,7 @@ impl Running {
     pub fn tick(&self, scripts: &Scripts) -> u64 {
         let elapsed_ms = self.elapsed_ms();
         if elapsed_ms >= scripts.busy_after_ms.load(Ordering::Relaxed) {
-            self.is_slow.store(true, Ordering::Relaxed);
+            scripts.is_busy.store(true, Ordering::Relaxed);
         }
         elapsed_ms
     }

@@ -57,6 +57,8 @@ pub enum Asked {
     /// It must reply now.
     #[default]
     Now,
+    /// The same, by a script.
+    ByScript,
     /// It may wait if it finds nothing.
     MayWait,
     /// It has waited, and runs again with all of its keys.
@@ -172,7 +174,12 @@ impl Keyspace<'_> {
 
     /// Whether a command that finds nothing may [wait](Self::wait).
     pub fn may_wait(&self) -> bool {
-        self.asked != Asked::Now
+        !matches!(self.asked, Asked::Now | Asked::ByScript)
+    }
+
+    /// Whether a script has called the command.
+    pub fn is_called_by_script(&self) -> bool {
+        self.asked == Asked::ByScript
     }
 
     /// Whether the command has waited already.

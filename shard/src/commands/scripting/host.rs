@@ -205,7 +205,7 @@ impl<'d, 'k> Calls<'d, 'k> {
         reply.set_inline_max(self.turn.filter(|_| !self.has_written).map(|_| 2 * BYTES_PER_ELEMENT * TURN / 10));
         loop {
             // A script never waits, even where its own caller may.
-            let asked = self.db.ask(Asked::Now);
+            let asked = self.db.ask(Asked::ByScript);
             let done = commands::call(row, run, self.db, reply, request);
             self.db.ask(asked);
             if self.db.changes() > 0 && !self.has_written {

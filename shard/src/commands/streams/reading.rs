@@ -89,6 +89,11 @@ impl<'a> Reads<'a> {
 
     /// For how long it waits, in milliseconds; `None`: not at all.
     fn timeout(&self, db: &Keyspace<'_>) -> Result<Option<Option<u64>>> {
+        if self.timeout.is_some() && db.is_called_by_script() {
+            let name = if self.group.is_some() { "xreadgroup" } else { "xread" };
+            let text = format!("ERR {name} command is not allowed with BLOCK option from scripts");
+            return Err(Error::Text(text.into()));
+        }
         self.timeout.map(|timeout| timeout.after(db.now())).transpose()
     }
 
