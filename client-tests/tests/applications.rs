@@ -58,6 +58,43 @@ mod node {
     }
 }
 
+mod python {
+    use super::*;
+
+    #[test]
+    fn celery() {
+        run("celery_steps");
+    }
+
+    #[test]
+    fn rq() {
+        run("rq_steps");
+    }
+
+    #[test]
+    fn locks_of_redis_py() {
+        run("lock_steps");
+    }
+
+    fn run(name: &str) {
+        if !toolchain::present(name, &[("python3", "python3-venv")]) {
+            return;
+        }
+        let Some(folder) = toolchain::installed("applications/python", &["requirements.txt"], install) else { return };
+        check(|| {
+            let mut command = Command::new(folder.join("venv/bin/python"));
+            command.arg("-B").arg(toolchain::sources("applications/python").join(format!("{name}.py")));
+            command
+        });
+    }
+
+    fn install(sources: &Path, folder: &Path) -> Result<(), String> {
+        toolchain::step(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder.join("venv")))?;
+        let mut pip = Command::new(folder.join("venv/bin/pip"));
+        toolchain::step(pip.args(["install", "--quiet", "--requirement"]).arg(sources.join("requirements.txt")))
+    }
+}
+
 /// Whether the tests that take minutes to install or to run were asked for.
 fn is_long() -> bool {
     env::var_os("DORMOUSE_LONG").is_some()

@@ -1,0 +1,85 @@
+"""Runs the steps of an application, and puts the database to sleep beneath it.
+
+The runner's side of the protocol is described in client-tests/src/lib.rs.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+import traceback
+
+import redis
+
+PORT = int(os.environ["DORMOUSE_TEST_PORT"])
+DORMOUSE = os.environ["DORMOUSE_TEST_SERVER"] == "dormouse"
+
+# A step takes seconds; a machine that is busy with a build may need far longer.
+LIMIT = 40
+
+operator = redis.Redis(port=PORT, decode_responses=True)
+
+
+def url(index=0):
+    return f"redis://127.0.0.1:{PORT}/{index}"
+
+
+def sleep():
+    """Puts the database to sleep from a connection of its own."""
+    if not DORMOUSE:
+        return
+
+    def slept():
+        try:
+            return operator.execute_command("DORMOUSE", "SLEEP") in ("OK", b"OK", True)
+        except redis.ResponseError as problem:
+            # A database that is written to in each round of its last checkpoint stays awake.
+            if not str(problem).startswith("clients go on writing"):
+                raise
+            return False
+
+    until(slept)
+
+
+def until(condition):
+    """Waits until `condition` is true, and returns its value."""
+    deadline = time.monotonic() + LIMIT
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"still not so after {LIMIT} s"
+        time.sleep(0.005)
+    return value
+
+
+@contextlib.contextmanager
+def program(*command):
+    """A program that runs beside the steps. Its output is shown with the test's."""
+    process = subprocess.Popen(
+        command, cwd=os.path.dirname(__file__), stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=sys.stderr
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def run(*steps, flush=True):
+    """Calls each of `steps`, on an empty database unless `flush` is false."""
+    failed = 0
+    for step in steps:
+        if flush:
+            operator.flushall()
+        start = time.monotonic()
+        try:
+            step()
+            print(f"ok {step.__name__} ({(time.monotonic() - start) * 1000:.0f} ms)", flush=True)
+        except Exception:
+            failed += 1
+            print(f"not ok {step.__name__}\n{traceback.format_exc()}", flush=True)
+    print(f"{len(steps) - failed} passed, {failed} failed", flush=True)
+    return failed
