@@ -54,7 +54,7 @@ bitflags! {
         /// the commands of Redis 7.0: so it depends on neither its time nor its options any more.
         const BY_KEY_TO_REPLICAS = 1 << 31;
         /// The same for a command that names its effects by itself.
-        const NAMED_TO_REPLICAS = 1 << 36;
+        const NAMED_TO_REPLICAS = 1 << 38;
 
         /// Run in the middle of a transaction instead of queued.
         const AT_ONCE = 1 << 32;
