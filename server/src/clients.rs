@@ -44,6 +44,8 @@ pub struct Client {
     pub is_admin: AtomicBool,
     /// Whether it gets the stream of its database.
     pub is_replica: AtomicBool,
+    /// Whether it sees the commands of its database.
+    pub is_monitor: AtomicBool,
     /// Whether its commands leave the access clocks of keys alone.
     pub no_touch: AtomicBool,
     /// Bytes in its query buffer and its output buffer.
@@ -703,6 +705,7 @@ impl Clients {
             no_evict: AtomicBool::new(false),
             is_admin: AtomicBool::new(false),
             is_replica: AtomicBool::new(false),
+            is_monitor: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
             input_bytes: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),

@@ -22,6 +22,7 @@ use crate::config::DatabaseSettings;
 use crate::errors::Errors;
 use crate::latency::Events;
 use crate::metering::{CountedCommands, DatabaseMeters, Totals};
+use crate::monitors::Monitors;
 use crate::notifications::Notifier;
 use crate::options::{DEFAULT_DATABASE, EvictionPolicy, Tokens, branch_name, check_full_name, owner_and_branch};
 use crate::pause::Pause;
@@ -54,6 +55,7 @@ pub struct Tenant {
     pub acl: Arc<Acl>,
     pub pubsub: Arc<PubSub>,
     pub notifier: Arc<Notifier>,
+    pub monitors: Arc<Monitors>,
     /// `CLIENT PAUSE`.
     pub pause: Pause,
     pub replication: Arc<Replication>,
@@ -146,6 +148,7 @@ impl Tenant {
             evicted_clients: AtomicU64::new(0),
             pubsub,
             notifier,
+            monitors: Arc::default(),
             pause: Pause::default(),
             slowlog: Slowlog::default(),
             events: Events::default(),
@@ -174,6 +177,8 @@ impl Tenant {
             name: name.into(),
             pubsub: Arc::clone(&tenant.pubsub),
             replication: Arc::clone(&tenant.replication),
+            monitors: Arc::clone(&tenant.monitors),
+            catalogue,
         };
         tenant.database.shared.scripts.surround(Arc::new(surroundings));
         Arc::new(tenant)

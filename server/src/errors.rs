@@ -47,6 +47,13 @@ impl Errors {
     }
 }
 
+/// Whether an error says that a command did not run at all, though it was well-formed and allowed.
+pub fn is_rejection(reply: &[u8]) -> bool {
+    reply.first() == Some(&b'-') && REJECTIONS.iter().any(|text| reply[1..].starts_with(text.as_bytes()))
+}
+
+const REJECTIONS: [&str; 3] = ["OOM command not allowed when used memory", "BUSY ", "MISCONF "];
+
 #[cfg(test)]
 mod tests {
     use super::*;

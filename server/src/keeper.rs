@@ -378,7 +378,7 @@ fn close_slow_readers(node: &Node, now_ms: u64) {
     for client in node.clients.list() {
         let limit = match client.is_replica.load(Ordering::Relaxed) {
             true => replica,
-            false if client.is_subscriber() => pubsub,
+            false if client.is_subscriber() || client.is_monitor.load(Ordering::Relaxed) => pubsub,
             false => normal,
         };
         client.check_output(limit, now_ms);
@@ -395,7 +395,8 @@ fn close_idle_clients(node: &Node, active: &mut LastUses<u64>) {
     let known: BTreeSet<u64> = clients.iter().map(|client| client.id).collect();
     active.moments.retain(|id, _| known.contains(id));
     for client in clients {
-        let listens = client.is_subscriber() || client.is_replica.load(Ordering::Relaxed);
+        let is = |role: &AtomicBool| role.load(Ordering::Relaxed);
+        let listens = client.is_subscriber() || is(&client.is_replica) || is(&client.is_monitor);
         let idle_ms = active.age(client.id, client.active_ms.load(Ordering::Relaxed));
         let waits = client.is_blocked.load(Ordering::Relaxed);
         if !listens && !waits && idle_ms > seconds * 1000 {

@@ -26,6 +26,7 @@ pub mod logging;
 pub mod memory;
 pub mod metering;
 pub mod metrics;
+pub mod monitors;
 pub mod newcomers;
 pub mod node;
 pub mod notifications;

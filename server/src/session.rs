@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use dormouse_protocol::{OwnedRequest, Reply, RequestLimits, Version};
-use dormouse_shard::commands::Context;
+use dormouse_protocol::{OwnedRequest, Reply, Request, RequestLimits, Version};
+use dormouse_shard::commands::{Context, Row};
 use dormouse_shard::error::Error;
 use dormouse_shard::execution::budget::TURN;
 use dormouse_shard::execution::{Outcome, Turn};
 use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::changes::Watching;
 use dormouse_shard::keyspace::notices::PendingMessage;
-use dormouse_shard::keyspace::scripts::Published;
+use dormouse_shard::keyspace::scripts::{Published, ScriptTrace};
 use dormouse_storage::log::Lsn;
 use futures::channel::oneshot;
 
@@ -26,8 +26,10 @@ use crate::blocked::Blocked;
 use crate::clients::Client;
 use crate::databases::Tenant;
 use crate::databases::login::Entrance;
+use crate::errors;
 use crate::late::Awaiting;
 use crate::metering::{REQUEST_UNIT_BYTES, Writer};
+use crate::monitors::{self, CommandOrigin};
 use crate::node::Node;
 use crate::pubsub::{self, ChannelName, Message, SubscriptionKind};
 use crate::replication::{Announced, Replica};
@@ -119,6 +121,10 @@ pub struct Session {
     /// What it has said about itself for a replication, and the replica that it has become.
     pub announced: Option<Box<Announced>>,
     pub replica: Option<Arc<Replica>>,
+    /// Whether it sees the commands of its database: `MONITOR`.
+    pub is_monitor: bool,
+    /// The calls of the script that it has run.
+    pub calls: Option<Box<ScriptTrace>>,
     /// The log position that must be durable before the replies so far may leave.
     pub awaited: Lsn,
     /// The replies that wait for it.
@@ -183,6 +189,8 @@ impl Session {
             blocked: None,
             announced: None,
             replica: None,
+            is_monitor: false,
+            calls: None,
             awaited: 0,
             awaiting: Vec::new(),
             unsent: 0,
@@ -360,6 +368,7 @@ impl Session {
         self.publish_when_durable();
         self.abort();
         self.unsubscribe_all();
+        self.end_monitor();
         if let Some(replica) = self.replica.take() {
             self.tenant.replication.remove(&replica);
             self.client.is_replica.store(false, Ordering::Relaxed);
@@ -429,7 +438,11 @@ impl Session {
 
     /// Whether commands are simply run and answered.
     pub fn is_plain(&self) -> bool {
-        self.authenticated && self.transaction.is_none() && self.reply_mode == ReplyMode::On && !self.is_subscribed()
+        self.authenticated
+            && self.transaction.is_none()
+            && self.reply_mode == ReplyMode::On
+            && !self.is_subscribed()
+            && !self.is_monitor
     }
 
     /// Whether it is in RESP2's subscribed state, which allows few commands.
@@ -465,6 +478,39 @@ impl Session {
             ReplyMode::Skip => ReplyMode::On,
             mode => mode,
         };
+    }
+
+    /// Shows a command that it has run to those who monitor its database, and the calls of a script behind it. Returns the
+    /// cost.
+    pub fn show(&self, row: &Row, select: u8, request: Request<'_>, calls: Option<&ScriptTrace>) -> usize {
+        let monitors = &self.tenant.monitors;
+        if !monitors.is_watched() || !monitors::is_shown(row) {
+            return 0;
+        }
+        let mut lines = Vec::new();
+        monitors::append_line(&mut lines, self.now_us, select, CommandOrigin::Client(&self.client.peer), request);
+        lines.extend_from_slice(calls.map_or(&[], |calls| &calls.lines));
+        monitors.show(&lines, self.now_us / 1000)
+    }
+
+    /// The same for a command over the keyspace with its reply: one that was refused is not shown.
+    #[cold]
+    pub fn show_replied(&self, row: &Row, request: Request<'_>, reply: &[u8]) -> usize {
+        if errors::is_rejection(reply) { 0 } else { self.show(row, self.select, request, None) }
+    }
+
+    /// Shows the commands of its database from now on.
+    pub fn begin_monitor(&mut self) {
+        self.is_monitor = true;
+        self.client.is_monitor.store(true, Ordering::Relaxed);
+        self.tenant.monitors.add(&self.client, self.node.output_limit_pubsub());
+    }
+
+    fn end_monitor(&mut self) {
+        if std::mem::take(&mut self.is_monitor) {
+            self.tenant.monitors.remove(&self.client);
+            self.client.is_monitor.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Number of its subscriptions.

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use dormouse_protocol::Request;
 use dormouse_shard::keyspace::scripts::ScriptSurroundings;
 
+use crate::acl::catalogue::Catalogue;
 use crate::clock::unix_ns;
+use crate::monitors::{self, CommandOrigin, Monitors};
 use crate::pubsub::PubSub;
 use crate::replication::{ReplicaCopy, Replication};
 
@@ -13,6 +16,9 @@ pub struct OfDatabase {
     pub name: Box<str>,
     pub pubsub: Arc<PubSub>,
     pub replication: Arc<Replication>,
+    pub monitors: Arc<Monitors>,
+    /// All commands.
+    pub catalogue: &'static Catalogue,
 }
 
 impl ScriptSurroundings for OfDatabase {
@@ -35,5 +41,15 @@ impl ScriptSurroundings for OfDatabase {
             2 => tracing::info!(database, "a script says: {line}"),
             _ => tracing::debug!(database, "a script says: {line}"),
         }
+    }
+
+    fn append_shown(&self, command: usize, select: u8, request: Request<'_>, lines: &mut Vec<u8>) {
+        if self.monitors.is_watched() && monitors::is_shown(self.catalogue.get(command).row) {
+            monitors::append_line(lines, self.now_us(), select, CommandOrigin::Script, request);
+        }
+    }
+
+    fn show(&self, lines: &[u8]) {
+        self.monitors.show(lines, self.now_us() / 1000);
     }
 }

@@ -52,6 +52,7 @@ pub fn line(client: &Client, now_ms: u64) -> String {
 fn flags(client: &Client) -> String {
     let letters = [
         (client.is_replica.load(Ordering::Relaxed), 'S'),
+        (client.is_monitor.load(Ordering::Relaxed), 'O'),
         (client.is_subscriber(), 'P'),
         (client.queued.load(Ordering::Relaxed) != u32::MAX, 'x'),
         (client.is_blocked.load(Ordering::Relaxed), 'b'),

@@ -2,8 +2,7 @@
 
 use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::args::{Args, Argument, parse};
-use dormouse_shard::commands::scripting::host::Uncallable;
-use dormouse_shard::commands::{Row, Run};
+use dormouse_shard::commands::scripting::host::{Callable, Uncallable};
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::keyspace::scripts::Published;
 use dormouse_shard::keyspace::{INDEXES, Keyspace};
@@ -11,8 +10,8 @@ use dormouse_shard::keyspace::{INDEXES, Keyspace};
 use crate::commands::TABLE;
 use crate::table::Handler;
 
-/// The command of a request of a script, and what runs it there.
-pub fn find(request: Request<'_>) -> Result<(&'static Row, Option<Run>), Uncallable> {
+/// The command of a request of a script.
+pub fn find(request: Request<'_>) -> Result<Callable, Uncallable> {
     let entry = TABLE.by_name(request.arg(0)).ok_or(Uncallable::Unknown)?;
     let entry = match request.get(1) {
         Some(sub) if !entry.subcommands.is_empty() => TABLE.subcommand(entry, sub).ok_or(Uncallable::Unknown)?,
@@ -21,10 +20,11 @@ pub fn find(request: Request<'_>) -> Result<(&'static Row, Option<Run>), Uncalla
     if !entry.row.arity.accepts(request.len()) {
         return Err(Uncallable::WrongArity);
     }
-    match entry.action {
-        Handler::Keyspace(run) => Ok((entry.row, Some(run))),
-        Handler::Session(_) | Handler::Container => Ok((entry.row, entry.row.in_script)),
-    }
+    let run = match entry.action {
+        Handler::Keyspace(run) => Some(run),
+        Handler::Session(_) | Handler::Container => entry.row.in_script,
+    };
+    Ok(Callable { row: entry.row, run, id: entry.id })
 }
 
 /// `PING [message]`

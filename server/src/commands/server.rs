@@ -76,6 +76,11 @@ pub const FAMILY: Family<SessionRun> = Family {
             "O(N) when saving, where N is the total number of keys in all databases when saving data, otherwise O(1)",
             "Synchronously saves the database(s) to disk and shuts down the Redis server.",
         ),
+        Command::new("MONITOR", exactly(1), &[], ADMIN_ALONE, SessionRun::Either(monitor_in_transaction, monitor)).doc(
+            "1.0.0",
+            "O(1)",
+            "Listens for all requests received by the server in real-time.",
+        ),
         Command::container(
             "SLOWLOG",
             &[
@@ -177,6 +182,20 @@ fn time(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     reply.bulk_integer((now_us / 1_000_000) as i64);
     reply.bulk_integer((now_us % 1_000_000) as i64);
     Ok(())
+}
+
+/// `MONITOR`
+fn monitor(session: &mut Session, _: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
+    if session.replica.is_some() {
+        return Err(Error::text("ERR A replica cannot monitor its database"));
+    }
+    session.begin_monitor();
+    Ok(std::future::ready(answer(Ok(()), |(), reply| reply.ok())).boxed())
+}
+
+/// The same in a transaction, whose reply the lines would divide.
+fn monitor_in_transaction(_: &mut Session, _: &mut Reply, _: Request<'_>) -> Result<()> {
+    Err(Error::text("ERR MONITOR isn't allowed for DENY BLOCKING client"))
 }
 
 /// `SAVE`

@@ -23,6 +23,7 @@ use crate::account::{self, ENTRY_BYTES};
 use crate::acl::security_log::DenialContext;
 use crate::commands::TABLE;
 use crate::commands::{info, now};
+use crate::errors;
 use crate::session::{Session, Transaction};
 use crate::table::{CommandEntry, Handler, LogIn, SessionRun};
 
@@ -258,7 +259,7 @@ async fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &
         let before = reply.len();
         match one {
             Queued::Planned(entry, step) => {
-                let (Some(Ran::Command { end, took }), Some(Step::Command(command))) =
+                let (Some(Ran::Command { end, took, calls }), Some(Step::Command(command))) =
                     (steps.next(), plan.steps.get(*step))
                 else {
                     continue;
@@ -266,6 +267,10 @@ async fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &
                 let told = &answers.replies.buffer[from..*end];
                 from = *end;
                 count(session, entry, command.request.as_request(), told, *took);
+                if !errors::is_rejection(told) {
+                    let request = command.request.as_request();
+                    turn.spend(session.show(entry.row, command.context.select, request, calls.as_deref()));
+                }
                 if !is_whole {
                     reply.raw(told);
                     reply.settle(before);
@@ -289,6 +294,7 @@ async fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &
                 reply.set_version(session.version);
                 let took = began.elapsed();
                 count(session, entry, request.as_request(), &reply.buffer[before..], took);
+                turn.spend(session.show(entry.row, session.select, request.as_request(), None));
                 turn.spend(cost + (reply.len() - before) / BYTES_PER_ELEMENT);
                 if turn.is_spent() {
                     session.pass_turn().await;

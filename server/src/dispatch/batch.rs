@@ -12,6 +12,7 @@ use dormouse_shard::execution::budget::{self, BYTES_PER_ELEMENT, Fit, TURN, Turn
 use dormouse_shard::execution::inline::{self, Asker, Front, Input, REPLY_HIGH_WATER, Stop};
 use dormouse_shard::execution::{lent, route};
 use dormouse_shard::keyspace::Left;
+use dormouse_shard::keyspace::scripts::ScriptTrace;
 
 use super::count;
 use crate::commands::TABLE;
@@ -195,6 +196,9 @@ impl Session {
                         match budget.take(self.cost(entry, request)) {
                             Fit::Now => {
                                 self.run_now(entry, run, request, reply, batch, now_ms);
+                                if self.tenant.monitors.is_watched() {
+                                    budget.spend(self.show(entry.row, self.select, request, None));
+                                }
                                 count(batch, &self.tenant, entry.id, consumed, reply, replied);
                                 at += consumed;
                                 if self.closing {
@@ -270,7 +274,8 @@ impl Session {
         let no_touch = self.client.no_touch.load(Ordering::Relaxed);
         let asker = Asker { select: self.select, no_touch, now_ms, seed: self.worker.random() };
         let (from, times_each) = (reply.len(), self.times_each(now_ms));
-        let mut front = Metered { session: self, batch, mark, times_each, now_ms, from };
+        let is_watched = self.tenant.monitors.is_watched();
+        let mut front = Metered { session: self, batch, mark, times_each, now_ms, is_watched, from };
         let ran = inline::run(&database, asker, &mut front, input, reply, budget);
         batch.keyspace_hits += ran.hits;
         batch.keyspace_misses += ran.misses;
@@ -291,6 +296,8 @@ struct Metered<'s> {
     mark: Instant,
     times_each: bool,
     now_ms: u64,
+    /// Whether anybody monitors the database.
+    is_watched: bool,
     /// The start of the replies that the next log entry covers.
     from: usize,
 }
@@ -332,7 +339,7 @@ impl Front for Metered<'_> {
         reply: &Reply,
         before: usize,
         began: Option<Instant>,
-    ) {
+    ) -> usize {
         let Session { node, tenant, client, .. } = &*self.session;
         // A large reply is known only afterwards: commands that ran before it since the last clock reading count too.
         if began.is_some() || reply.len() - before > TIMED_BYTES {
@@ -343,6 +350,12 @@ impl Front for Metered<'_> {
             node.note_time(tenant, client, entry.row, request, took, self.now_ms);
         }
         count(self.batch, tenant, entry.id, bytes, reply, before);
+        if self.is_watched { self.session.show_replied(entry.row, request, &reply.buffer[before..]) } else { 0 }
+    }
+
+    #[cold]
+    fn called(&mut self, calls: &ScriptTrace) -> usize {
+        self.session.tenant.monitors.show(&calls.lines, self.now_ms)
     }
 
     fn left(&mut self, left: Left, end: usize) {

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_shard::commands::{Flags, Run};
 use dormouse_shard::execution::budget::TURN;
-use dormouse_shard::execution::{self, Blocking, Ended, Plan, PlannedCommand, Turn, Waits, lent};
+use dormouse_shard::execution::{self, Blocking, Ended, Plan, PlannedCommand, Ran, Turn, Waits, lent};
 use dormouse_shard::keyspace::Left;
 use futures::future::BoxFuture;
 
@@ -36,6 +36,7 @@ use crate::blocked::{Blocked, Spent};
 use crate::commands::TABLE;
 use crate::commands::{info, scripting, transaction};
 use crate::databases::Tenant;
+use crate::errors;
 use crate::metering::Batch;
 use crate::session::Session;
 use crate::strangers::Neighbourhood;
@@ -101,6 +102,13 @@ impl Session {
         reply.settle(before);
         if reply.buffer.get(before) == Some(&b'-') {
             self.forget_pushes(before);
+        }
+        if let Fate::Ran(id) = fate
+            && self.authenticated
+            && !errors::is_rejection(&reply.buffer[before..])
+        {
+            let calls = self.calls.take();
+            self.show(TABLE.get(id).row, self.select, request.as_request(), calls.as_deref());
         }
         self.client.argument_bytes.store(0, Ordering::Relaxed);
         self.client.reply_bytes.store(0, Ordering::Relaxed);
@@ -336,6 +344,11 @@ impl Session {
         if self.tenant.database.shared.scripts.is_busy() && !entry.row.flags.contains(Flags::ALLOW_BUSY) {
             return Err(scripting::busy(self));
         }
+        let reaches_keys = Flags::READ | Flags::WRITE | Flags::MAY_REPLICATE;
+        if self.is_monitor && entry.row.flags.intersects(reaches_keys) {
+            // Redis's text: there a monitor counts as a replica.
+            return Err("ERR Replica can't interact with the keyspace".into());
+        }
         Ok(())
     }
 
@@ -363,6 +376,7 @@ impl Session {
                 self.publish_all(&outcome.published);
                 self.count_keyspace(outcome.hits, outcome.misses);
                 if let Some(waiter) = outcome.blocked {
+                    self.show(entry.row, self.select, request.as_request(), None);
                     // A client that polls an empty queue does not use its database.
                     self.blocked = Some(Box::new(Blocked::new(
                         (&self.client, &self.tenant),
@@ -372,6 +386,9 @@ impl Session {
                         entry.id,
                     )));
                     return true;
+                }
+                if let Some(Ran::Command { calls, .. }) = outcome.steps.into_iter().next() {
+                    self.calls = calls;
                 }
                 match outcome.ended {
                     Ended::Refused(error) => reply.error(&error.to_string()),

@@ -22,6 +22,7 @@ use super::step::{Admission, missing, run_one};
 use super::{step, try_hold};
 use crate::commands::{Row, Run};
 use crate::database::Database;
+use crate::keyspace::scripts::ScriptTrace;
 use crate::keyspace::{Asked, Contents, Keyspace, Left};
 use dormouse_storage::stopwatch::Stopwatch;
 
@@ -49,7 +50,7 @@ pub trait Front {
     /// Called before a command runs, with its bytes of input and its estimated cost.
     fn begin(&mut self, entry: Self::Entry, bytes: usize, cost: usize) -> Self::Mark;
 
-    /// It has run; `bytes` are those of its input, and its reply begins at `before`.
+    /// It has run; `bytes` are those of its input, and its reply begins at `before`. Returns the cost of telling others.
     fn ran(
         &mut self,
         entry: Self::Entry,
@@ -58,7 +59,10 @@ pub trait Front {
         reply: &Reply,
         before: usize,
         mark: Self::Mark,
-    );
+    ) -> usize;
+
+    /// The last command was a script, which made these calls. Returns the cost of telling others.
+    fn called(&mut self, calls: &ScriptTrace) -> usize;
 
     /// The replies that have not been noted yet, up to `end`, wait for the entries in `left`.
     fn left(&mut self, left: Left, end: usize);
@@ -201,7 +205,10 @@ pub fn run<'i, F: Front>(
                 budget.spend((db.freed_bytes() - freed) / budget::FREED_BYTES_PER_ELEMENT);
                 freed = db.freed_bytes();
             }
-            front.ran(entry, request, end - at, reply, before, mark);
+            budget.spend(front.ran(entry, request, end - at, reply, before, mark));
+            if let Some(calls) = db.take_calls() {
+                budget.spend(front.called(&calls));
+            }
             operations += 1;
             at = end;
             if db.is_laden() {

@@ -410,7 +410,11 @@ fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, F
                     },
                 }
                 let now = started.elapsed();
-                outcome.steps.push(Ran::Command { end: reply.len(), took: now.saturating_sub(mark) });
+                outcome.steps.push(Ran::Command {
+                    end: reply.len(),
+                    took: now.saturating_sub(mark),
+                    calls: db.take_calls(),
+                });
                 mark = now;
             }
             Step::Watch { select, key } => {

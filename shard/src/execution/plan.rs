@@ -11,7 +11,7 @@ use crate::commands::{Context, Flags, Row, Run, cost};
 use crate::database::Counts;
 use crate::error::Error;
 use crate::keyspace::changes::Watching;
-use crate::keyspace::scripts::{Published, ScriptUser};
+use crate::keyspace::scripts::{Published, ScriptTrace, ScriptUser};
 use crate::keyspace::{Fault, Keyspace, Left};
 use crate::waiters::{Candidate, Waiter, WaitingUser};
 
@@ -129,6 +129,8 @@ pub enum Ran {
     Command {
         end: usize,
         took: Duration,
+        /// The calls of a script.
+        calls: Option<Box<ScriptTrace>>,
     },
     Watch,
     Count(Box<Counts>),

@@ -14,6 +14,7 @@ use crate::commands::testing::Bench;
 use crate::commands::{Row, Run, find};
 use crate::database::Engine;
 use crate::keyspace::Left;
+use crate::keyspace::scripts::ScriptTrace;
 use crate::lane::Lane;
 use dormouse_protocol::Request;
 use dormouse_storage::store::Store;
@@ -270,8 +271,13 @@ impl Front for Tables {
 
     fn begin(&mut self, _: &'static Row, _: usize, _: usize) {}
 
-    fn ran(&mut self, _: &'static Row, _: Request<'_>, _: usize, _: &Reply, _: usize, (): ()) {
+    fn ran(&mut self, _: &'static Row, _: Request<'_>, _: usize, _: &Reply, _: usize, (): ()) -> usize {
         self.ran += 1;
+        0
+    }
+
+    fn called(&mut self, _: &ScriptTrace) -> usize {
+        0
     }
 
     fn left(&mut self, _: Left, _: usize) {}

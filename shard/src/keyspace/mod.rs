@@ -74,7 +74,7 @@ use self::changes::KeyEvent;
 use self::index::prefix;
 use self::notices::Noted;
 use self::recording::Recording;
-use self::scripts::{Published, ScriptUser};
+use self::scripts::{Published, ScriptTrace, ScriptUser};
 
 /// Objects with more heap than this, one of them or all that one turn drops, are freed in pieces on the slow lane.
 const BURY_ABOVE: usize = 64 << 10;
@@ -127,6 +127,7 @@ pub struct Keyspace<'a> {
     published: Vec<Published>,
     /// What subscribers to events are told.
     noted: Noted,
+    trace: ScriptTrace,
     must_finish: bool,
     pub hits: u64,
     pub misses: u64,
@@ -176,6 +177,7 @@ impl<'a> Keyspace<'a> {
             freed_bytes: 0,
             published: Vec::new(),
             noted: Noted::default(),
+            trace: ScriptTrace::default(),
             must_finish: false,
             hits: 0,
             misses: 0,

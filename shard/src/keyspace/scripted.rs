@@ -1,9 +1,10 @@
 //! What scripts need of a keyspace beyond the commands that they call.
 
+use dormouse_protocol::Request;
 use dormouse_types::segment::SLOTS;
 
 use super::notices::PendingMessage;
-use super::scripts::Published;
+use super::scripts::{Published, ScriptTrace};
 use super::{Fault, Keyspace};
 use crate::error::{Error, Result};
 
@@ -75,6 +76,24 @@ impl Keyspace<'_> {
         }
         self.published.push(published);
         Ok(())
+    }
+
+    /// Notes a call of a script: of the command at `command` in the table of the process.
+    pub fn note_call(&mut self, command: usize, request: Request<'_>) {
+        if let Some(surroundings) = self.shared.scripts.surroundings() {
+            self.trace.note(&**surroundings, command, self.select, request);
+        }
+    }
+
+    /// Forgets the calls of a script that runs again.
+    pub fn forget_calls(&mut self) {
+        self.trace = ScriptTrace::default();
+    }
+
+    /// The calls of the scripts that have run, if there are any to tell.
+    #[inline]
+    pub fn take_calls(&mut self) -> Option<Box<ScriptTrace>> {
+        (!self.trace.is_empty()).then(|| Box::new(std::mem::take(&mut self.trace)))
     }
 
     pub fn take_published(&mut self) -> Vec<Published> {

@@ -96,6 +96,37 @@ pub trait ScriptSurroundings: Send + Sync {
 
     /// Takes a line that a script has logged.
     fn log(&self, level: i64, line: &str);
+
+    /// Appends what clients that monitor the database see of a call, if there are any. `command`: its index in the table of
+    /// the process.
+    fn append_shown(&self, command: usize, select: u8, request: Request<'_>, lines: &mut Vec<u8>);
+
+    /// Shows lines before the script has ended.
+    fn show(&self, lines: &[u8]);
+}
+
+/// The calls of a script, for the caller that ran it.
+#[derive(Debug, Default)]
+pub struct ScriptTrace {
+    /// What clients that monitor the database see of them.
+    pub lines: Vec<u8>,
+}
+
+/// Bytes of lines beyond which they are shown before the script has ended.
+const LINES_BYTES_MAX: usize = 1 << 20;
+
+impl ScriptTrace {
+    /// Notes a call.
+    pub fn note(&mut self, surroundings: &dyn ScriptSurroundings, command: usize, select: u8, request: Request<'_>) {
+        surroundings.append_shown(command, select, request, &mut self.lines);
+        if self.lines.len() > LINES_BYTES_MAX {
+            surroundings.show(&std::mem::take(&mut self.lines));
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
 }
 
 /// The user on whose behalf a script runs, if requests of the user have to be checked.

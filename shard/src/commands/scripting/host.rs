@@ -34,7 +34,17 @@ pub(super) const TIME_MS_MAX: u64 = 30_000;
 static DIRECTORY: OnceLock<FindCommand> = OnceLock::new();
 
 /// Finds a command of any kind, and what runs in a script.
-pub type FindCommand = fn(Request<'_>) -> Result<(&'static Row, Option<Run>), Uncallable>;
+pub type FindCommand = fn(Request<'_>) -> Result<Callable, Uncallable>;
+
+/// A command as scripts find it.
+#[derive(Debug, Clone, Copy)]
+pub struct Callable {
+    pub row: &'static Row,
+    /// What runs in a script, if scripts may call it.
+    pub run: Option<Run>,
+    /// Its index in the table.
+    pub id: usize,
+}
 
 /// Why a request is no call of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +107,9 @@ impl<'d, 'k> Calls<'d, 'k> {
         is_plain: bool,
     ) -> Self {
         let turn = reply.is_inline().then_some(TURN);
+        if !db.must_finish() {
+            db.forget_calls();
+        }
         let running = (!is_plain).then(|| db.shared().scripts.begin(Running::new(title, is_function, request)));
         Self {
             select: db.selected(),
@@ -141,16 +154,18 @@ impl<'d, 'k> Calls<'d, 'k> {
         Err(Halt)
     }
 
-    fn find(&self, request: Request<'_>) -> Result<(&'static Row, Option<Run>), Uncallable> {
+    fn find(&self, request: Request<'_>) -> Result<Callable, Uncallable> {
         match DIRECTORY.get() {
             Some(find) => find(request),
-            None => commands::find(request).map(|(row, run)| (row, Some(run))).ok_or(Uncallable::Unknown),
+            None => commands::find(request)
+                .map(|(row, run)| Callable { row, run: Some(run), id: 0 })
+                .ok_or(Uncallable::Unknown),
         }
     }
 
     /// The command of a request, or the error text.
-    fn admit(&self, request: Request<'_>) -> Result<(&'static Row, Run), Error> {
-        let (row, run) = self.find(request).map_err(|why| match why {
+    fn admit(&self, request: Request<'_>) -> Result<(&'static Row, Run, usize), Error> {
+        let Callable { row, run, id } = self.find(request).map_err(|why| match why {
             Uncallable::Unknown => Error::text("ERR Unknown Redis command called from script"),
             Uncallable::WrongArity => Error::text("ERR Wrong number of args calling Redis command from script"),
         })?;
@@ -170,7 +185,7 @@ impl<'d, 'k> Calls<'d, 'k> {
         if writes {
             self.db.shared().admit()?;
         }
-        Ok((row, run))
+        Ok((row, run, id))
     }
 
     /// Sees to it that everything that the request needs is in memory.
@@ -240,7 +255,7 @@ fn missing(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Option<Fault> 
 
 impl Host for Calls<'_, '_> {
     fn call(&mut self, request: Request<'_>, reply: &mut Reply) -> Result<(), Halt> {
-        let (row, run) = match self.admit(request) {
+        let (row, run, id) = match self.admit(request) {
             Ok(found) => found,
             Err(error) => {
                 reply.error(&error.to_string());
@@ -263,7 +278,9 @@ impl Host for Calls<'_, '_> {
             reply.error(&error.to_string());
             return Ok(());
         }
-        self.run(row, run, request, reply)
+        self.run(row, run, request, reply)?;
+        self.db.note_call(id, request);
+        Ok(())
     }
 
     fn tick(&mut self, held_bytes: usize) -> Result<(), Halt> {
