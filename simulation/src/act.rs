@@ -8,6 +8,7 @@ use tokio::task::{JoinHandle, yield_now};
 
 use crate::client;
 use crate::clock;
+use crate::declared::{self, SETTINGS};
 use crate::node::{Node, name};
 use crate::plan::Action;
 use crate::run::Schedule;
@@ -248,6 +249,27 @@ impl Schedule {
                         }),
                     ));
                 }
+            }
+            Action::DeclareSettings => {
+                if running(action) > 0 {
+                    return;
+                }
+                let setting = SETTINGS[draw as usize % SETTINGS.len()];
+                // A few changes remove it.
+                let version = if draw.is_multiple_of(7) { 0 } else { draw % 1_000_000 };
+                disk.note(format!("{setting:?} {version} for database {at}"));
+                tasks.push((
+                    action,
+                    tokio::spawn(async move {
+                        book.lock().change_setting(at, setting, version, None);
+                        let declared = declared::declare(&database, setting, version).await;
+                        book.lock().change_setting(at, setting, version, Some(declared.is_ok()));
+                        match declared {
+                            Ok(()) => disk.note(format!("{setting:?} {version} is declared")),
+                            Err(error) => excuse(&disk, &book, at, "a declaration", &error),
+                        }
+                    }),
+                ));
             }
             Action::Compare => {
                 if running(action) > 0 {

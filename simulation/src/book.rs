@@ -18,10 +18,12 @@ use dormouse_storage::log::Lsn;
 use crate::branches::Branches;
 use crate::clock;
 use crate::damage::Damage;
+use crate::declared::{self, SETTINGS, Setting, Versions};
 use crate::disk::Disk;
 use crate::model::{self, Key, Model, STAGED, Touched};
 use crate::plan::Limit;
 use crate::script::Asked;
+use crate::scripted;
 use crate::watches::Watch;
 
 /// One entry of the log, or a batch that only read.
@@ -54,6 +56,56 @@ struct Database {
     written_whole: Lsn,
     /// Where the log ended when a loss window was last declared: earlier writes were promised less.
     declared: Lsn,
+    /// The versions of its [settings](SETTINGS).
+    settings: [Versions; SETTINGS.len()],
+}
+
+/// The clients that have waited, by their database and number: the replies on the way to them, and those that have left
+/// or have their reply.
+#[derive(Debug, Default)]
+pub struct Served {
+    replies: BTreeMap<(usize, u64), String>,
+    gone: BTreeSet<(usize, u64)>,
+}
+
+impl Served {
+    /// Notes that a command was run for a client that waits.
+    ///
+    /// # Errors
+    /// When the client has left, or was served before.
+    pub fn serve(&mut self, at: usize, number: u64, reply: String) -> Result<(), String> {
+        if self.gone.contains(&(at, number)) {
+            return Err(format!("waiter {number} of database {at} was served {reply:?} after it had left"));
+        }
+        match self.replies.insert((at, number), reply) {
+            None => Ok(()),
+            Some(before) => Err(format!("waiter {number} of database {at} was served twice, {before:?} first")),
+        }
+    }
+
+    /// Notes that a client has its reply.
+    ///
+    /// # Errors
+    /// When that is not what it was served.
+    pub fn answered(&mut self, at: usize, number: u64, reply: &str) -> Result<(), String> {
+        self.gone.insert((at, number));
+        match self.replies.remove(&(at, number)) {
+            Some(served) if served == reply => Ok(()),
+            served => Err(format!("waiter {number} of database {at} was answered {reply:?} and served {served:?}")),
+        }
+    }
+
+    /// Notes that a client waits no more.
+    ///
+    /// # Errors
+    /// When it was served.
+    pub fn leave(&mut self, at: usize, number: u64) -> Result<(), String> {
+        self.gone.insert((at, number));
+        match self.replies.remove(&(at, number)) {
+            None => Ok(()),
+            Some(served) => Err(format!("waiter {number} of database {at} has left, and {served:?} with it")),
+        }
+    }
 }
 
 pub struct Book {
@@ -63,6 +115,7 @@ pub struct Book {
     batches: Vec<Batch>,
     /// Watches by the number that their client gave.
     watches: BTreeMap<u64, Watch>,
+    pub served: Served,
     /// Damage that the process lives with.
     pub damage: Option<Damage>,
     pub branches: Branches,
@@ -80,6 +133,7 @@ impl Book {
             databases,
             batches: Vec::new(),
             watches: BTreeMap::new(),
+            served: Served::default(),
             damage: None,
             branches: Branches::default(),
             is_open: false,
@@ -117,6 +171,16 @@ impl Book {
             if *reply != expected {
                 let asked = asked.words.join(" ");
                 self.failure.get_or_insert(format!("`{asked}` was answered {reply:?} instead of {expected:?}"));
+            }
+            if asked.words[0] == scripted::FUNCTION {
+                let library = &database.settings[Setting::Library as usize];
+                let version = match reply.as_str() {
+                    scripted::NO_FUNCTION => Some(0),
+                    reply => scripted::elements(reply).first().and_then(|version| version[1..].trim_end().parse().ok()),
+                };
+                if !version.is_some_and(|version| library.may_serve(version)) && !reply.starts_with("-OOM ") {
+                    self.failure.get_or_insert(format!("the function of {version:?} was called: {library:?}"));
+                }
             }
             let changed = before != database.live.alive(batch.now_ms);
             let writes = !model::READS.contains(&asked.words[0].as_str());
@@ -240,6 +304,28 @@ impl Book {
         self.databases[database].declared = end;
     }
 
+    /// Notes that a change of a setting begins, or how it ends.
+    pub fn change_setting(&mut self, database: usize, setting: Setting, version: u64, is_done: Option<bool>) {
+        let versions = &mut self.databases[database].settings[setting as usize];
+        match is_done {
+            _ if !self.is_open => {}
+            None => versions.begin(version),
+            Some(is_done) => versions.end(version, is_done),
+        }
+    }
+
+    /// Checks the settings that the process before has left.
+    ///
+    /// # Errors
+    /// Lost settings, or such that were never declared.
+    pub fn check_settings(&mut self, at: usize, found: &dormouse_shard::database::Database) -> Result<(), String> {
+        for setting in SETTINGS {
+            let survived = self.databases[at].settings[setting as usize].survive(declared::version(found, setting));
+            survived.map_err(|problem| format!("{setting:?} of database {at}: {problem}"))?;
+        }
+        Ok(())
+    }
+
     /// Notes that a branch of a database was made since it had this many batches.
     pub fn branched(&mut self, name: String, database: usize, since: usize) {
         if !self.is_open {
@@ -326,10 +412,12 @@ impl Book {
             }
         }
         for (database, (found, _)) in self.databases.iter_mut().zip(found) {
-            *database = Database { base: found.clone(), live: found, ..Database::default() };
+            let settings = std::mem::take(&mut database.settings);
+            *database = Database { base: found.clone(), live: found, settings, ..Database::default() };
         }
         self.batches.clear();
         self.watches.clear();
+        self.served = Served::default();
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use crate::book::{Batch, Book};
 use crate::clock;
 use crate::model::{AGAIN, Key};
 use crate::script::Asked;
+use crate::scripted;
 
 /// The row of `DORMOUSE IMPORT`, which is in the server's table.
 static IMPORT: Row = Command::new("IMPORT", at_least(3), &[], IMPORTS, ()).row;
@@ -87,6 +88,7 @@ pub async fn run(
         let flushed = shared.journal.log().map_or(0, |log| log.flushed());
         let mut book = told.lock();
         number.into_iter().for_each(|number| book.applies(number, now_ms));
+        note_served(&mut book, at, outcome);
         book.note(batch, shared.journal.is_strict(), outcome.left.awaited, flushed);
     }));
     let outcome = execution::run(database, &Arc::new(plan), &Arc::new(Turn::endless(None))).await?;
@@ -107,7 +109,7 @@ pub fn replies(outcome: &Outcome) -> Vec<String> {
 
 pub fn prepare(asked: &Asked) -> PlannedCommand {
     let words: Vec<&[u8]> = asked.words.iter().map(String::as_bytes).collect();
-    let request = OwnedRequest::from_args(&words);
+    let request = scripted::request(&asked.words).unwrap_or_else(|| OwnedRequest::from_args(&words));
     let (row, run) = match asked.words[0].as_str() {
         // The server has this row.
         "DORMOUSE" => (&IMPORT, staging::IMPORT),
@@ -127,11 +129,24 @@ pub fn served(outcome: &Outcome) -> impl Iterator<Item = (Asked, String)> {
         let request = served.waiter.request.as_request();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut words: Vec<String> = request.iter().map(text).collect();
-        if words[0] != "BRPOPLPUSH" {
+        if words[0] != "BRPOPLPUSH" && !words[0].starts_with('X') {
             words = vec![words[0].clone(), text(&served.key), "0".into()];
         }
         (again(served.waiter.context.select, words), text(&served.reply))
     })
+}
+
+/// Tells the book which clients a batch has served.
+pub fn note_served(book: &mut Book, at: usize, outcome: &Outcome) {
+    for served in &outcome.served {
+        if !book.is_open {
+            return;
+        }
+        let reply = String::from_utf8_lossy(&served.reply).into_owned();
+        if let Err(problem) = book.served.serve(at, served.waiter.number(), reply) {
+            book.fail(problem);
+        }
+    }
 }
 
 /// A command of a client that has waited.

@@ -33,6 +33,12 @@ const DAMAGES: u64 = 500;
 const COUNTINGS: u64 = 200;
 /// Batches in a thousand with commands over hashes whose fields expire.
 const FIELDS: u64 = 250;
+/// Batches in a thousand with commands over streams.
+const STREAMS: u64 = 350;
+/// Batches in a thousand with a script.
+const SCRIPTS: u64 = 250;
+/// Changes of users or functions in a thousand steps.
+const DECLARATIONS: u64 = 40;
 /// Batches in a thousand that belong to an import.
 const IMPORTS: u64 = 300;
 /// Keys of each kind where manifests have pages.
@@ -65,6 +71,12 @@ pub struct Features {
     pub waits: bool,
     /// Fields of hashes expire.
     pub fields: bool,
+    /// Clients use streams.
+    pub streams: bool,
+    /// Clients run scripts, and functions if there are any.
+    pub scripts: bool,
+    /// Users and libraries of functions change, see [`crate::declared`].
+    pub settings: bool,
 }
 
 impl Features {
@@ -81,6 +93,9 @@ impl Features {
         imports: false,
         waits: false,
         fields: false,
+        streams: false,
+        scripts: false,
+        settings: false,
     };
 
     /// Returns the features of a seed.
@@ -101,6 +116,10 @@ impl Features {
             imports: has(10),
             waits: has(11),
             fields: has(12),
+            streams: has(13),
+            scripts: has(14),
+            // Functions need a library.
+            settings: has(14) || has(15),
         }
     }
 }
@@ -117,6 +136,10 @@ pub struct Extras {
     waits: Chance,
     /// Chance for fields.
     fields: Chance,
+    /// Chances for streams, scripts and settings.
+    streams: Chance,
+    scripts: Chance,
+    settings: Chance,
 }
 
 impl Extras {
@@ -128,6 +151,9 @@ impl Extras {
             last: Chance::new(seed.rotate_left(16)),
             waits: Chance::new(seed.rotate_left(48)),
             fields: Chance::new(seed.rotate_left(24)),
+            streams: Chance::new(seed.rotate_left(40)),
+            scripts: Chance::new(seed.rotate_left(8)),
+            settings: Chance::new(seed.rotate_left(56)),
         }
     }
 
@@ -174,6 +200,9 @@ impl Extras {
         if self.features.waits && self.waits.permille(BLOCKS) {
             return Some(Action::Block);
         }
+        if self.features.settings && self.settings.permille(DECLARATIONS) {
+            return Some(Action::DeclareSettings);
+        }
         (self.features.branches && self.last.permille(BRANCHES)).then_some(Action::Branch)
     }
 
@@ -202,7 +231,10 @@ impl Extras {
 
     /// Returns a blocking command, and for how many turns its client waits.
     pub fn blocking(&mut self, script: &Script) -> (Asked, u64) {
-        let asked = script.blocking(&mut self.waits);
+        let asked = match self.features.streams && self.streams.permille(400) {
+            true => script.blocking_read(&mut self.streams),
+            false => script.blocking(&mut self.waits),
+        };
         let turns = self.waits.clone().pick(&[10, 300, 3000]);
         (asked, self.waits.below(turns))
     }
@@ -217,6 +249,12 @@ impl Extras {
         }
         if self.features.fields && script.has_expiries && self.fields.permille(FIELDS) {
             asked.extend((0..=self.fields.below(3)).map(|_| script.field(&mut self.fields)));
+        }
+        if self.features.streams && self.streams.permille(STREAMS) {
+            asked.extend((0..=self.streams.below(4)).map(|_| script.stream(&mut self.streams)));
+        }
+        if self.features.scripts && self.scripts.permille(SCRIPTS) {
+            asked.push(script.scripted(&mut self.scripts, self.features.streams));
         }
         if self.features.counts && self.last.permille(COUNTINGS) {
             asked.push(script.counting(&mut self.last));

@@ -23,6 +23,9 @@
 //! | `imports` | data that is staged beside a database and replaces it at once, whatever happens in between |
 //! | `waits` | clients that [wait](waits) in blocking commands, and leave; they are served in the entry that serves them |
 //! | `fields` | fields of hashes that expire, by name and by sweeps |
+//! | `streams` | streams, their groups and pending entries; clients that wait for entries |
+//! | `scripts` | scripts and functions over several keys, each of which survives as a whole or not at all |
+//! | `settings` | users and libraries of functions, which survive once their change is answered: see [`declared`] |
 //! | `counts` | `DBSIZE` while keys expire; after a sweep, every count is that of the keys held |
 //!
 //! [`rivals`] has schedules of another kind: several processes at once on a store that has no lock.
@@ -39,6 +42,7 @@ pub mod chance;
 pub mod client;
 pub mod clock;
 pub mod damage;
+pub mod declared;
 pub mod disk;
 pub mod features;
 pub mod file;
@@ -49,7 +53,9 @@ pub mod plan;
 pub mod rivals;
 pub mod run;
 pub mod script;
+pub mod scripted;
 pub mod state;
+pub mod streams;
 pub mod trace;
 pub mod verdict;
 pub mod waits;

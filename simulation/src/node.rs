@@ -109,6 +109,7 @@ fn cut_small(database: &Database) {
     settings.limits.set_max_intset_entries = 2;
     settings.limits.zset_max_listpack_entries = 2;
     settings.limits.list_max_listpack_size = 2;
+    settings.limits.stream_node_max_entries = 3;
     database.shared.settings.store(Arc::new(settings));
 }
 

@@ -36,6 +36,8 @@ pub enum Action {
     Branch,
     /// A client waits in a blocking command.
     Block,
+    /// Changes the users, or the library of functions.
+    DeclareSettings,
     Crash,
     Restart,
 }

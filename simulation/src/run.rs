@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::task::{JoinHandle, yield_now};
 
-use crate::book::Book;
+use crate::book::{Book, Served};
 use crate::chance::Chance;
 use crate::clock;
 use crate::damage::Damage;
@@ -185,6 +185,9 @@ impl Schedule {
             let found = found.into_iter().zip(node.sequences()).collect();
             self.book.lock().check(found, flushed)?;
         }
+        for (at, database) in node.databases.iter().enumerate() {
+            self.book.lock().check_settings(at, database)?;
+        }
         if self.chance.permille(300) {
             self.compare(&node).await?;
         }
@@ -195,6 +198,7 @@ impl Schedule {
     /// Opens everything as a new process.
     async fn open(&mut self) -> Result<Node, String> {
         self.processes += 1;
+        self.book.lock().served = Served::default();
         let writer = self.chance.draw();
         self.disk.note(format!("process {} begins, writer {writer:016x}", self.processes));
         let node = Node::start(&self.disk, &self.plan, writer).await?;

@@ -2,6 +2,7 @@
 
 use crate::chance::Chance;
 use crate::model::{INDEXES, STAGED};
+use crate::{scripted, streams};
 
 /// One command and its logical index.
 #[derive(Debug, Clone)]
@@ -102,6 +103,31 @@ impl Script {
         }
         words.push("0".into());
         Asked { select, words }
+    }
+
+    /// Returns a command over a stream.
+    pub fn stream(&self, chance: &mut Chance) -> Asked {
+        let select = chance.below(u64::from(self.selects)) as u8;
+        Asked { select, words: streams::command(chance, self.keys) }
+    }
+
+    /// Returns a command that may wait for entries of a stream.
+    pub fn blocking_read(&self, chance: &mut Chance) -> Asked {
+        let select = chance.below(u64::from(self.selects)) as u8;
+        Asked { select, words: streams::blocking(chance, self.keys) }
+    }
+
+    /// Returns a script, or a call of a function, over several keys.
+    pub fn scripted(&self, chance: &mut Chance, streams: bool) -> Asked {
+        let select = chance.below(u64::from(self.selects)) as u8;
+        let kind = chance.pick(&[scripted::PLAIN, scripted::PLAIN, scripted::LOOP, scripted::FUNCTION]);
+        let commands: Vec<Vec<String>> = (0..2 + chance.below(4))
+            .map(|_| match streams && chance.permille(300) {
+                true => streams::command(chance, self.keys),
+                false => self.keyed(chance).into_iter().filter(|word| !word.is_empty()).collect(),
+            })
+            .collect();
+        Asked { select, words: scripted::words(kind, &commands) }
     }
 
     /// Returns a command that counts keys.

@@ -10,10 +10,12 @@ use dormouse_shard::snapshot::Snapshot;
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::store::Store;
 use dormouse_types::record::{Record, Value as Held};
-use dormouse_types::{Item, ObjectRef};
+use dormouse_types::stream::{Group, Pending, StreamEntry};
+use dormouse_types::{Item, ObjectRef, Stream, StreamId};
 
 use crate::clock;
 use crate::model::{Entry, Field, INDEXES, Model, Value, all_indexes};
+use crate::streams::{GroupModel, PendingModel, StreamModel};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -35,9 +37,37 @@ fn entry(record: &Record) -> Entry {
         Held::Object(ObjectRef::SortedSet(set)) => {
             Value::Sorted(set.iter().map(|(member, score)| (text(&member.to_vec()), score as i64)).collect())
         }
-        Held::Object(ObjectRef::Stream(stream)) => Value::Text(format!("{stream:?}")),
+        Held::Object(ObjectRef::Stream(stream)) => Value::Stream(stream_model(stream)),
     };
     Entry { value, expiry: record.expiry() }
+}
+
+fn stream_model(stream: &Stream) -> StreamModel {
+    let id = |id: StreamId| (id.ms, id.seq);
+    let fields = |entry: &StreamEntry<'_>| {
+        entry.fields().flat_map(|(field, value)| [field, value].map(|item| text(&item.to_vec()))).collect()
+    };
+    let group = |group: &Group| {
+        let name = |owner| group.consumer(owner).map_or(String::new(), |consumer| text(consumer.name()));
+        let pending = |pending: &Pending| {
+            let (delivered_ms, deliveries) = (pending.delivered_ms as u64, pending.deliveries);
+            (id(pending.id), PendingModel { consumer: name(pending.owner), delivered_ms, deliveries })
+        };
+        let model = GroupModel {
+            last: id(group.last()),
+            consumers: group.consumers().map(|(_, consumer)| text(consumer.name())).collect(),
+            pending: group.pending_from(StreamId::MIN).map(pending).collect(),
+        };
+        (text(group.name()), model)
+    };
+    let head = stream.entries().head();
+    StreamModel {
+        entries: stream.entries().iter().map(|entry| (id(entry.id), fields(&entry))).collect(),
+        last: id(head.last),
+        max_deleted: id(head.max_deleted),
+        added: head.added,
+        groups: stream.groups().map(group).collect(),
+    }
 }
 
 /// Returns the contents of a database in the store and the log, with what has expired and was not removed yet.

@@ -1,7 +1,8 @@
 //! Clients that wait in a blocking command, beside everything else that happens.
 //!
 //! The book notes a command that was run for a waiter with the batch that has served it, so it checks that both survive
-//! a crash or neither does, and that the waiter was due. A client that waits leaves after a while.
+//! a crash or neither does, and that the waiter was due. A client that waits leaves after a while. Each is served once at
+//! most, with the reply that the batch has given, and never after it has left: see [`Served`](crate::book::Served).
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::task::yield_now;
 
 use crate::book::{Batch, Book};
-use crate::client::{again, prepare, replies, served};
+use crate::client::{again, note_served, prepare, replies, served};
 use crate::clock;
 use crate::script::Asked;
 
@@ -34,7 +35,9 @@ fn witness(database: &Arc<Database>, at: usize, asked: Asked, book: &Arc<Mutex<B
             is_eviction: false,
         };
         let flushed = shared.journal.log().map_or(0, |log| log.flushed());
-        told.lock().note(batch, shared.journal.is_strict(), outcome.left.awaited, flushed);
+        let mut book = told.lock();
+        note_served(&mut book, at, outcome);
+        book.note(batch, shared.journal.is_strict(), outcome.left.awaited, flushed);
     })
 }
 
@@ -65,6 +68,7 @@ pub async fn block(
                 Poll::Pending if turns > 0 => turns -= 1,
                 Poll::Pending => {
                     if database.waiters.time_out(&waiter, &prepare(asked).request) {
+                        leave(book, at, &waiter);
                         return Ok(false);
                     }
                 }
@@ -72,8 +76,20 @@ pub async fn block(
             yield_now().await;
         };
         let left = match event {
-            WaitEvent::Served(served) => served.left,
-            WaitEvent::Ended => return Ok(false),
+            WaitEvent::Served(served) => {
+                let reply = String::from_utf8_lossy(&served.reply.buffer).into_owned();
+                let mut book = book.lock();
+                if book.is_open
+                    && let Err(problem) = book.served.answered(at, waiter.number(), &reply)
+                {
+                    book.fail(problem);
+                }
+                served.left
+            }
+            WaitEvent::Ended => {
+                leave(book, at, &waiter);
+                return Ok(false);
+            }
             WaitEvent::Nudged => {
                 let Waiter { row, run: function, request, context, .. } = &*waiter;
                 let (run, request) = (*function, request.clone());
@@ -85,6 +101,8 @@ pub async fn block(
                 if outcome.blocked.is_some() {
                     continue;
                 }
+                // It has served itself.
+                leave(book, at, &waiter);
                 outcome.left
             }
         };
@@ -100,6 +118,16 @@ async fn durable(database: &Database, awaited: u64) -> Result<(), Error> {
     match database.shared.journal.log().filter(|_| awaited > 0) {
         Some(log) => log.durable(awaited).await.map_err(|error| Error::Store(error.to_string())),
         None => Ok(()),
+    }
+}
+
+/// A client waits no more, without a reply of another's batch.
+fn leave(book: &Mutex<Book>, at: usize, waiter: &Waiter) {
+    let mut book = book.lock();
+    if book.is_open
+        && let Err(problem) = book.served.leave(at, waiter.number())
+    {
+        book.fail(problem);
     }
 }
 

@@ -168,7 +168,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("dormouse-types", &["dormouse-protocol"]),
     ("dormouse-protocol", &[]),
     ("dormouse-autoscaler", &[]),
-    ("dormouse-simulation", &["dormouse-shard", "dormouse-storage", "dormouse-types", "dormouse-protocol"]),
+    (
+        "dormouse-simulation",
+        &["dormouse-shard", "dormouse-storage", "dormouse-scripting", "dormouse-types", "dormouse-protocol"],
+    ),
     ("dormouse-benches", &["dormouse-client-tests", "dormouse-protocol"]),
     ("dormouse-client-tests", &["dormouse-protocol"]),
     ("xtask", &[]),
