@@ -17,12 +17,17 @@ use dormouse_shard::keyspace::{LfuSettings, Limits};
 use dormouse_storage::log::Window;
 use thiserror::Error;
 
+use self::absent::ABSENT;
 use self::hints::{HINTS, Hints};
 use crate::options::{ClusterMode, EvictionPolicy, Interval, Options, OutputBufferLimits, SLOWLOG_LEN_MAX, Size};
 use crate::{process, strangers};
 
+mod absent;
 pub mod events;
 mod hints;
+
+/// Connections that the system keeps until they are accepted.
+pub const LISTEN_BACKLOG: i32 = 4096;
 
 /// Number of logical databases that `SELECT` reaches.
 pub const LOGICAL_DATABASES: usize = 16;
@@ -573,6 +578,14 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::fact("cluster-announce-ip", |settings| settings.facts.cluster.host.clone().unwrap_or_default()),
     Parameter::fact("cluster-announce-port", |settings| settings.facts.cluster.port.unwrap_or_default().to_string()),
     Parameter::fact("daemonize", |_| "no".to_string()),
+    // Every worker reads, runs and writes.
+    Parameter::fact("io-threads", |settings| settings.facts.workers.to_string()),
+    Parameter::fact("tcp-backlog", |_| LISTEN_BACKLOG.to_string()),
+    Parameter::fact("replicaof", |_| String::new()).alias("slaveof"),
+    Parameter::fact("requirepass", |_| String::new()).settable(|_, text| match text {
+        "" => Ok(()),
+        _ => Err("a password belongs to a user: ACL SETUSER default >password".to_string()),
+    }),
     // The log and checkpoints replace these.
     Parameter::fact("appendonly", |settings| yes_no(settings.database.loss_window != Window::None)).settable(
         |settings, text| {
@@ -585,7 +598,9 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::fact("latency-tracking", |_| "yes".to_string())
         .settable(|_, text| switch(text).and_then(|()| always("yes", text))),
     Parameter::fact("latency-tracking-info-percentiles", |_| PERCENTILES.map(|p| p.to_string()).join(" ")),
-    Parameter::fact("min-replicas-to-write", |_| "0".to_string()).settable(|_, text| always("0", text)),
+    Parameter::fact("min-replicas-to-write", |_| "0".to_string())
+        .settable(|_, text| always("0", text))
+        .alias("min-slaves-to-write"),
     Parameter::fact("stop-writes-on-bgsave-error", |_| "yes".to_string())
         .settable(|_, text| switch(text).and_then(|()| always("yes", text))),
 ];
@@ -598,6 +613,7 @@ fn names() -> impl Iterator<Item = (&'static str, &'static Parameter)> {
     PARAMETERS
         .iter()
         .chain(HINTS)
+        .chain(ABSENT)
         .flat_map(|parameter| std::iter::once(parameter.name).chain(parameter.alias).map(move |name| (name, parameter)))
 }
 

@@ -10,12 +10,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::clock::now_ms;
+use crate::config::LISTEN_BACKLOG;
 use crate::connection::{Accepted, ClientSocket};
 use crate::event_loop::Handle;
 use crate::node::Node;
 use crate::peer::Peer;
 
-const BACKLOG: i32 = 4096;
 /// Interval at which strangers are checked.
 const STRANGERS_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
 /// Seconds after which an idle connection is probed, as in Redis.
@@ -166,7 +166,7 @@ fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(LISTEN_BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }

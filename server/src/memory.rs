@@ -182,6 +182,35 @@ pub async fn flush_when_given_back() {
     }
 }
 
+/// Bytes of the process as its allocator counts them.
+#[derive(Debug, Clone, Copy)]
+pub struct Allocator {
+    /// Handed out and not received back.
+    pub allocated: u64,
+    /// Pages with anything in them.
+    pub active: u64,
+    pub resident: u64,
+    /// Its own.
+    pub metadata: u64,
+    pub mapped: u64,
+    /// Addresses that it keeps, without memory.
+    pub retained: u64,
+}
+
+/// Returns what the allocator says now.
+pub fn allocator() -> Allocator {
+    let _ = epoch::advance();
+    let read = |bytes: Result<usize, _>| bytes.map_or(0, |bytes: usize| bytes as u64);
+    Allocator {
+        allocated: read(stats::allocated::read()),
+        active: read(stats::active::read()),
+        resident: read(stats::resident::read()),
+        metadata: read(stats::metadata::read()),
+        mapped: read(stats::mapped::read()),
+        retained: read(stats::retained::read()),
+    }
+}
+
 /// Bytes that the allocator has handed out and not received back.
 pub fn allocated_bytes() -> u64 {
     let _ = epoch::advance();

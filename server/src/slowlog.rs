@@ -42,7 +42,8 @@ fn is_secret(request: Request<'_>, at: usize) -> bool {
 fn names_secret(parameter: &[u8]) -> bool {
     let parameter = parameter.to_ascii_lowercase();
     let parts = ["pass", "auth", "user", "token", "secret"];
-    !config::is_known(&parameter)
+    let known = ["requirepass", "masterauth", "masteruser", "tls-key-file-pass", "tls-client-key-file-pass"];
+    (known.iter().any(|name| name.as_bytes() == parameter) || !config::is_known(&parameter))
         && parts.iter().any(|part| memchr::memmem::find(&parameter, part.as_bytes()).is_some())
 }
 

@@ -150,6 +150,12 @@ impl CommandTable {
 
     fn add<R: Copy>(&mut self, family: &'static Family<R>, action: fn(R) -> Handler) {
         for command in family.commands {
+            let known = self.by_name(command.row.name.as_bytes()).map(|entry| entry.id);
+            if let (Some(id), None) = (known, command.run) {
+                // The engine has begun this container.
+                self.add_subcommands(family, command, id, action);
+                continue;
+            }
             let id = self.push(family, command, None, action);
             let (upper, name) = (command.row.name, command.row.name.to_ascii_lowercase());
             let found = Bucket {
@@ -168,10 +174,20 @@ impl CommandTable {
                 at = (at + 1) % BUCKETS;
             }
             self.buckets[at] = found;
-            for sub in command.subcommands {
-                let sub = self.push(family, sub, Some(id), action);
-                self.entries[id].subcommands.push(sub);
-            }
+            self.add_subcommands(family, command, id, action);
+        }
+    }
+
+    fn add_subcommands<R: Copy>(
+        &mut self,
+        family: &'static Family<R>,
+        container: &'static Command<R>,
+        id: usize,
+        action: fn(R) -> Handler,
+    ) {
+        for sub in container.subcommands {
+            let sub = self.push(family, sub, Some(id), action);
+            self.entries[id].subcommands.push(sub);
         }
     }
 

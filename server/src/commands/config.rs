@@ -64,7 +64,7 @@ pub const FAMILY: Family<SessionRun> = Family {
 
 /// Number of patterns that are compared with all names in one turn.
 const PATTERNS_OF_A_TURN: usize = TURN / COST_OF_PATTERN;
-const COST_OF_PATTERN: usize = 100;
+const COST_OF_PATTERN: usize = 250;
 
 const GET: Weighed = Weighed {
     run: parsed!(get, 2),

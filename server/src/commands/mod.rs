@@ -13,6 +13,9 @@ pub mod functions;
 pub mod in_script;
 pub mod info;
 pub mod introspection;
+pub mod latency;
+pub mod lolwut;
+pub mod memory;
 pub mod pubsub;
 pub mod replication;
 pub mod scripting;
@@ -50,6 +53,8 @@ pub const FAMILIES: &[Family<SessionRun>] = &[
     replication::FAMILY,
     cluster::FAMILY,
     server::GENERIC,
+    memory::FAMILY,
+    lolwut::FAMILY,
     acl::FAMILY,
     dormouse::FAMILY,
 ];

@@ -19,7 +19,7 @@ use crate::clock::unix_ns;
 use crate::commands::TABLE;
 use crate::commands::absent::{self, refuse};
 use crate::commands::in_script::WaitTimeout;
-use crate::commands::{access, answer, help, in_script, later, now};
+use crate::commands::{access, answer, help, in_script, latency, later, now};
 use crate::config::Access;
 use crate::databases::Tenant;
 use crate::health;
@@ -104,6 +104,12 @@ pub const FAMILY: Family<SessionRun> = Family {
         Command::container(
             "LATENCY",
             &[
+                Command::new("DOCTOR", exactly(2), &[], ADMIN_ALONE, now!(latency::doctor, 2))
+                    .doc("2.8.13", "O(1)", "Returns a human-readable latency analysis report.")
+                    .tips(VARIES_BY_NODE),
+                Command::new("GRAPH", exactly(3), &[], ADMIN_ALONE, now!(latency::graph, 2))
+                    .doc("2.8.13", "O(1)", "Returns a latency graph for an event.")
+                    .tips(VARIES_BY_NODE),
                 Command::new("LATEST", exactly(2), &[], ADMIN_ALONE, now!(latency_latest, 2))
                     .doc("2.8.13", "O(1)", "Returns the latest latency samples for all events.")
                     .tips(VARIES_BY_NODE),
@@ -448,6 +454,10 @@ fn latency_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
         reply,
         "LATENCY",
         &[
+            "DOCTOR",
+            "    Return a human readable latency analysis report.",
+            "GRAPH <event>",
+            "    Return an ASCII latency graph for the <event> class.",
             "HISTORY <event>",
             "    Return time-latency samples for the <event> class.",
             "LATEST",

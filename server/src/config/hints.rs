@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use dormouse_storage::log::Window;
 
-use super::{Parameter, Settings, number};
+use super::{Parameter, Settings, memory, number};
 
 /// Values that were set, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +52,37 @@ macro_rules! count {
     };
 }
 
+/// A row for a number of bytes.
+macro_rules! bytes {
+    ($name:literal, $default:literal) => {
+        Parameter::database(
+            $name,
+            |settings| settings.database.hints.get($name, $default),
+            |settings, text| {
+                let value = memory(text)?;
+                settings.database.hints.0.insert($name, value.to_string());
+                Ok(())
+            },
+        )
+    };
+}
+
+/// A row for one of some words, of which the first is the default.
+macro_rules! word {
+    ($name:literal, $words:expr) => {
+        Parameter::database(
+            $name,
+            |settings| settings.database.hints.get($name, $words[0]),
+            |settings, text| {
+                let value = $words.into_iter().find(|word| word.eq_ignore_ascii_case(text));
+                let words = || format!("argument(s) must be one of the following: {}", $words.join(", "));
+                settings.database.hints.0.insert($name, value.ok_or_else(words)?.to_string());
+                Ok(())
+            },
+        )
+    };
+}
+
 /// The name of the parameter, which is also one of a command.
 const SAVE: &str = "save";
 
@@ -80,26 +111,72 @@ fn shown_save_points(settings: &Settings) -> String {
     }
 }
 
+const ANY: std::ops::RangeInclusive<i64> = 0..=i32::MAX as i64;
+const POSITIVE: std::ops::RangeInclusive<i64> = 1..=i32::MAX as i64;
+
 pub(super) const HINTS: &[Parameter] = &[
+    bytes!("active-defrag-ignore-bytes", "104857600"),
+    count!("active-defrag-cycle-max", "25", 1..=99),
+    count!("active-defrag-cycle-min", "1", 1..=99),
+    count!("active-defrag-max-scan-fields", "1000", 1..=i64::MAX),
+    count!("active-defrag-threshold-lower", "10", 0..=1000),
+    count!("active-defrag-threshold-upper", "100", 0..=1000),
     count!("active-expire-effort", "1", 1..=10),
     switch!("activedefrag", "no"),
     switch!("activerehashing", "yes"),
+    switch!("aof-disable-auto-gc", "no"),
+    switch!("aof-load-truncated", "yes"),
     switch!("aof-rewrite-incremental-fsync", "yes"),
+    switch!("aof-timestamp-enabled", "no"),
     switch!("aof-use-rdb-preamble", "yes"),
-    count!("auto-aof-rewrite-percentage", "100", 0..=i32::MAX as i64),
+    bytes!("auto-aof-rewrite-min-size", "67108864"),
+    count!("auto-aof-rewrite-percentage", "100", ANY),
     switch!("dynamic-hz", "yes"),
-    count!("hz", "10", 0..=i32::MAX as i64),
+    count!("hz", "10", ANY),
     switch!("jemalloc-bg-thread", "yes"),
     switch!("lazyfree-lazy-eviction", "no"),
     switch!("lazyfree-lazy-expire", "no"),
     switch!("lazyfree-lazy-server-del", "no"),
     switch!("lazyfree-lazy-user-del", "no"),
     switch!("lazyfree-lazy-user-flush", "no"),
-    count!("list-compress-depth", "0", 0..=i32::MAX as i64),
+    count!("list-compress-depth", "0", ANY),
+    word!("loglevel", ["notice", "debug", "verbose", "warning", "nothing"]),
     count!("maxmemory-eviction-tenacity", "10", 0..=100),
     switch!("no-appendfsync-on-rewrite", "no"),
     switch!("rdb-save-incremental-fsync", "yes"),
     switch!("rdbcompression", "yes"),
     Parameter::database(SAVE, shown_save_points, save_points),
-    count!("tcp-keepalive", "300", 0..=i32::MAX as i64),
+    count!("shutdown-timeout", "10", ANY),
+    count!("tracking-table-max-keys", "1000000", 0..=i64::MAX),
+    count!("tcp-keepalive", "300", ANY),
+    // Between nodes of a cluster, of which this one has none but itself.
+    switch!("cluster-allow-pubsubshard-when-down", "yes"),
+    switch!("cluster-allow-reads-when-down", "no"),
+    switch!("cluster-allow-replica-migration", "yes"),
+    count!("cluster-migration-barrier", "1", ANY),
+    count!("cluster-node-timeout", "15000", 0..=i64::MAX),
+    switch!("cluster-replica-no-failover", "no").alias("cluster-slave-no-failover"),
+    count!("cluster-replica-validity-factor", "10", ANY).alias("cluster-slave-validity-factor"),
+    switch!("cluster-require-full-coverage", "yes"),
+    // What a replica does. This server is never one.
+    word!("propagation-error-behavior", ["ignore", "panic", "panic-on-replicas"]),
+    switch!("rdb-del-sync-files", "no"),
+    word!("repl-diskless-load", ["disabled", "on-empty-db", "swapdb"]),
+    count!("replica-announce-port", "0", 0..=65535).alias("slave-announce-port"),
+    switch!("replica-announced", "yes"),
+    switch!("replica-ignore-disk-write-errors", "no"),
+    switch!("replica-ignore-maxmemory", "yes").alias("slave-ignore-maxmemory"),
+    switch!("replica-lazy-flush", "no").alias("slave-lazy-flush"),
+    count!("replica-priority", "100", ANY).alias("slave-priority"),
+    switch!("replica-read-only", "yes").alias("slave-read-only"),
+    switch!("replica-serve-stale-data", "yes").alias("slave-serve-stale-data"),
+    // How a source and its replicas pass the time. The end of the stream is kept as long as the process lives.
+    count!("min-replicas-max-lag", "10", ANY).alias("min-slaves-max-lag"),
+    count!("repl-backlog-ttl", "3600", ANY),
+    switch!("repl-disable-tcp-nodelay", "no"),
+    switch!("repl-diskless-sync", "yes"),
+    count!("repl-diskless-sync-delay", "5", ANY),
+    count!("repl-diskless-sync-max-replicas", "0", ANY),
+    count!("repl-ping-replica-period", "10", POSITIVE).alias("repl-ping-slave-period"),
+    count!("repl-timeout", "60", POSITIVE),
 ];

@@ -92,7 +92,7 @@ fn get_takes_names_and_patterns() {
         (&["slowlog-*", "port"], &["slowlog-log-slower-than", "slowlog-max-len", "port"]),
         (&["nothing", "t[x-z]meout"], &[]),
         (&["por?"], &["port"]),
-        (&["requirepass"], &[]),
+        (&["requirepass"], &["requirepass"]),
     ] {
         let bytes: Vec<&[u8]> = patterns.iter().map(|pattern| pattern.as_bytes()).collect();
         let found: Vec<String> = get(&settings, &bytes, Access::Node).into_iter().map(|(name, _)| name).collect();
@@ -320,4 +320,43 @@ fn a_tenant_is_not_told_where_data_lies() {
     }
     let of_tenant = get(&settings, &[b"*"], Access::Database).len();
     assert_eq!(of_tenant, get(&settings, &[b"*"], Access::Node).len() - 5);
+}
+
+/// Tools ask for any parameter that Redis has, and set what they have read.
+#[test]
+fn every_parameter_of_redis_is_answered_and_can_be_set_to_its_value() {
+    let mut settings = settings();
+    let text = include_str!("redis.txt");
+    let mut missing = Vec::new();
+    for name in text.lines().filter(|line| !line.starts_with('#')) {
+        let found = get(&settings, &[name.as_bytes()], Access::Node);
+        let [(shown, value)] = found.as_slice() else {
+            missing.push(name);
+            continue;
+        };
+        assert_eq!(shown, name);
+        let pair = (name.as_bytes(), value.as_bytes());
+        assert_eq!(set(&mut settings, &[pair], Access::Node).err(), None, "{name} {value}");
+    }
+    assert!(missing.is_empty(), "no parameter: {missing:?}");
+}
+
+#[test]
+fn what_does_not_hold_is_refused_with_a_reason() {
+    let mut settings = settings();
+    for (line, reason) in [
+        ("tls-port 6380", "argument must be '0': this server supports no other value"),
+        ("requirepass secret", "a password belongs to a user: ACL SETUSER default >password"),
+        ("dbfilename other.rdb", "can't set immutable config"),
+        ("repl-backlog-size 2097152", "argument must be '1048576': this server supports no other value"),
+        ("repl-diskless-load never", "argument(s) must be one of the following: disabled, on-empty-db, swapdb"),
+        ("repl-timeout 0", "argument must be between 1 and 2147483647 inclusive"),
+    ] {
+        let name = line.split(' ').next().expect("a name");
+        let expected = format!("CONFIG SET failed (possibly related to argument '{name}') - {reason}");
+        assert_eq!(config_set(&mut settings, line, Access::Node), expected);
+    }
+    assert_eq!(config_set(&mut settings, "slave-read-only no repl-ping-slave-period 1", Access::Database), "");
+    assert_eq!(value(&settings, "replica-read-only"), "no");
+    assert_eq!(value(&settings, "repl-ping-replica-period"), "1");
 }

@@ -1,15 +1,14 @@
-//! The memory that keys take.
+//! The memory that keys take. The server adds the other subcommands of `MEMORY`.
 
 use dormouse_protocol::Reply;
 use dormouse_types::record::Entry;
 
 use crate::commands::args::{Args, Argument};
 use crate::commands::keys::examine;
-use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run, write_help};
+use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, run};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 
-const HELP: Flags = Flags::LOADING.union(Flags::STALE);
 const KEY_EXAMINED: &[KeySpec] = &[KeySpec::one(2, Access::RO)];
 
 pub(crate) const FAMILY: Family<Run> = Family {
@@ -22,18 +21,11 @@ pub(crate) const FAMILY: Family<Run> = Family {
     )],
 };
 
-const MEMORY: &[Command<Run>] = &[
-    Command::new("USAGE", at_least(3), KEY_EXAMINED, Flags::READ, run!(usage, 2)).doc(
-        "4.0.0",
-        "O(1)",
-        "Estimates the memory usage of a key.",
-    ),
-    Command::new("HELP", exactly(2), &[], HELP, run!(help, 2)).doc(
-        "4.0.0",
-        "O(1)",
-        "Returns helpful text about the different subcommands.",
-    ),
-];
+const MEMORY: &[Command<Run>] = &[Command::new("USAGE", at_least(3), KEY_EXAMINED, Flags::READ, run!(usage, 2)).doc(
+    "4.0.0",
+    "O(1)",
+    "Estimates the memory usage of a key.",
+)];
 
 /// `MEMORY USAGE key [SAMPLES count]`: the exact bytes of the key with its value, whatever the samples.
 fn usage(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Samples): (&[u8], Samples)) -> Result<()> {
@@ -41,20 +33,6 @@ fn usage(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Samples): (&[u8], Sampl
         reply.integer(record.heap_bytes() as i64);
         Ok(())
     })
-}
-
-/// `MEMORY HELP`
-fn help(_: &mut Keyspace<'_>, reply: &mut Reply, (): ()) -> Result<()> {
-    write_help(
-        reply,
-        "MEMORY",
-        &[
-            "USAGE <key> [SAMPLES <count>]",
-            "    Return memory in bytes used by <key> and its value. The count is exact, nothing",
-            "    is sampled.",
-        ],
-    );
-    Ok(())
 }
 
 /// `[SAMPLES count]`
@@ -95,8 +73,5 @@ mod tests {
         bench.run_args(&[b"SET", b"k", &[b'x'; 100_000]]);
         let bytes: usize = bench.run("MEMORY USAGE k").parse().expect("a number");
         assert!((100_000..130_000).contains(&bytes), "{bytes}");
-        assert!(
-            bench.run("MEMORY HELP").starts_with("[MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:")
-        );
     }
 }

@@ -1,0 +1,58 @@
+//! Parameters of what Dormouse does not have: TLS, an append-only file, a cluster's bus, being a replica, a report of
+//! crashes. Each shows the value that is true here, and may be set to it, since tools set what they have read.
+
+use super::{Parameter, always};
+
+/// Rows with fixed values. `fact`: Redis cannot change it either while it runs. `always`: Redis can.
+macro_rules! rows {
+    ($($kind:ident $value:literal: $($name:literal)*;)*) => {
+        &[$($(rows!(@row $kind $name $value),)*)*]
+    };
+    (@row fact $name:literal $value:literal) => {
+        Parameter::fact($name, |_| $value.to_string())
+    };
+    (@row slave $name:literal $value:literal) => {
+        Parameter::fact(concat!("replica-", $name), |_| $value.to_string())
+            .settable(|_, text| always($value, text))
+            .alias(concat!("slave-", $name))
+    };
+    (@row always $name:literal $value:literal) => {
+        Parameter::fact($name, |_| $value.to_string()).settable(|_, text| always($value, text))
+    };
+}
+
+pub(super) const ABSENT: &[Parameter] = rows! {
+    // No files of its own, and no processes to bind to processors.
+    fact "": "aof_rewrite_cpulist" "bgsave_cpulist" "bio_cpulist" "server_cpulist" "cluster-config-file" "ignore-warnings"
+        "logfile" "pidfile" "syslog-ident" "appendfilename" "appenddirname" "dbfilename";
+    fact "local0": "syslog-facility";
+    fact "no": "always-show-logo" "disable-thp" "enable-module-command" "enable-protected-configs" "set-proc-title"
+        "supervised" "syslog-enabled" "io-threads-do-reads";
+    fact "0": "cluster-port" "socket-mark-id";
+    // What an exported file has, and an imported one need not have.
+    fact "yes": "rdbchecksum";
+    // TLS belongs in front of the server.
+    always "": "tls-ca-cert-dir" "tls-ca-cert-file" "tls-cert-file" "tls-ciphers" "tls-ciphersuites" "tls-client-cert-file"
+        "tls-client-key-file" "tls-client-key-file-pass" "tls-dh-params-file" "tls-key-file" "tls-key-file-pass"
+        "tls-protocols";
+    always "no": "tls-cluster" "tls-prefer-server-ciphers" "tls-replication" "tls-session-caching" "tls-auth-clients";
+    always "0": "tls-port" "tls-session-cache-size" "tls-session-cache-timeout";
+    // It is no replica, and no node of a cluster with others.
+    always "": "masterauth" "masteruser" "bind-source-addr" "cluster-announce-hostname" "cluster-announce-human-nodename";
+    slave "": "announce-ip";
+    always "ip": "cluster-preferred-endpoint-type";
+    always "0": "cluster-announce-bus-port" "cluster-announce-tls-port" "cluster-link-sendbuf-limit";
+    // Its own account of a crash is its log; the system chooses what it ends when memory is short.
+    always "no": "crash-log-enabled" "crash-memcheck-enabled" "oom-score-adj";
+    always "0 0 0": "oom-score-adj-values";
+    always "default": "shutdown-on-sigint" "shutdown-on-sigterm";
+    always "": "proc-title-template" "locale-collate";
+    // Strangers are kept out by tokens, whatever the address.
+    always "no": "protected-mode";
+    // An unfinished request or transaction of one client.
+    always "1073741824": "client-query-buffer-limit";
+    // Values from outside are always checked.
+    always "yes": "sanitize-dump-payload";
+    // The end of the stream that is kept for a replica that comes back.
+    always "1048576": "repl-backlog-size";
+};
