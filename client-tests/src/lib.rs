@@ -29,6 +29,7 @@
 //! line is passed on to the test's output. The last one is `N passed, M failed`; the exit code is 0 when M is 0.
 //!
 //! `tests/applications.rs` has suites of another kind: programs on top of such libraries, such as BullMQ and Celery.
+//! [`applications`] installs them.
 //!
 //! # Settings
 //!
@@ -45,6 +46,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod applications;
 pub mod bucket;
 pub mod compare;
 pub mod crash;

@@ -4,15 +4,12 @@
 //! The quick ones run always. With `DORMOUSE_LONG` set, the others run too, and each runs once more while the database
 //! is put to sleep all the time.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{env, process::Command};
 
-use dormouse_client_tests::{Suite, toolchain};
+use dormouse_client_tests::{Suite, applications, toolchain};
 
 mod node {
     use super::*;
-
-    const INPUTS: [&str; 6] =
-        ["package-lock.json", "package.json", "steps.js", "bullmq.js", "rate-limiter-flexible.js", "socket.io.js"];
 
     #[test]
     fn bullmq() {
@@ -36,25 +33,13 @@ mod node {
     }
 
     fn run(name: &str, arguments: &[&str]) {
-        if !toolchain::present(name, &[("node", "nodejs"), ("npm", "npm")]) {
-            return;
+        if let Some(folder) = applications::node() {
+            check(|| {
+                let mut command = Command::new("node");
+                command.arg(folder.join(format!("{name}.js"))).args(arguments);
+                command
+            });
         }
-        let Some(folder) = toolchain::installed("applications/node", &INPUTS, install) else { return };
-        check(|| {
-            let mut command = Command::new("node");
-            command.arg(folder.join(format!("{name}.js"))).args(arguments);
-            command
-        });
-    }
-
-    /// Copies the scripts to the packages: Node finds packages beside the script that asks for them.
-    fn install(sources: &Path, folder: &Path) -> Result<(), String> {
-        for file in INPUTS {
-            fs::copy(sources.join(file), folder.join(file)).map_err(|e| format!("{file}: {e}"))?;
-        }
-        let mut npm = Command::new("npm");
-        npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]);
-        toolchain::step(npm.current_dir(folder))
     }
 }
 
@@ -77,21 +62,37 @@ mod python {
     }
 
     fn run(name: &str) {
-        if !toolchain::present(name, &[("python3", "python3-venv")]) {
-            return;
+        if let Some(python) = applications::python() {
+            check(|| {
+                let mut command = Command::new(&python);
+                command.arg("-B").arg(toolchain::sources("applications/python").join(format!("{name}.py")));
+                command
+            });
         }
-        let Some(folder) = toolchain::installed("applications/python", &["requirements.txt"], install) else { return };
-        check(|| {
-            let mut command = Command::new(folder.join("venv/bin/python"));
-            command.arg("-B").arg(toolchain::sources("applications/python").join(format!("{name}.py")));
-            command
-        });
+    }
+}
+
+mod go {
+    use super::*;
+
+    #[test]
+    fn asynq() {
+        run("asynq");
     }
 
-    fn install(sources: &Path, folder: &Path) -> Result<(), String> {
-        toolchain::step(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder.join("venv")))?;
-        let mut pip = Command::new(folder.join("venv/bin/pip"));
-        toolchain::step(pip.args(["install", "--quiet", "--requirement"]).arg(sources.join("requirements.txt")))
+    #[test]
+    fn rueidis() {
+        run("rueidis");
+    }
+
+    fn run(name: &str) {
+        if let Some(program) = applications::go() {
+            check(|| {
+                let mut command = Command::new(&program);
+                command.arg(name);
+                command
+            });
+        }
     }
 }
 
