@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 use std::task::{Poll, Waker};
 
 use dormouse_protocol::Budget;
@@ -48,6 +50,10 @@ pub struct Client {
     pub is_monitor: AtomicBool,
     /// Whether its commands leave the access clocks of keys alone.
     pub no_touch: AtomicBool,
+    /// Whether it tracks keys: bits of [`crate::tracking_clients`].
+    pub tracking: AtomicU8,
+    /// The client that is told in its place what it has to forget; 0: itself; -1: it tracks nothing.
+    pub redirect: AtomicI64,
     /// Bytes in its query buffer and its output buffer.
     pub input_bytes: AtomicUsize,
     pub output_bytes: AtomicUsize,
@@ -361,6 +367,11 @@ impl Client {
 
     pub fn is_unblocked_with_error(&self) -> bool {
         self.unblocked_with_error.swap(false, Ordering::SeqCst)
+    }
+
+    /// Whether its connection is closed or about to close.
+    pub fn is_gone(&self) -> bool {
+        self.is_killed() || self.leaving.load(Ordering::Acquire)
     }
 
     /// Removes it from the list.
@@ -696,6 +707,8 @@ impl Clients {
             active_ms: AtomicU64::new(now_ms),
             worked_ms: AtomicU64::new(0),
             select: AtomicU8::new(0),
+            tracking: AtomicU8::new(0),
+            redirect: AtomicI64::new(-1),
             resp: AtomicU8::new(2),
             last_command: AtomicU16::new(u16::MAX),
             channels: AtomicU32::new(0),
@@ -742,6 +755,7 @@ impl Clients {
         if let Some(client) = all.by_id.remove(&id) {
             let database = client.welcome_in.lock().take();
             database.iter().for_each(|database| all.dismiss(database));
+            client.leave();
             client.let_go(usize::MAX);
         }
         self.count.store(all.by_id.len(), Ordering::Relaxed);
@@ -770,8 +784,7 @@ impl Clients {
     /// notice.
     pub fn of_database(&self, database: &str) -> Vec<Arc<Client>> {
         let mut clients = self.list();
-        let is_gone = |client: &Client| client.is_killed() || client.leaving.load(Ordering::Acquire);
-        clients.retain(|client| !is_gone(client) && &*client.told.lock().database == database);
+        clients.retain(|client| !client.is_gone() && &*client.told.lock().database == database);
         clients
     }
 }

@@ -13,7 +13,7 @@ use std::str::FromStr;
 use dormouse_protocol::RequestLimits;
 use dormouse_protocol::glob::Glob;
 use dormouse_shard::keyspace::notices::Classes;
-use dormouse_shard::keyspace::{LfuSettings, Limits};
+use dormouse_shard::keyspace::{LfuSettings, Limits, tracking};
 use dormouse_storage::log::Window;
 use thiserror::Error;
 
@@ -168,6 +168,8 @@ pub struct DatabaseSettings {
     pub hll_sparse_max_bytes: usize,
     pub stream_node_max_bytes: usize,
     pub stream_node_max_entries: usize,
+    /// Most keys that are tracked for clients in the default mode; 0: as many as memory allows.
+    pub tracking_table_max_keys: usize,
     /// Entries of `ACL LOG`.
     pub acl_log_len_max: usize,
     /// The keyspace events that subscribers are told of.
@@ -242,6 +244,7 @@ impl Settings {
                 hll_sparse_max_bytes: Limits::REDIS.hll_sparse_max_bytes,
                 stream_node_max_bytes: Limits::REDIS.stream_node_max_bytes,
                 stream_node_max_entries: Limits::REDIS.stream_node_max_entries,
+                tracking_table_max_keys: tracking::KEYS_MAX,
                 acl_log_len_max: 128,
                 notify_keyspace_events: Classes::NONE,
                 hints: Hints::default(),
@@ -520,6 +523,7 @@ const PARAMETERS: &[Parameter] = &[
         stream_node_max_entries,
         1..=Limits::REDIS.stream_node_max_entries as i64
     ),
+    database_number!("tracking-table-max-keys", tracking_table_max_keys, 0..=i64::MAX),
     database_number!("acllog-max-len", acl_log_len_max, 0..=ACL_LOG_LEN_MAX),
     Parameter::database(
         "notify-keyspace-events",

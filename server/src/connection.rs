@@ -407,11 +407,12 @@ impl Connection {
             if client.is_killed() || node.clients.is_draining() {
                 return Poll::Ready(Err(End::Closed));
             }
-            if let Poll::Ready(event) = blocked.poll(cx) {
-                return Poll::Ready(Ok(Some(event)));
-            }
+            // Messages that came before the event leave before it.
             if client.has_messages() {
                 return Poll::Ready(Ok(None));
+            }
+            if let Poll::Ready(event) = blocked.poll(cx) {
+                return Poll::Ready(Ok(Some(event)));
             }
             while rest.len() < READ_AHEAD {
                 let mut scratch = worker.scratch.borrow_mut();

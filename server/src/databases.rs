@@ -31,6 +31,7 @@ use crate::replication::Replication;
 use crate::saving::Saving;
 use crate::slowlog::Slowlog;
 use crate::surroundings::OfDatabase;
+use crate::tracking_clients::TrackingClients;
 
 pub mod login;
 
@@ -56,6 +57,7 @@ pub struct Tenant {
     pub pubsub: Arc<PubSub>,
     pub notifier: Arc<Notifier>,
     pub monitors: Arc<Monitors>,
+    pub tracking_clients: TrackingClients,
     /// `CLIENT PAUSE`.
     pub pause: Pause,
     pub replication: Arc<Replication>,
@@ -149,6 +151,7 @@ impl Tenant {
             pubsub,
             notifier,
             monitors: Arc::default(),
+            tracking_clients: TrackingClients::default(),
             pause: Pause::default(),
             slowlog: Slowlog::default(),
             events: Events::default(),
@@ -220,6 +223,7 @@ impl Tenant {
     pub fn configure(&self, settings: DatabaseSettings) {
         let busy_after_ms = Some(settings.busy_reply_threshold_ms).filter(|ms| *ms > 0);
         self.database.shared.scripts.set_busy_after_ms(busy_after_ms.unwrap_or(u64::MAX));
+        self.database.shared.tracking.set_keys_max(settings.tracking_table_max_keys);
         let seed = self.database.shared.placement.seed;
         self.database.shared.settings.store(Arc::new(EngineSettings {
             limits: Limits {

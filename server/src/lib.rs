@@ -46,5 +46,7 @@ pub mod snapshot;
 pub mod strangers;
 pub mod surroundings;
 pub mod table;
+pub mod teller;
+pub mod tracking_clients;
 pub mod turns;
 pub mod worker;

@@ -2,6 +2,8 @@
 //!
 //! This is state only. The commands change it, and [`crate::dispatch`] runs them.
 
+mod tracking;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
@@ -18,6 +20,7 @@ use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::changes::Watching;
 use dormouse_shard::keyspace::notices::PendingMessage;
 use dormouse_shard::keyspace::scripts::{Published, ScriptTrace};
+use dormouse_shard::keyspace::tracking::Invalidated;
 use dormouse_storage::log::Lsn;
 use futures::channel::oneshot;
 
@@ -37,6 +40,8 @@ use crate::rights::Rights;
 use crate::strangers::{self, Neighbourhood};
 use crate::turns::Share;
 use crate::worker::Worker;
+
+use self::tracking::SessionTracking;
 
 /// Subscriptions that a connection ends by itself when it is closed.
 const UNSUBSCRIBED_AT_ONCE: usize = 100;
@@ -116,6 +121,10 @@ pub struct Session {
     /// Bytes charged to the client for them.
     pub watched_bytes: usize,
     pub subscriptions: Option<Box<Subscriptions>>,
+    /// How it tracks keys, if it does.
+    tracking: Option<Box<SessionTracking>>,
+    /// What its client has to forget after the current command.
+    pub own: Vec<Invalidated>,
     /// Its command, if that has found nothing and waits.
     pub blocked: Option<Box<Blocked>>,
     /// What it has said about itself for a replication, and the replica that it has become.
@@ -186,6 +195,8 @@ impl Session {
             watching: None,
             watched_bytes: 0,
             subscriptions: None,
+            tracking: None,
+            own: Vec::new(),
             blocked: None,
             announced: None,
             replica: None,
@@ -252,7 +263,7 @@ impl Session {
     /// The context of its next command over the keyspace.
     pub fn context(&self) -> Context {
         let no_touch = self.client.no_touch.load(Ordering::Relaxed);
-        Context { select: self.select, version: self.version, no_touch }
+        Context { select: self.select, version: self.version, no_touch, tracker: self.tracker() }
     }
 
     /// Enters a database.
@@ -273,7 +284,9 @@ impl Session {
         }
         self.rights = rights;
         self.client.is_admin.store(is_admin, Ordering::Relaxed);
+        let mut tracking = None;
         if !Arc::ptr_eq(&tenant, &self.tenant) {
+            tracking = self.take_tracking();
             self.leave();
             self.tenant.worked(self.client.worked_ms.swap(0, Ordering::Relaxed));
             self.writer = self.worker.writer(&tenant);
@@ -290,6 +303,9 @@ impl Session {
             self.authenticated = true;
         }
         self.client.charge_to(&self.tenant.account);
+        if let Some(tracking) = tracking {
+            self.track_again(tracking);
+        }
         Ok(())
     }
 
@@ -367,6 +383,7 @@ impl Session {
     pub fn leave(&mut self) {
         self.publish_when_durable();
         self.abort();
+        self.stop_tracking();
         self.unsubscribe_all();
         self.end_monitor();
         if let Some(replica) = self.replica.take() {
@@ -443,6 +460,7 @@ impl Session {
             && self.reply_mode == ReplyMode::On
             && !self.is_subscribed()
             && !self.is_monitor
+            && !self.is_caching_given()
     }
 
     /// Whether it is in RESP2's subscribed state, which allows few commands.

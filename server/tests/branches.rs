@@ -109,7 +109,7 @@ async fn run(database: &Arc<Database>, words: &[&str]) -> String {
     let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     let request = OwnedRequest::from_args(&args);
     let (row, run) = commands::find(request.as_request()).expect("a command");
-    let context = Context { select: 0, version: Version::Resp2, no_touch: false };
+    let context = Context { select: 0, version: Version::Resp2, no_touch: false, tracker: Default::default() };
     let plan = Arc::new(Plan::one(PlannedCommand { row, run, request, context }, NOW_MS, 7));
     match execution::run(database, &plan, &Arc::new(Turn::endless(None))).await {
         Ok(outcome) => String::from_utf8_lossy(&outcome.replies.buffer).into_owned(),

@@ -54,7 +54,7 @@ fn run(runtime: &Runtime, database: &Arc<Database>, line: &str) -> String {
     let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
     let request = OwnedRequest::from_args(&args);
     let (row, run) = commands::find(request.as_request()).expect("a command");
-    let context = Context { select: 0, version: Version::Resp2, no_touch: false };
+    let context = Context { select: 0, version: Version::Resp2, no_touch: false, tracker: Default::default() };
     let plan = Arc::new(Plan::one(PlannedCommand { row, run, request, context }, now_ms(), 7));
     match runtime.block_on(execution::run(database, &plan, &Arc::new(Turn::endless(None)))) {
         Ok(outcome) => String::from_utf8_lossy(&outcome.replies.buffer).trim_end().to_owned(),

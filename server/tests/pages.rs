@@ -65,7 +65,7 @@ impl Bench {
         let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         let request = OwnedRequest::from_args(&args);
         let (row, run) = commands::find(request.as_request()).expect("a command");
-        let context = Context { select: 0, version: Version::Resp2, no_touch: false };
+        let context = Context { select: 0, version: Version::Resp2, no_touch: false, tracker: Default::default() };
         let plan = Arc::new(Plan::one(PlannedCommand { row, run, request, context }, NOW_MS, 7));
         match self.runtime.block_on(execution::run(database, &plan, &Arc::new(Turn::endless(None)))) {
             Ok(Outcome { ended: Ended::Refused(error), .. }) => format!("-{error}\r\n"),

@@ -546,6 +546,7 @@ impl Database {
     }
 
     pub(crate) fn retire(&self, held: &[HeldShard]) -> Vec<Contents> {
+        self.shared.tracking.forget_expiring();
         let mut retired = Vec::new();
         for shard in held {
             let mut contents = shard.contents();

@@ -119,7 +119,12 @@ pub fn prepare(asked: &Asked) -> PlannedCommand {
         row,
         run,
         request,
-        context: Context { select: asked.select, version: Version::Resp2, no_touch: false },
+        context: Context {
+            select: asked.select,
+            version: Version::Resp2,
+            no_touch: false,
+            tracker: Default::default(),
+        },
     }
 }
 

@@ -15,12 +15,12 @@ use crate::acl::Acl;
 use crate::clients::Client;
 use crate::commands::client_line::line;
 use crate::commands::connection::{check_name_length, set_name};
-use crate::commands::{help, now};
+use crate::commands::{client_tracking, help, now};
 use crate::rights::Rights;
 use crate::session::{ReplyMode, Session};
 use crate::table::SessionRun;
 
-const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
+const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE).union(Flags::KEEPS_CACHING);
 const BASE: Flags = ANY_TIME.union(Flags::NO_SCRIPT);
 const ADMIN: Flags = BASE.union(Flags::ADMIN);
 const EVERYWHERE: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];
@@ -91,12 +91,22 @@ pub const FAMILY: Family<SessionRun> = Family {
                 "O(1)",
                 "Instructs the server whether to reply to commands.",
             ),
-            Command::new("GETREDIR", exactly(2), &[], BASE, now!(getredir, 2)).doc(
+            Command::new("TRACKING", at_least(3), &[], BASE, SessionRun::Now(client_tracking::tracking))
+                .doc(
+                    "6.0.0",
+                    "O(1). Some options may introduce additional complexity.",
+                    "Controls server-assisted client-side caching for the connection.",
+                )
+                .foresee(client_tracking::foresee_tracking),
+            Command::new("CACHING", exactly(3), &[], BASE, now!(client_tracking::caching, 2))
+                .doc("6.0.0", "O(1)", "Instructs the server whether to track the keys in the next request.")
+                .foresee(client_tracking::foresee_caching),
+            Command::new("GETREDIR", exactly(2), &[], BASE, now!(client_tracking::getredir, 2)).doc(
                 "6.0.0",
                 "O(1)",
                 "Returns the client ID to which the connection's tracking notifications are redirected.",
             ),
-            Command::new("TRACKINGINFO", exactly(2), &[], BASE, now!(trackinginfo, 2)).doc(
+            Command::new("TRACKINGINFO", exactly(2), &[], BASE, now!(client_tracking::trackinginfo, 2)).doc(
                 "6.2.0",
                 "O(1)",
                 "Returns information about server-assisted client-side caching for the connection.",
@@ -445,31 +455,14 @@ impl<'a> Argument<'a> for ReplyMode {
     }
 }
 
-/// `CLIENT GETREDIR`: nothing is tracked, so nothing is redirected.
-fn getredir(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
-    reply.integer(-1);
-    Ok(())
-}
-
-/// `CLIENT TRACKINGINFO`
-fn trackinginfo(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
-    reply.map(3);
-    reply.bulk(b"flags");
-    reply.set(1);
-    reply.bulk(b"off");
-    reply.bulk(b"redirect");
-    reply.integer(-1);
-    reply.bulk(b"prefixes");
-    reply.array(0);
-    Ok(())
-}
-
 /// `CLIENT HELP`
 fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     help(
         reply,
         "CLIENT",
         &[
+            "CACHING (YES|NO)",
+            "    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.",
             "GETREDIR",
             "    Return the client ID we are redirecting to when tracking is enabled.",
             "GETNAME",
@@ -516,6 +509,9 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "    * LIB-VER: the client lib version.",
             "UNBLOCK <clientid> [TIMEOUT|ERROR]",
             "    Unblock the specified blocked client.",
+            "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
+            "         [OPTIN] [OPTOUT] [NOLOOP]",
+            "    Control server assisted client side caching.",
             "TRACKINGINFO",
             "    Report tracking status for the current connection.",
             "NO-EVICT (ON|OFF)",

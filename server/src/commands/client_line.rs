@@ -6,6 +6,7 @@ use crate::clients::Client;
 use crate::commands::TABLE;
 use crate::peer::Peer;
 use crate::session::Session;
+use crate::tracking_clients::{IS_BROKEN, TRACKS, TRACKS_PREFIXES};
 
 /// Returns a client's line of `CLIENT LIST`, with every field of Redis's in Redis's order. `qbuf-free` is 0: a client
 /// reads into its worker's buffer, and has a buffer of its own, without spare room, only for an incomplete request.
@@ -23,7 +24,7 @@ pub fn line(client: &Client, now_ms: u64) -> String {
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub=0 multi={} \
          qbuf={input} qbuf-free=0 argv-mem={arguments} multi-mem={queued} rbs={replies} rbp={replies_peak} obl={output} \
          oll={} omem={outbox} tot-mem={} \
-         events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
+         events={} cmd={} user={} redir={} resp={} lib-name={} lib-ver={}",
         client.id,
         client.peer,
         client.peer.local(),
@@ -42,6 +43,7 @@ pub fn line(client: &Client, now_ms: u64) -> String {
         if output > 0 { "rw" } else { "r" },
         if last < TABLE.entries().len() { &*TABLE.get(last).name } else { "NULL" },
         String::from_utf8_lossy(&told.user),
+        client.redirect.load(Ordering::Relaxed),
         client.resp.load(Ordering::Relaxed),
         told.library,
         told.library_version,
@@ -50,12 +52,16 @@ pub fn line(client: &Client, now_ms: u64) -> String {
 
 /// Redis's letters.
 fn flags(client: &Client) -> String {
+    let tracking = client.tracking.load(Ordering::Relaxed);
     let letters = [
         (client.is_replica.load(Ordering::Relaxed), 'S'),
         (client.is_monitor.load(Ordering::Relaxed), 'O'),
         (client.is_subscriber(), 'P'),
         (client.queued.load(Ordering::Relaxed) != u32::MAX, 'x'),
         (client.is_blocked.load(Ordering::Relaxed), 'b'),
+        (tracking & TRACKS != 0, 't'),
+        (tracking & IS_BROKEN != 0, 'R'),
+        (tracking & TRACKS_PREFIXES != 0, 'B'),
         (client.is_killed(), 'A'),
         (matches!(client.peer, Peer::Unix(_)), 'U'),
         (client.no_evict.load(Ordering::Relaxed), 'e'),

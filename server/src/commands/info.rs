@@ -188,7 +188,7 @@ fn clients(state: &State, section: &mut Section<'_>) {
     let output = largest(|client| client.output_bytes.load(Ordering::Relaxed) + client.outbox_bytes());
     section.field("client_recent_max_output_buffer", output);
     section.field("blocked_clients", blocked(&state.clients));
-    section.field("tracking_clients", 0);
+    section.field("tracking_clients", state.tenant.database.shared.tracking.counts().clients);
     let timed = state.clients.iter().filter(|client| client.has_timeout()).count();
     section.field("clients_in_timeout_table", timed);
     let waited = state.tenant.database.waiters.keys();
@@ -331,9 +331,10 @@ fn stats(state: &State, section: &mut Section<'_>) {
     section.field("slave_expires_tracked_keys", 0);
     section.field("active_defrag_hits", 0);
     section.field("active_defrag_misses", 0);
-    section.field("tracking_total_keys", 0);
-    section.field("tracking_total_items", 0);
-    section.field("tracking_total_prefixes", 0);
+    let tracking = tenant.database.shared.tracking.counts();
+    section.field("tracking_total_keys", tracking.keys);
+    section.field("tracking_total_items", tracking.items);
+    section.field("tracking_total_prefixes", tracking.prefixes);
     section.field("unexpected_error_replies", 0);
     section.field("total_error_replies", tenant.errors.total());
     for reason in [DenialReason::Auth, DenialReason::Command, DenialReason::Key, DenialReason::Channel] {

@@ -5,6 +5,7 @@ pub mod acl;
 pub mod arguments;
 pub mod client;
 pub mod client_line;
+pub mod client_tracking;
 pub mod cluster;
 pub mod config;
 pub mod connection;

@@ -153,6 +153,7 @@ pub async fn exec(session: &mut Session, reply: &mut Reply, now_ms: u64) {
     let outcome = run_queue(session, transaction.queue, reply, now_ms).await;
     session.client.let_go(transaction.bytes);
     session.unwatch();
+    session.settle_tracking();
     if let Err(error) = outcome {
         reply.error(&format!("EXECABORT Transaction discarded because of: {error}"));
     }
@@ -192,6 +193,7 @@ async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut 
         }
         if let Some(foresee) = entry.row.foresee {
             foresee(request.as_request(), &mut context);
+            session.expect_tracking(context.tracker.mode);
         }
         queued.push(match entry.action {
             Handler::Session(SessionRun::Info) => {
@@ -218,6 +220,7 @@ async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut 
     // The replies of session commands also wait for the transaction from here on.
     session.note(Left { awaited: outcome.left.awaited, written: 0 });
     session.publish_all(&outcome.published);
+    session.own = outcome.own;
     match outcome.ended {
         Ended::Refused(error) => return Err(error),
         Ended::Changed => reply.null_array(),

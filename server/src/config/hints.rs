@@ -147,7 +147,6 @@ pub(super) const HINTS: &[Parameter] = &[
     switch!("rdbcompression", "yes"),
     Parameter::database(SAVE, shown_save_points, save_points),
     count!("shutdown-timeout", "10", ANY),
-    count!("tracking-table-max-keys", "1000000", 0..=i64::MAX),
     count!("tcp-keepalive", "300", ANY),
     // Between nodes of a cluster, of which this one has none but itself.
     switch!("cluster-allow-pubsubshard-when-down", "yes"),

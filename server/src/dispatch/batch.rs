@@ -272,7 +272,8 @@ impl Session {
     ) -> (usize, Stop) {
         let database = Arc::clone(&self.tenant.database);
         let no_touch = self.client.no_touch.load(Ordering::Relaxed);
-        let asker = Asker { select: self.select, no_touch, now_ms, seed: self.worker.random() };
+        let asker =
+            Asker { select: self.select, no_touch, tracker: self.tracker(), now_ms, seed: self.worker.random() };
         let (from, times_each) = (reply.len(), self.times_each(now_ms));
         let is_watched = self.tenant.monitors.is_watched();
         let mut front = Metered { session: self, batch, mark, times_each, now_ms, is_watched, from };

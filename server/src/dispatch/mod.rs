@@ -133,6 +133,14 @@ impl Session {
         }
         reply.set_version(self.version);
         self.leave_out(reply, before);
+        self.write_own(reply);
+        let keeps_caching = |entry: &CommandEntry| entry.row.flags.contains(Flags::KEEPS_CACHING);
+        if self.is_caching_given()
+            && self.transaction.is_none()
+            && !TABLE.resolve(request.as_request()).is_ok_and(keeps_caching)
+        {
+            self.end_caching();
+        }
         // Requests before authentication belong to no database.
         if self.authenticated {
             let took = (busy + self.elsewhere).saturating_sub(self.nested);
@@ -374,6 +382,7 @@ impl Session {
                 self.note_elsewhere(&outcome);
                 self.note(outcome.left);
                 self.publish_all(&outcome.published);
+                self.own = outcome.own;
                 self.count_keyspace(outcome.hits, outcome.misses);
                 if let Some(waiter) = outcome.blocked {
                     self.show(entry.row, self.select, request.as_request(), None);

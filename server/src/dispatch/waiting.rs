@@ -54,6 +54,7 @@ impl Session {
             Ok(outcome) if outcome.blocked.is_some() => return,
             Ok(outcome) => {
                 self.count_keyspace(outcome.hits, outcome.misses);
+                self.own = outcome.own;
                 ServedReply { reply: outcome.replies, left: outcome.left }
             }
             Err(error) => {
@@ -109,6 +110,7 @@ impl Session {
             self.tenant.errors.count(&reply.buffer[before..]);
         }
         self.leave_out(reply, before);
+        self.write_own(reply);
         let Spent { bytes_in, busy, cpu } = blocked.spent;
         self.count(Fate::Ran(blocked.command), is_error, bytes_in, (reply.len() - before) as u64, (busy, cpu));
         let (row, request) = (TABLE.get(blocked.command).row, blocked.waiter.request.as_request());

@@ -102,7 +102,7 @@ pub fn plan_in(select: u8, words: &[&str], run: Option<Run>, now_ms: u64) -> Arc
     let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     let request = OwnedRequest::from_args(&args);
     let (row, own) = commands::find(request.as_request()).expect("a command");
-    let context = Context { select, version: Version::Resp2, no_touch: false };
+    let context = Context { select, version: Version::Resp2, no_touch: false, tracker: Default::default() };
     Arc::new(Plan::one(PlannedCommand { row, run: run.unwrap_or(own), request, context }, now_ms, 7))
 }
 

@@ -41,6 +41,7 @@ mod strings;
 mod table_tests;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tracked;
 #[cfg(test)]
 mod work_tests;
 
@@ -117,9 +118,21 @@ pub fn call(row: &Row, run: Run, db: &mut Keyspace<'_>, reply: &mut Reply, reque
         reply.error(&Error::NothingStaged.to_string());
         return Ok(());
     }
-    if db.is_strict() {
-        depend(row, db, request);
+    if db.is_attentive() {
+        return tracked::attend(row, run, db, reply, request);
     }
+    run_and_record(row, run, db, reply, request)
+}
+
+/// Runs one command that has [begun](Keyspace::begin), and records its effect.
+#[inline]
+fn run_and_record(
+    row: &Row,
+    run: Run,
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    request: Request<'_>,
+) -> Result<(), Fault> {
     let start = reply.len();
     reply.defer(!row.flags.contains(Flags::WRITE));
     let outcome = run(db, reply, request);

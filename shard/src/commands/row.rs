@@ -9,6 +9,7 @@ use dormouse_protocol::{Request, Version};
 use crate::commands::args::Word;
 use crate::commands::reach::{Channels, Databases, UnnamedKeys};
 use crate::keyspace::changes::KeyEvent;
+use crate::keyspace::tracking::Tracker;
 use crate::keyspace::{Keyspace, Shared};
 
 bitflags! {
@@ -65,9 +66,11 @@ bitflags! {
         /// Its reply says that long work is done. It has a bound of its own, or none, as its clients know.
         const PATIENT = 1 << 35;
         /// Run even while `CLIENT PAUSE` holds back all commands.
-        const WHILE_PAUSED = 1 << 36;
+        const WHILE_PAUSED = 1 << 38;
         /// It is no write, but has effects elsewhere: a pause of writes holds it back.
         const MAY_REPLICATE = 1 << 37;
+        /// `CLIENT CACHING` concerns the next command without this flag.
+        const KEEPS_CACHING = 1 << 39;
     }
 }
 
@@ -339,6 +342,8 @@ pub struct Context {
     pub version: Version,
     /// `CLIENT NO-TOUCH`.
     pub no_touch: bool,
+    /// `CLIENT TRACKING`.
+    pub tracker: Tracker,
 }
 
 /// The change that a command makes to the session for the commands after it. A transaction asks before it runs any of

@@ -23,6 +23,7 @@ use super::{step, try_hold};
 use crate::commands::{Row, Run};
 use crate::database::Database;
 use crate::keyspace::scripts::ScriptTrace;
+use crate::keyspace::tracking::Tracker;
 use crate::keyspace::{Asked, Contents, Keyspace, Left};
 use dormouse_storage::stopwatch::Stopwatch;
 
@@ -73,6 +74,7 @@ pub trait Front {
 pub struct Asker {
     pub select: u8,
     pub no_touch: bool,
+    pub tracker: Tracker,
     pub now_ms: u64,
     /// Chance for its commands.
     pub seed: u64,
@@ -148,9 +150,11 @@ pub fn run<'i, F: Front>(
     let sampled = sample(&mut contents, slot);
     let resident = contents.is_resident();
     let range = (contents.first_slot, contents.end_slot);
-    let Asker { select, no_touch, now_ms, seed } = asker;
+    let Asker { select, no_touch, tracker, now_ms, seed } = asker;
     let mut db = Keyspace::new([&mut *contents], &database.shared, select, now_ms, seed);
     db.no_touch(no_touch);
+    db.set_tracker(tracker);
+    db.tell_in_line(tracker.is_in_line);
     db.ask(Asked::MayWait);
     db.set_foreseen(std::mem::take(&mut ahead.foreseen));
     let admission = Admission::new(&db, std::slice::from_ref(&held));

@@ -299,6 +299,9 @@ impl Attempt {
                     return Try::Long;
                 }
                 outcome.blocked = self.settle_wait(db, claim);
+                if outcome.blocked.is_none() {
+                    outcome.own = db.take_own();
+                }
                 (outcome.hits, outcome.misses) = (db.hits, db.misses);
                 Try::Done(outcome)
             }
@@ -398,6 +401,7 @@ fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, F
             Step::Command(PlannedCommand { row, run, request, context }) => {
                 db.select(context.select);
                 db.no_touch(context.no_touch);
+                db.set_tracker(context.tracker);
                 db.set_script_user(plan.script_user.clone());
                 reply.set_version(context.version);
                 let request = request.as_request();

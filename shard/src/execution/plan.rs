@@ -12,6 +12,7 @@ use crate::database::Counts;
 use crate::error::Error;
 use crate::keyspace::changes::Watching;
 use crate::keyspace::scripts::{Published, ScriptTrace, ScriptUser};
+use crate::keyspace::tracking::Invalidated;
 use crate::keyspace::{Fault, Keyspace, Left};
 use crate::waiters::{Candidate, Waiter, WaitingUser};
 
@@ -97,6 +98,8 @@ pub struct Outcome {
     pub left: Left,
     /// Messages of its scripts, to be published.
     pub published: Vec<Published>,
+    /// What its client has to forget, to be told behind its replies.
+    pub own: Vec<Invalidated>,
     pub hits: u64,
     pub misses: u64,
     /// How long it ran on another thread than the caller's.
@@ -248,6 +251,7 @@ impl Outcome {
             steps: Vec::new(),
             left: Left::default(),
             published: Vec::new(),
+            own: Vec::new(),
             hits: 0,
             misses: 0,
             elsewhere: Duration::ZERO,

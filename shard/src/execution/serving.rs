@@ -22,6 +22,7 @@ use super::budget::{self, TURN};
 use super::plan::ServedCommand;
 use crate::commands;
 use crate::database::Database;
+use crate::keyspace::tracking::Tracker;
 use crate::keyspace::{Asked, Keyspace, Left, Offer, ReadyKey};
 use crate::waiters::{ServedReply, Waiter};
 
@@ -73,6 +74,8 @@ pub(super) fn serve(db: &mut Keyspace<'_>, database: &Database, replies: &mut Re
 #[cold]
 fn serve_all(db: &mut Keyspace<'_>, database: &Database, replies: &mut Replies) -> usize {
     let (select, no_touch, asked) = (db.selected(), db.is_no_touch(), db.ask(Asked::Now));
+    let (tracker, in_line) = (db.tracker(), db.tells_in_line());
+    db.tell_in_line(false);
     let mut spent = 0;
     while db.has_ready() {
         for ready in db.take_ready() {
@@ -84,6 +87,8 @@ fn serve_all(db: &mut Keyspace<'_>, database: &Database, replies: &mut Replies) 
     }
     db.select(select);
     db.no_touch(no_touch);
+    db.set_tracker(tracker);
+    db.tell_in_line(in_line);
     db.ask(asked);
     spent
 }
@@ -143,6 +148,8 @@ enum Ran {
 fn run(db: &mut Keyspace<'_>, waiter: &Waiter) -> Ran {
     db.select(waiter.context.select);
     db.no_touch(waiter.context.no_touch);
+    // What it has to forget itself goes to it as to any other client.
+    db.set_tracker(Tracker { is_in_line: false, ..waiter.context.tracker });
     let mut reply = Reply::within(waiter.context.version, waiter.budget.clone());
     if let Some(denial) = waiter.denial() {
         reply.error(&denial);

@@ -25,7 +25,12 @@ fn command(line: &str) -> PlannedCommand {
     let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
     let request = OwnedRequest::from_args(&args);
     let (row, run) = find(request.as_request()).expect("a command");
-    PlannedCommand { row, run, request, context: Context { select: 0, version: Version::Resp2, no_touch: false } }
+    PlannedCommand {
+        row,
+        run,
+        request,
+        context: Context { select: 0, version: Version::Resp2, no_touch: false, tracker: Default::default() },
+    }
 }
 
 fn plan(queue: &[&str]) -> Plan {
@@ -297,7 +302,7 @@ fn a_batch_ends_its_turn_when_its_budget_is_spent() {
     }
     let one = b"*3\r\n$4\r\nLPOS\r\n$4\r\nlong\r\n$6\r\nabsent\r\n";
     let input = one.repeat(20);
-    let asker = Asker { select: 0, no_touch: false, now_ms: NOW_MS, seed: 1 };
+    let asker = Asker { select: 0, no_touch: false, tracker: Default::default(), now_ms: NOW_MS, seed: 1 };
     let (mut at, mut turns) = (0, 0);
     let mut front = Tables { ran: 0 };
     loop {

@@ -46,7 +46,12 @@ impl Clients {
         let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         let request = OwnedRequest::from_args(&args);
         let (row, run) = find(request.as_request()).expect("a command");
-        PlannedCommand { row, run, request, context: Context { select: 0, version: Version::Resp2, no_touch: false } }
+        PlannedCommand {
+            row,
+            run,
+            request,
+            context: Context { select: 0, version: Version::Resp2, no_touch: false, tracker: Default::default() },
+        }
     }
 
     fn run(&self, plan: Plan) -> Outcome {

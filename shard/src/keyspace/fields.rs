@@ -35,6 +35,7 @@ pub struct Lapsed {
 impl Lapsed {
     pub(super) fn tell(&self, shared: &Shared, noted: &mut Noted, select: u8) {
         shared.changed(noted, Some(KeyEvent::HEXPIRED), select, &self.key);
+        shared.tracking.dropped(&self.key);
         if self.is_gone {
             shared.dropped(noted, KeyEvent::DEL, select, &self.key);
         }

@@ -40,6 +40,7 @@ mod strings;
 #[cfg(test)]
 pub(crate) mod testing;
 mod text;
+pub mod tracking;
 pub mod waiting;
 mod whole;
 
@@ -75,6 +76,7 @@ use self::index::prefix;
 use self::notices::Noted;
 use self::recording::Recording;
 use self::scripts::{Published, ScriptTrace, ScriptUser};
+use self::tracking::Tracker;
 
 /// Objects with more heap than this, one of them or all that one turn drops, are freed in pieces on the slow lane.
 const BURY_ABOVE: usize = 64 << 10;
@@ -116,6 +118,8 @@ pub struct Keyspace<'a> {
     /// The end in the log that replies must wait for before they leave.
     awaited: Lsn,
     strict: bool,
+    /// Whether commands need more than to run: see [`Self::is_attentive`].
+    is_attentive: bool,
     changes: u64,
     /// The event of changes by the command that runs.
     event: Option<KeyEvent>,
@@ -128,6 +132,10 @@ pub struct Keyspace<'a> {
     /// What subscribers to events are told.
     noted: Noted,
     trace: ScriptTrace,
+    /// How the client of the commands that run tracks keys.
+    tracker: Tracker,
+    tracked: Option<Box<tracking::TrackedChanges>>,
+    tells_in_line: bool,
     must_finish: bool,
     pub hits: u64,
     pub misses: u64,
@@ -155,6 +163,7 @@ impl<'a> Keyspace<'a> {
         seed: u64,
     ) -> Self {
         let settings = shared.settings.load_full();
+        let strict = shared.journal.is_strict();
         Self {
             shards: shards.into_iter().collect(),
             shared,
@@ -168,7 +177,8 @@ impl<'a> Keyspace<'a> {
             recording: Recording::Off,
             items: Vec::new(),
             awaited: 0,
-            strict: shared.journal.is_strict(),
+            strict,
+            is_attentive: strict,
             changes: 0,
             event: None,
             fault: None,
@@ -178,6 +188,9 @@ impl<'a> Keyspace<'a> {
             published: Vec::new(),
             noted: Noted::default(),
             trace: ScriptTrace::default(),
+            tracker: Tracker::default(),
+            tracked: None,
+            tells_in_line: false,
             must_finish: false,
             hits: 0,
             misses: 0,
@@ -332,6 +345,7 @@ impl<'a> Keyspace<'a> {
             let record = self.shards[at].index_mut(select)?.remove(position, key, dirty, &placement);
             self.shared.expired.fetch_add(1, Ordering::Relaxed);
             self.shared.changed(&mut self.noted, Some(KeyEvent::EXPIRED), select, key);
+            self.untrack(key);
             self.note_ready(key);
             self.bury(record);
             if self.shared.journal.is_recording() {
@@ -434,6 +448,7 @@ impl<'a> Keyspace<'a> {
     fn changed(&mut self, event: Option<KeyEvent>, key: &[u8]) {
         self.changes += 1;
         self.shared.changed(&mut self.noted, event, self.select, key);
+        self.untrack(key);
         self.note_ready(key);
     }
 

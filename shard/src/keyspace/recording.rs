@@ -63,6 +63,7 @@ impl Keyspace<'_> {
     pub fn finish(&mut self) -> Left {
         if self.items.is_empty() {
             self.shared.notices.hand_over(&mut self.noted, self.awaited);
+            self.hand_over_tracked(self.awaited);
             return Left { awaited: self.awaited, written: 0 };
         }
         let items = std::mem::take(&mut self.items);
@@ -76,6 +77,7 @@ impl Keyspace<'_> {
         }
         give_items(items);
         self.shared.notices.hand_over(&mut self.noted, self.awaited);
+        self.hand_over_tracked(self.awaited);
         Left { awaited: self.awaited, written: lsn }
     }
 
@@ -123,6 +125,13 @@ impl Keyspace<'_> {
     /// Whether so many items have gathered that an entry of the log should end here.
     pub fn is_laden(&self) -> bool {
         self.items.len() > ITEMS_BYTES_MAX
+    }
+
+    /// Whether a command has to do more than to run: its reply depends on writes that are not durable, or its client
+    /// tracks keys.
+    #[inline]
+    pub(crate) fn is_attentive(&self) -> bool {
+        self.is_attentive
     }
 
     /// Whether replies wait until the writes that they depend on are durable.

@@ -20,6 +20,7 @@ use super::graveyard::{Dead, Graveyard, Parked};
 use super::notices::{Noted, Notices};
 use super::place::Place;
 use super::scripts::Scripts;
+use super::tracking::Tracking;
 use super::waiting::Interest;
 use crate::error::{Error, Result};
 use crate::memory::{MEMORY, Memory};
@@ -127,6 +128,7 @@ pub struct Shared {
     pub interest: Interest,
     pub listener: Listener,
     pub notices: Notices,
+    pub tracking: Tracking,
     pub parked: Parked,
     /// The damage that keeps it from being stored.
     pub damage: CheckpointDamage,
@@ -162,6 +164,7 @@ impl Shared {
             interest: Interest::default(),
             listener: Listener::default(),
             notices: Notices::default(),
+            tracking: Tracking::new(),
             parked: Parked::default(),
             damage: CheckpointDamage::default(),
             scripts: Scripts::new(),
@@ -216,6 +219,7 @@ impl Shared {
     /// Reports that `key` is gone without a command: it has expired or was evicted.
     pub(super) fn dropped(&self, noted: &mut Noted, event: KeyEvent, select: u8, key: &[u8]) {
         self.changed(noted, Some(event), select, key);
+        self.tracking.dropped(key);
         self.interest.stir(select, key);
     }
 

@@ -40,6 +40,7 @@ impl Keyspace<'_> {
         let shared = self.shared;
         shared.watches.touch_all(|_| true, |_, _| true);
         shared.interest.stir_indexes(u32::MAX);
+        self.untrack_all();
         for select in 0..INDEXES as u8 {
             self.shards.iter_mut().for_each(|shard| shard.swap(select, select + INDEXES as u8));
         }

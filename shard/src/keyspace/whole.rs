@@ -149,6 +149,7 @@ impl Keyspace<'_> {
         let shared = self.shared;
         shared.watches.touch_all(|of| of == select, |_, key| self.may_hold(select, key));
         shared.interest.stir_indexes(1 << select);
+        self.untrack_all();
         for at in 0..self.shards.len() {
             let shard = &mut self.shards[at];
             shard.ids[usize::from(select)] = id;
@@ -190,6 +191,7 @@ impl Keyspace<'_> {
         let changed = |_: u8, key: &[u8]| self.may_hold(a, key) || self.may_hold(b, key);
         self.shared.watches.touch_all(|of| of == a || of == b, changed);
         self.shared.interest.stir_indexes(1 << a | 1 << b);
+        self.untrack_all();
         self.shards.iter_mut().for_each(|shard| shard.swap(a, b));
         self.swap_followed(a, b);
         self.changes += 1;

@@ -51,7 +51,8 @@ impl Bench {
         plan.steps.extend(queue.iter().map(|(select, args)| {
             let request = OwnedRequest::from_args(args);
             let (row, run) = find(request.as_request()).expect("a command");
-            let context = Context { select: *select, version: Version::Resp2, no_touch: false };
+            let context =
+                Context { select: *select, version: Version::Resp2, no_touch: false, tracker: Default::default() };
             Step::Command(PlannedCommand { row, run, request, context })
         }));
         let (plan, turn) = (Arc::new(plan), Arc::new(Turn::endless(None)));
