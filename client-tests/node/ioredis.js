@@ -200,6 +200,37 @@ async function publishSubscribe(r) {
   listener.disconnect();
 }
 
+async function shardedChannels(r) {
+  const listener = connect();
+  const inbox = new Inbox();
+  listener.on('smessage', inbox.put);
+  equal(await listener.ssubscribe('news', 'weather'), 2);
+  equal(await r.spublish('news', 'hello'), 1);
+  equal(await r.publish('news', '?'), 0);
+  deepEqual(await inbox.next(), ['news', 'hello']);
+  deepEqual(await r.pubsub('SHARDNUMSUB', 'news', 'none'), ['news', 1, 'none', 0]);
+  equal(await listener.sunsubscribe('news'), 1);
+  equal(await r.spublish('news', 'nobody'), 0);
+  listener.disconnect();
+}
+
+async function keyspaceEvents(r) {
+  equal(await r.config('SET', 'notify-keyspace-events', 'KEA'), 'OK');
+  const listener = connect();
+  const inbox = new Inbox();
+  listener.on('pmessage', (_, channel, message) => inbox.put(channel, message));
+  await listener.psubscribe('__key*');
+  await r.rpush('l', 'a');
+  await r.lpop('l');
+  const expected = [['rpush', 'l'], ['lpop', 'l'], ['del', 'l']].flatMap(([event, key]) => [
+    [`__keyspace@0__:${key}`, event],
+    [`__keyevent@0__:${event}`, key],
+  ]);
+  for (const told of expected) deepEqual(await inbox.next(), told);
+  equal(await r.config('SET', 'notify-keyspace-events', ''), 'OK');
+  listener.disconnect();
+}
+
 async function values(r) {
   await r.set(everyByte, oneMiB);
   deepEqual(await r.getBuffer(everyByte), oneMiB);
@@ -285,6 +316,7 @@ async function checkFilled(r) {
 await run(
   [
     strings, keysAndExpiry, hashes, lists, sets, sortedSets, scanning, pipelines, transactions, publishSubscribe,
+    shardedChannels, keyspaceEvents,
     values, concurrency, errors, resp3, sleepAndWake, restart,
   ],
   connect,

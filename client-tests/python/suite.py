@@ -203,6 +203,40 @@ def publish_subscribe(r):
     listener.close()
 
 
+def sharded_channels(r):
+    listener = r.pubsub()
+    listener.ssubscribe("news")
+    assert next_message(listener)["type"] == "ssubscribe"
+    assert r.pubsub_shardchannels() == ["news"] and r.pubsub_shardnumsub("news", "none") == [("news", 1), ("none", 0)]
+    assert r.spublish("news", "hello") == 1 and r.publish("news", "?") == 0
+    assert next_message(listener) == {"type": "smessage", "pattern": None, "channel": "news", "data": "hello"}
+    listener.sunsubscribe("news")
+    assert next_message(listener)["type"] == "sunsubscribe" and r.spublish("news", "nobody") == 0
+    listener.close()
+
+
+def keyspace_events(r):
+    assert r.config_set("notify-keyspace-events", "KEAmn")
+    assert r.config_get("notify-keyspace-events") == {"notify-keyspace-events": "AKEm"}
+    listener = r.pubsub()
+    listener.psubscribe("__keyevent@*__:*")
+    listener.subscribe("__keyspace@0__:a")
+    assert [next_message(listener)["type"] for _ in range(2)] == ["psubscribe", "subscribe"]
+    r.set("a", 1)
+    r.get("none")
+    r.pexpire("a", 1)
+    heard = [next_message(listener) for _ in range(9)]
+    of_a = ["new", "set", "expire", "expired"]
+    assert [told["data"] for told in heard if told["channel"] == "__keyspace@0__:a"] == of_a, heard
+    events = [("new", "a"), ("set", "a"), ("keymiss", "none"), ("expire", "a"), ("expired", "a")]
+    told = [(told["channel"], told["data"]) for told in heard if told["type"] == "pmessage"]
+    assert told == [(f"__keyevent@0__:{event}", key) for event, key in events], told
+    assert r.config_set("notify-keyspace-events", "")
+    r.set("a", 2)
+    assert listener.get_message(timeout=0.1) is None
+    listener.close()
+
+
 def next_message(listener):
     message = listener.get_message(timeout=10)
     assert message is not None, "no message in 10 s"
@@ -340,7 +374,7 @@ def until(condition):
 
 STEPS = [
     strings, keys_and_expiry, hashes, lists, sets, sorted_sets, scanning, pipelines, transactions, publish_subscribe,
-    values, concurrency, errors, connections, resp3, sleep_and_wake, restart,
+    sharded_channels, keyspace_events, values, concurrency, errors, connections, resp3, sleep_and_wake, restart,
 ]  # fmt: skip
 
 if __name__ == "__main__":

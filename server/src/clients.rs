@@ -37,6 +37,7 @@ pub struct Client {
     /// Index into the command table; `u16::MAX`: none yet.
     pub last_command: AtomicU16,
     pub channels: AtomicU32,
+    pub sharded: AtomicU32,
     pub patterns: AtomicU32,
     /// Commands queued by MULTI; -1 (all ones): no transaction.
     pub queued: AtomicU32,
@@ -451,7 +452,7 @@ impl Client {
     }
 
     pub fn is_subscriber(&self) -> bool {
-        self.channels.load(Ordering::Relaxed) + self.patterns.load(Ordering::Relaxed) > 0
+        [&self.channels, &self.sharded, &self.patterns].iter().any(|count| count.load(Ordering::Relaxed) > 0)
     }
 }
 
@@ -712,6 +713,7 @@ impl Clients {
             resp: AtomicU8::new(2),
             last_command: AtomicU16::new(u16::MAX),
             channels: AtomicU32::new(0),
+            sharded: AtomicU32::new(0),
             patterns: AtomicU32::new(0),
             queued: AtomicU32::new(u32::MAX),
             watching: AtomicU32::new(0),

@@ -125,8 +125,12 @@ impl Notifier {
                         spent += self.publish(&channel, key, limit, now_ms);
                     }
                 }
-                PendingMessage::Message { channel, message, .. } => {
-                    spent += self.publish(channel, message, limit, now_ms)
+                PendingMessage::Message { channel, message, is_sharded: false } => {
+                    spent += self.publish(channel, message, limit, now_ms);
+                }
+                PendingMessage::Message { channel, message, is_sharded: true } => {
+                    spent += 1 + self.pubsub.cost(channel, message, true);
+                    self.pubsub.publish_sharded(channel, message, limit, now_ms);
                 }
             }
             if spent > TURN {
@@ -147,7 +151,7 @@ impl Notifier {
 
     /// Publishes one message. Returns its cost.
     fn publish(&self, channel: &[u8], message: &[u8], limit: OutputLimit, now_ms: u64) -> usize {
-        let cost = self.pubsub.cost(channel, message);
+        let cost = self.pubsub.cost(channel, message, false);
         match cost > TURN {
             true => self.pubsub.publish_unlocked(channel, message, limit, now_ms),
             false => self.pubsub.publish(channel, message, limit, now_ms),

@@ -25,8 +25,9 @@ type Subscribers = BTreeMap<u64, Arc<Client>>;
 
 #[derive(Debug, Default)]
 pub struct PubSub {
-    channels: RwLock<HashMap<ChannelName, Subscribers>>,
-    patterns: RwLock<HashMap<ChannelName, (Arc<Glob<'static>>, Subscribers)>>,
+    channels: RwLock<Names<Subscribers>>,
+    sharded: RwLock<Names<Subscribers>>,
+    patterns: RwLock<Names<(Arc<Glob<'static>>, Subscribers)>>,
     /// Cost of matching a channel of [`WEIGHED_BYTES`] with all patterns.
     matching: AtomicUsize,
     /// Number of channels and patterns that keyspace events may go to.
@@ -49,6 +50,8 @@ pub type ChannelName = Arc<[u8]>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubscriptionKind {
     Channel,
+    /// A sharded channel. It has nothing to do with an ordinary one of the same name, nor with patterns.
+    Sharded,
     Pattern,
 }
 
@@ -57,6 +60,7 @@ pub enum SubscriptionKind {
 pub struct Message {
     pub channel: Box<[u8]>,
     pub message: Box<[u8]>,
+    pub is_sharded: bool,
 }
 
 impl PubSub {
@@ -83,6 +87,9 @@ impl PubSub {
                 };
                 Ok(add(&mut self.channels.write(), name, client, make, |all| all)?)
             }
+            SubscriptionKind::Sharded => {
+                Ok(add(&mut self.sharded.write(), name, client, || Ok(Subscribers::new()), |all| all)?)
+            }
             SubscriptionKind::Pattern => {
                 let read = || {
                     let glob = Glob::new(name)?.into_owned();
@@ -102,6 +109,7 @@ impl PubSub {
                     self.uncount_hearing(kind, name);
                 }
             }
+            SubscriptionKind::Sharded => drop(remove(&mut self.sharded.write(), name, client, |all| all)),
             SubscriptionKind::Pattern => {
                 if let Some((glob, _)) = remove(&mut self.patterns.write(), name, client, |(_, all)| all) {
                     self.matching.fetch_sub(weight(&glob), Ordering::Relaxed);
@@ -119,16 +127,25 @@ impl PubSub {
         self.hearing.fetch_sub(usize::from(may_hear_events(kind, name)), Ordering::Relaxed);
     }
 
+    /// The channels of this kind.
+    fn named(&self, is_sharded: bool) -> &RwLock<Names<Subscribers>> {
+        if is_sharded { &self.sharded } else { &self.channels }
+    }
+
     /// Approximate cost of publishing a message to `channel`, without the receivers that listen by patterns.
-    pub fn cost(&self, channel: &[u8], message: &[u8]) -> usize {
-        let matching = self.matching.load(Ordering::Relaxed).saturating_mul(channel.len()) / WEIGHED_BYTES;
+    pub fn cost(&self, channel: &[u8], message: &[u8], is_sharded: bool) -> usize {
         let each = COST_OF_RECEIVER + message.len() / BYTES_PER_ELEMENT;
-        matching.saturating_add(self.patterns()).saturating_add(each.saturating_mul(self.subscribers(channel)))
+        let receivers = each.saturating_mul(self.subscribers(channel, is_sharded));
+        if is_sharded {
+            return receivers;
+        }
+        let matching = self.matching.load(Ordering::Relaxed).saturating_mul(channel.len()) / WEIGHED_BYTES;
+        matching.saturating_add(self.patterns()).saturating_add(receivers)
     }
 
     /// Sends `message` to all subscribers. Returns their number.
     pub fn publish(&self, channel: &[u8], message: &[u8], limit: OutputLimit, now_ms: u64) -> usize {
-        let sending = Sending { channel, message, limit, now_ms };
+        let sending = Sending { channel, message, is_sharded: false, limit, now_ms };
         let mut receivers = self.channels.read().get(channel).map_or(0, |all| sending.to(all, None));
         for (pattern, (glob, subscribers)) in self.patterns.read().iter() {
             if glob.matches(channel) {
@@ -138,9 +155,26 @@ impl PubSub {
         receivers
     }
 
-    /// The same for a message that takes long: no other call waits for the locks meanwhile.
+    /// The same for a sharded channel, whose subscribers are all there are.
+    pub fn publish_sharded(&self, channel: &[u8], message: &[u8], limit: OutputLimit, now_ms: u64) -> usize {
+        let sending = Sending { channel, message, is_sharded: true, limit, now_ms };
+        self.sharded.read().get(channel).map_or(0, |all| sending.to(all, None))
+    }
+
+    /// Sends a message to all subscribers, however long that takes. Returns their number.
+    pub fn send_unlocked(&self, sent: &Message, limit: OutputLimit, now_ms: u64) -> usize {
+        let Message { channel, message, is_sharded } = sent;
+        if !is_sharded {
+            return self.publish_unlocked(channel, message, limit, now_ms);
+        }
+        let sending = Sending { channel, message, is_sharded: true, limit, now_ms };
+        let subscribers = self.sharded.read().get(&**channel).cloned();
+        subscribers.map_or(0, |all| sending.to(&all, None))
+    }
+
+    /// The same as [`Self::publish`] for a message that takes long: no other call waits for the locks meanwhile.
     pub fn publish_unlocked(&self, channel: &[u8], message: &[u8], limit: OutputLimit, now_ms: u64) -> usize {
-        let sending = Sending { channel, message, limit, now_ms };
+        let sending = Sending { channel, message, is_sharded: false, limit, now_ms };
         let subscribers = self.channels.read().get(channel).cloned();
         let mut receivers = subscribers.map_or(0, |all| sending.to(&all, None));
         let patterns: Vec<(ChannelName, Arc<Glob<'static>>)> =
@@ -156,16 +190,22 @@ impl PubSub {
 
     /// Publishes messages in their order.
     pub fn publish_all(&self, messages: &[Message], limit: OutputLimit, now_ms: u64) {
-        for Message { channel, message } in messages {
-            self.publish(channel, message, limit, now_ms);
+        for Message { channel, message, is_sharded } in messages {
+            match is_sharded {
+                true => self.publish_sharded(channel, message, limit, now_ms),
+                false => self.publish(channel, message, limit, now_ms),
+            };
         }
     }
 
     /// Number of clients that a message to `channel` is for.
-    pub fn receivers(&self, channel: &[u8]) -> usize {
+    pub fn receivers(&self, channel: &[u8], is_sharded: bool) -> usize {
+        if is_sharded {
+            return self.subscribers(channel, true);
+        }
         let patterns = self.patterns.read();
         let matching = patterns.values().filter(|(glob, _)| glob.matches(channel));
-        self.subscribers(channel) + matching.map(|(_, subscribers)| subscribers.len()).sum::<usize>()
+        self.subscribers(channel, false) + matching.map(|(_, subscribers)| subscribers.len()).sum::<usize>()
     }
 
     /// The same, but no other call waits for the lock while it matches.
@@ -173,7 +213,7 @@ impl PubSub {
         let patterns: Vec<(Arc<Glob<'static>>, usize)> =
             self.patterns.read().values().map(|(glob, subscribers)| (Arc::clone(glob), subscribers.len())).collect();
         let matching = patterns.iter().filter(|(glob, _)| glob.matches(channel));
-        self.subscribers(channel) + matching.map(|(_, subscribers)| subscribers).sum::<usize>()
+        self.subscribers(channel, false) + matching.map(|(_, subscribers)| subscribers).sum::<usize>()
     }
 
     /// Clients among those that `is_concerned` names that listen to a channel, or by a pattern, which `is_forbidden`
@@ -187,9 +227,12 @@ impl PubSub {
         let mut add = |subscribers: &Subscribers| {
             found.extend(subscribers.values().filter(|client| is_concerned(client)).cloned());
         };
-        let channels: Vec<ChannelName> = self.channels.read().keys().cloned().collect();
-        for name in channels.iter().filter(|name| is_forbidden(name, SubscriptionKind::Channel)) {
-            self.channels.read().get(name).into_iter().for_each(&mut add);
+        for kind in [SubscriptionKind::Channel, SubscriptionKind::Sharded] {
+            let all = self.named(kind == SubscriptionKind::Sharded);
+            let names: Vec<ChannelName> = all.read().keys().cloned().collect();
+            for name in names.iter().filter(|name| is_forbidden(name, kind)) {
+                all.read().get(name).into_iter().for_each(&mut add);
+            }
         }
         let patterns: Vec<ChannelName> = self.patterns.read().keys().cloned().collect();
         for name in patterns.iter().filter(|name| is_forbidden(name, SubscriptionKind::Pattern)) {
@@ -199,24 +242,24 @@ impl PubSub {
     }
 
     /// Channels with subscribers that match `pattern`.
-    pub fn channels(&self, pattern: Option<&Glob<'_>>) -> Vec<ChannelName> {
-        let channels = self.channels.read();
+    pub fn channels(&self, pattern: Option<&Glob<'_>>, is_sharded: bool) -> Vec<ChannelName> {
+        let channels = self.named(is_sharded).read();
         channels.keys().filter(|name| pattern.is_none_or(|glob| glob.matches(name))).cloned().collect()
     }
 
     /// The same, but no other call waits for the lock while it matches.
-    pub fn channels_unlocked(&self, pattern: Option<&Glob<'_>>) -> Vec<ChannelName> {
-        let mut channels: Vec<ChannelName> = self.channels.read().keys().cloned().collect();
+    pub fn channels_unlocked(&self, pattern: Option<&Glob<'_>>, is_sharded: bool) -> Vec<ChannelName> {
+        let mut channels: Vec<ChannelName> = self.named(is_sharded).read().keys().cloned().collect();
         channels.retain(|name| pattern.is_none_or(|glob| glob.matches(name)));
         channels
     }
 
-    pub fn channel_count(&self) -> usize {
-        self.channels.read().len()
+    pub fn channel_count(&self, is_sharded: bool) -> usize {
+        self.named(is_sharded).read().len()
     }
 
-    pub fn subscribers(&self, channel: &[u8]) -> usize {
-        self.channels.read().get(channel).map_or(0, BTreeMap::len)
+    pub fn subscribers(&self, channel: &[u8], is_sharded: bool) -> usize {
+        self.named(is_sharded).read().get(channel).map_or(0, BTreeMap::len)
     }
 
     pub fn patterns(&self) -> usize {
@@ -231,6 +274,7 @@ const EVENTS: &[u8] = b"__key";
 pub fn may_hear_events(kind: SubscriptionKind, name: &[u8]) -> bool {
     match kind {
         SubscriptionKind::Channel => name.starts_with(EVENTS),
+        SubscriptionKind::Sharded => false,
         SubscriptionKind::Pattern => {
             let plain = name.iter().take_while(|byte| !b"*?[\\".contains(byte)).count().min(EVENTS.len());
             // Whoever has no more plain bytes may still mean any name that begins like this.
@@ -242,7 +286,7 @@ pub fn may_hear_events(kind: SubscriptionKind, name: &[u8]) -> bool {
 /// Bytes that a subscription keeps: its name, which all holders share, and the parts of a pattern. Computed as if no
 /// other client had subscribed to it.
 pub fn bytes_of(kind: SubscriptionKind, name: &[u8]) -> usize {
-    if kind == SubscriptionKind::Channel {
+    if kind != SubscriptionKind::Pattern {
         return name.len() + 2 * ENTRY_BYTES;
     }
     // A pattern's own copy and its parts: each has a searcher, or a table of at most 32 bytes for each of its elements.
@@ -256,6 +300,7 @@ pub fn bytes_of(kind: SubscriptionKind, name: &[u8]) -> usize {
 struct Sending<'m> {
     channel: &'m [u8],
     message: &'m [u8],
+    is_sharded: bool,
     limit: OutputLimit,
     now_ms: u64,
 }
@@ -266,11 +311,25 @@ impl Sending<'_> {
         let mut encoded: [Option<Vec<u8>>; 2] = [None, None];
         for client in subscribers.values() {
             let resp3 = client.resp.load(Ordering::Relaxed) == 3;
-            let bytes =
-                encoded[usize::from(resp3)].get_or_insert_with(|| encode(self.channel, self.message, pattern, resp3));
+            let bytes = encoded[usize::from(resp3)].get_or_insert_with(|| self.encoded(pattern, resp3));
             client.tell(bytes, self.limit, self.now_ms);
         }
         subscribers.len()
+    }
+
+    fn encoded(&self, pattern: Option<&[u8]>, resp3: bool) -> Vec<u8> {
+        let mut reply = Reply::new(if resp3 { Version::Resp3 } else { Version::Resp2 });
+        reply.push(3 + usize::from(pattern.is_some()));
+        match pattern {
+            Some(pattern) => {
+                reply.bulk(b"pmessage");
+                reply.bulk(pattern);
+            }
+            None => reply.bulk(if self.is_sharded { b"smessage" } else { b"message" }),
+        }
+        reply.bulk(self.channel);
+        reply.bulk(self.message);
+        std::mem::take(&mut reply.buffer)
     }
 }
 
@@ -303,19 +362,4 @@ fn remove<T>(names: &mut Names<T>, name: &[u8], client: u64, subscribers: fn(&mu
     let left = subscribers(names.get_mut(name)?);
     left.remove(&client);
     if left.is_empty() { names.remove(name) } else { None }
-}
-
-fn encode(channel: &[u8], message: &[u8], pattern: Option<&[u8]>, resp3: bool) -> Vec<u8> {
-    let mut reply = Reply::new(if resp3 { Version::Resp3 } else { Version::Resp2 });
-    reply.push(3 + usize::from(pattern.is_some()));
-    match pattern {
-        Some(pattern) => {
-            reply.bulk(b"pmessage");
-            reply.bulk(pattern);
-        }
-        None => reply.bulk(b"message"),
-    }
-    reply.bulk(channel);
-    reply.bulk(message);
-    std::mem::take(&mut reply.buffer)
 }

@@ -70,12 +70,13 @@ pub struct Transaction {
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     pub channels: BTreeSet<ChannelName>,
+    pub sharded: BTreeSet<ChannelName>,
     pub patterns: BTreeSet<ChannelName>,
 }
 
 impl Subscriptions {
     pub fn len(&self) -> usize {
-        self.channels.len() + self.patterns.len()
+        self.channels.len() + self.sharded.len() + self.patterns.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -84,7 +85,8 @@ impl Subscriptions {
 
     fn names(&self) -> impl Iterator<Item = (SubscriptionKind, &ChannelName)> {
         let channels = self.channels.iter().map(|name| (SubscriptionKind::Channel, name));
-        channels.chain(self.patterns.iter().map(|name| (SubscriptionKind::Pattern, name)))
+        let sharded = self.sharded.iter().map(|name| (SubscriptionKind::Sharded, name));
+        channels.chain(sharded).chain(self.patterns.iter().map(|name| (SubscriptionKind::Pattern, name)))
     }
 }
 
@@ -117,6 +119,8 @@ pub struct Session {
     /// The pushes within a reply that is left out. They are still sent.
     pushes: Vec<Range<usize>>,
     pub transaction: Option<Box<Transaction>>,
+    /// Whether it runs the queue of a transaction.
+    pub is_in_exec: bool,
     pub watching: Option<Arc<Watching>>,
     /// Bytes charged to the client for them.
     pub watched_bytes: usize,
@@ -192,6 +196,7 @@ impl Session {
             reply_mode: ReplyMode::On,
             pushes: Vec::new(),
             transaction: None,
+            is_in_exec: false,
             watching: None,
             watched_bytes: 0,
             subscriptions: None,
@@ -407,6 +412,7 @@ impl Session {
         if let Some(subscriptions) = self.subscriptions.take() {
             subscriptions.names().for_each(|(kind, name)| unsubscribe(&self.tenant, &self.client, kind, name));
             self.client.channels.store(0, Ordering::Relaxed);
+            self.client.sharded.store(0, Ordering::Relaxed);
             self.client.patterns.store(0, Ordering::Relaxed);
         }
     }
@@ -568,16 +574,20 @@ impl Session {
 
     /// Publishes a message, or holds it back until the writes before it are durable. Returns the number of clients it
     /// is for.
-    pub fn publish(&mut self, channel: &[u8], message: &[u8]) -> usize {
-        if self.follows_events(channel, message, false) {
-            return self.tenant.pubsub.receivers(channel);
+    pub fn publish(&mut self, channel: &[u8], message: &[u8], is_sharded: bool) -> usize {
+        if self.follows_events(channel, message, is_sharded) {
+            return self.tenant.pubsub.receivers(channel, is_sharded);
         }
         if !self.holds_messages_back() {
             let (_, now_ms) = self.worker.now();
-            return self.tenant.pubsub.publish(channel, message, self.node.output_limit_pubsub(), now_ms);
+            let limit = self.node.output_limit_pubsub();
+            return match is_sharded {
+                true => self.tenant.pubsub.publish_sharded(channel, message, limit, now_ms),
+                false => self.tenant.pubsub.publish(channel, message, limit, now_ms),
+            };
         }
-        self.hold_message(channel, message);
-        self.tenant.pubsub.receivers(channel)
+        self.hold_message(channel, message, is_sharded);
+        self.tenant.pubsub.receivers(channel, is_sharded)
     }
 
     /// Queues a message behind the keyspace events that wait to be told. False if it can be published by itself.
@@ -592,21 +602,21 @@ impl Session {
 
     /// Publishes the messages of scripts, whose writes have been noted.
     pub fn publish_all(&mut self, published: &[Published]) {
-        let cost = |one: &Published| self.tenant.pubsub.cost(&one.channel, &one.message);
+        let cost = |one: &Published| self.tenant.pubsub.cost(&one.channel, &one.message, one.is_sharded);
         let is_long = published.iter().map(cost).fold(0, usize::saturating_add) > TURN;
-        for Published { channel, message, .. } in published {
+        for Published { channel, message, is_sharded } in published {
             match is_long {
                 // They are published on the slow lane when the reply leaves.
-                true => self.hold_message(channel, message),
-                false => drop(self.publish(channel, message)),
+                true => self.hold_message(channel, message, *is_sharded),
+                false => drop(self.publish(channel, message, *is_sharded)),
             }
         }
     }
 
     /// Holds a message back until the writes before it are durable.
-    pub fn hold_message(&mut self, channel: &[u8], message: &[u8]) {
+    pub fn hold_message(&mut self, channel: &[u8], message: &[u8], is_sharded: bool) {
         self.client.hold_anyway(channel.len() + message.len());
-        self.unpublished.push(Message { channel: channel.into(), message: message.into() });
+        self.unpublished.push(Message { channel: channel.into(), message: message.into(), is_sharded });
     }
 
     /// Whether a message may report writes that are not durable yet.
@@ -625,7 +635,7 @@ impl Session {
         }
         let (limit, (_, now_ms)) = (self.node.output_limit_pubsub(), self.worker.now());
         let (tenant, messages) = (Arc::clone(&self.tenant), Arc::new(self.take_unpublished()));
-        let cost = |message: &Message| tenant.pubsub.cost(&message.channel, &message.message);
+        let cost = |message: &Message| tenant.pubsub.cost(&message.channel, &message.message, message.is_sharded);
         if messages.iter().map(cost).fold(0, usize::saturating_add) <= TURN {
             tenant.pubsub.publish_all(&messages, limit, now_ms);
             return;
@@ -633,8 +643,8 @@ impl Session {
         let (sender, receiver) = oneshot::channel();
         let (its, published) = (Arc::clone(&tenant), Arc::clone(&messages));
         let publish = move |_| {
-            for Message { channel, message } in &*published {
-                its.pubsub.publish_unlocked(channel, message, limit, now_ms);
+            for message in &*published {
+                its.pubsub.send_unlocked(message, limit, now_ms);
             }
             // The publisher may be gone.
             let _ = sender.send(());

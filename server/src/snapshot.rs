@@ -29,7 +29,7 @@ pub fn of_node(node: &Node) -> ServerSnapshot {
         connections_rejected: node.clients.rejected.load(Ordering::Relaxed),
         redis_mode: node.facts.cluster.mode_name(),
         connected_replicas: node.tenants.all().map(|tenant| tenant.replication.view().replicas.len() as u64).sum(),
-        pubsub_channels: node.tenants.all().map(|tenant| tenant.pubsub.channels(None).len() as u64).sum(),
+        pubsub_channels: node.tenants.all().map(|tenant| tenant.pubsub.channel_count(false) as u64).sum(),
         pubsub_patterns: node.tenants.all().map(|tenant| tenant.pubsub.patterns() as u64).sum(),
         process_memory_bytes: node.memory_used.load(Ordering::Relaxed),
         process_memory_max_bytes: node.facts.max_memory_total,

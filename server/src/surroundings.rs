@@ -22,8 +22,8 @@ pub struct OfDatabase {
 }
 
 impl ScriptSurroundings for OfDatabase {
-    fn receivers(&self, channel: &[u8], _: bool) -> usize {
-        self.pubsub.receivers(channel)
+    fn receivers(&self, channel: &[u8], is_sharded: bool) -> usize {
+        self.pubsub.receivers(channel, is_sharded)
     }
 
     fn replicas_in_step(&self) -> usize {

@@ -418,7 +418,7 @@ fn may_use(permitted: &BTreeSet<u32>, row: &Row, request: Request<'_>, select: u
     let uses_own = match row.databases {
         // `KEYS` and its like name no keys, but read them.
         Databases::OfKeys => {
-            let is_over_keys = !row.keys.is_empty() || row.flags.intersects(Flags::READ.union(Flags::WRITE));
+            let is_over_keys = row.has_keys() || row.flags.intersects(Flags::READ.union(Flags::WRITE));
             !is_over_keys || is_selected
         }
         Databases::Selected => is_selected,

@@ -21,7 +21,7 @@ pub fn line(client: &Client, now_ms: u64) -> String {
     let (arguments, queued) = (bytes(&client.argument_bytes), bytes(&client.queued_bytes));
     let (replies, replies_peak) = (bytes(&client.reply_bytes).max(output), bytes(&client.reply_bytes_peak).max(output));
     format!(
-        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub=0 multi={} \
+        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} \
          qbuf={input} qbuf-free=0 argv-mem={arguments} multi-mem={queued} rbs={replies} rbp={replies_peak} obl={output} \
          oll={} omem={outbox} tot-mem={} \
          events={} cmd={} user={} redir={} resp={} lib-name={} lib-ver={}",
@@ -36,6 +36,7 @@ pub fn line(client: &Client, now_ms: u64) -> String {
         client.select.load(Ordering::Relaxed),
         number(&client.channels),
         number(&client.patterns),
+        number(&client.sharded),
         number(&client.queued) as i32,
         u8::from(outbox > 0),
         (input + arguments + queued + replies + outbox + size_of::<Client>() + size_of::<Session>())

@@ -70,9 +70,18 @@ pub fn time(db: &mut Keyspace<'_>, reply: &mut Reply, _: Request<'_>) -> Result<
 
 /// `PUBLISH channel message`: the message leaves with the script's effects.
 pub fn publish(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    publish_to(db, reply, request, false)
+}
+
+/// `SPUBLISH channel message`
+pub fn spublish(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    publish_to(db, reply, request, true)
+}
+
+fn publish_to(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>, is_sharded: bool) -> Result<()> {
     let (channel, message): (&[u8], &[u8]) = parse(request, 1)?;
-    let receivers = db.shared().scripts.surroundings().map_or(0, |around| around.receivers(channel, false));
-    db.publish(Published { channel: channel.into(), message: message.into(), is_sharded: false })?;
+    let receivers = db.shared().scripts.surroundings().map_or(0, |around| around.receivers(channel, is_sharded));
+    db.publish(Published { channel: channel.into(), message: message.into(), is_sharded })?;
     reply.integer(receivers as i64);
     Ok(())
 }

@@ -322,9 +322,9 @@ fn stats(state: &State, section: &mut Section<'_>) {
     section.field("evicted_clients", state.tenant.evicted_clients.load(Ordering::Relaxed));
     section.field("keyspace_hits", statistics[Meter::KeyspaceHits]);
     section.field("keyspace_misses", statistics[Meter::KeyspaceMisses]);
-    section.field("pubsub_channels", tenant.pubsub.channels(None).len());
+    section.field("pubsub_channels", tenant.pubsub.channel_count(false));
     section.field("pubsub_patterns", tenant.pubsub.patterns());
-    section.field("pubsubshard_channels", 0);
+    section.field("pubsubshard_channels", tenant.pubsub.channel_count(true));
     section.field("latest_fork_usec", 0);
     section.field("total_forks", 0);
     section.field("migrate_cached_sockets", 0);

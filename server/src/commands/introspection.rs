@@ -352,7 +352,7 @@ fn keys_of(request: Request<'_>) -> Result<Vec<(&[u8], Access)>> {
     if let Some(sub) = words.get(1).filter(|_| !entry.subcommands.is_empty()) {
         entry = TABLE.subcommand(entry, sub).ok_or_else(invalid)?;
     }
-    if entry.row.keys.is_empty() {
+    if !entry.row.has_keys() {
         return Err(refused("ERR The command has no key arguments"));
     }
     if !entry.row.arity.accepts(words.len()) {

@@ -150,7 +150,9 @@ pub async fn exec(session: &mut Session, reply: &mut Reply, now_ms: u64) {
         reply.error("EXECABORT Transaction discarded because of previous errors.");
         return;
     }
+    session.is_in_exec = true;
     let outcome = run_queue(session, transaction.queue, reply, now_ms).await;
+    session.is_in_exec = false;
     session.client.let_go(transaction.bytes);
     session.unwatch();
     session.settle_tracking();

@@ -431,6 +431,11 @@ impl Row {
         }
     }
 
+    /// Whether a request may name keys. The channels of sharded messages have the slots of keys, and are none.
+    pub fn has_keys(&self) -> bool {
+        self.keys.iter().any(|spec| !spec.access.contains(Access::NOT_KEY))
+    }
+
     /// The index of the first key in `request`. Asked for each write, so the common case is quick.
     #[inline]
     pub fn first_key(&self, request: Request<'_>) -> Option<usize> {
