@@ -96,6 +96,8 @@ pub struct Settings {
     pub tokens: &'static [&'static str],
     /// Whether Dormouse shows a cluster.
     pub is_cluster: bool,
+    /// When an idle database falls asleep; never by default.
+    pub sleep_after: Option<&'static str>,
 }
 
 /// A store behind a network: its URL, and the environment with its settings.
@@ -305,7 +307,8 @@ fn dormouse_command(store: &str, port: u16, settings: Settings) -> Command {
     let mut command = tool(&[]);
     let port = port.to_string();
     let http_port = settings.http_port.unwrap_or(0).to_string();
-    command.args(["--bind", "127.0.0.1", "--port", &port, "--http-port", &http_port, "--sleep-after", "never"]);
+    command.args(["--bind", "127.0.0.1", "--port", &port, "--http-port", &http_port]);
+    command.args(["--sleep-after", settings.sleep_after.unwrap_or("never")]);
     command.args(["--store", store]);
     if let Some(count) = settings.max_clients {
         command.args(["--max-clients", &count.to_string()]);

@@ -11,6 +11,8 @@ use crate::{Kind, Server, Settings, unrest::Unrest, wait_for};
 
 /// A time far longer than any suite needs (about 3 s), even on a machine that is busy with a build.
 const LIMIT: Duration = Duration::from_secs(180);
+/// The same for a suite that checks for minutes that nothing happens.
+const IDLE_LIMIT: Duration = Duration::from_secs(900);
 
 pub struct Suite {
     process: Child,
@@ -33,6 +35,16 @@ impl Suite {
         drop(unrest);
     }
 
+    /// Runs `command` against a fresh Dormouse whose database falls asleep when it has been idle for a second. The suite
+    /// checks that it then stays asleep for the time in `DORMOUSE_TEST_QUIET_SECONDS`.
+    pub fn run_idle(command: &mut Command) {
+        if Kind::under_test() != Kind::Dormouse {
+            return;
+        }
+        let settings = Settings { sleep_after: Some("1s"), ..Settings::default() };
+        Self::run_within(IDLE_LIMIT, &mut Server::start_with(Kind::Dormouse, settings), command);
+    }
+
     /// Runs `command` against Dormouse as a cluster, with a token for each of two databases.
     pub fn run_in_cluster(command: &mut Command) {
         const TOKENS: &[&str] = &["dm_shop_abcdefgh", "dm_other_abcdefgh"];
@@ -42,10 +54,14 @@ impl Suite {
     }
 
     fn run_on(server: &mut Server, command: &mut Command) {
+        Self::run_within(LIMIT, server, command);
+    }
+
+    fn run_within(limit: Duration, server: &mut Server, command: &mut Command) {
         let mut suite = Self::spawn(command, server);
         let (lines, received) = mpsc::channel();
         suite.forward_lines(lines);
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + limit;
         let mut last_line = String::new();
         loop {
             match received.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -59,7 +75,7 @@ impl Suite {
                     last_line = line;
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
-                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the suite still runs after {LIMIT:?}"),
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the suite still runs after {limit:?}"),
             }
         }
         let ended = wait_for(Duration::from_secs(10), || suite.process.try_wait().expect("it is our child"));

@@ -32,14 +32,28 @@ mod node {
         run("socket.io", &["streams"]);
     }
 
+    #[test]
+    fn idle_ones_let_the_database_sleep() {
+        if let Some(mut script) = script("idle") {
+            Suite::run_idle(script.env("DORMOUSE_TEST_QUIET_SECONDS", quiet_seconds()));
+        }
+    }
+
     fn run(name: &str, arguments: &[&str]) {
-        if let Some(folder) = applications::node() {
+        if script(name).is_some() {
             check(|| {
-                let mut command = Command::new("node");
-                command.arg(folder.join(format!("{name}.js"))).args(arguments);
+                let mut command = script(name).expect("it was there before");
+                command.args(arguments);
                 command
             });
         }
+    }
+
+    fn script(name: &str) -> Option<Command> {
+        let folder = applications::node()?;
+        let mut command = Command::new("node");
+        command.arg(folder.join(format!("{name}.js")));
+        Some(command)
     }
 }
 
@@ -61,14 +75,24 @@ mod python {
         run("lock_steps");
     }
 
-    fn run(name: &str) {
-        if let Some(python) = applications::python() {
-            check(|| {
-                let mut command = Command::new(&python);
-                command.arg("-B").arg(toolchain::sources("applications/python").join(format!("{name}.py")));
-                command
-            });
+    #[test]
+    fn idle_workers_let_the_database_sleep() {
+        if let Some(mut script) = script("idle_steps") {
+            Suite::run_idle(script.env("DORMOUSE_TEST_QUIET_SECONDS", quiet_seconds()));
         }
+    }
+
+    fn run(name: &str) {
+        if script(name).is_some() {
+            check(|| script(name).expect("it was there before"));
+        }
+    }
+
+    fn script(name: &str) -> Option<Command> {
+        let python = applications::python()?;
+        let mut command = Command::new(&python);
+        command.arg("-B").arg(toolchain::sources("applications/python").join(format!("{name}.py")));
+        Some(command)
     }
 }
 
@@ -99,6 +123,11 @@ mod go {
 /// Whether the tests that take minutes to install or to run were asked for.
 fn is_long() -> bool {
     env::var_os("DORMOUSE_LONG").is_some()
+}
+
+/// How long a database must stay asleep beneath idle applications.
+fn quiet_seconds() -> &'static str {
+    if is_long() { "120" } else { "6" }
 }
 
 fn check(application: impl Fn() -> Command) {

@@ -23,8 +23,14 @@ const TEST: &str = "blocking commands beside real servers";
 const CLIENTS: usize = 6;
 const STEPS: usize = 400;
 const LIMIT: Duration = Duration::from_secs(20);
-const WORKERS: Settings =
-    Settings { max_clients: None, workers: Some(3), http_port: None, tokens: &[], is_cluster: false };
+const WORKERS: Settings = Settings {
+    max_clients: None,
+    workers: Some(3),
+    http_port: None,
+    tokens: &[],
+    is_cluster: false,
+    sleep_after: None,
+};
 
 /// Several clients of one server.
 struct Side {

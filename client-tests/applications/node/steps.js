@@ -6,11 +6,11 @@ export const port = Number(process.env.DORMOUSE_TEST_PORT);
 export const connection = { host: '127.0.0.1', port };
 export const isDormouse = process.env.DORMOUSE_TEST_SERVER === 'dormouse';
 
-/** A step takes seconds; a machine that is busy with a build may need far longer. */
-const LIMIT_MS = 40_000;
+/** A step takes seconds, besides a wait for quiet; a machine that is busy with a build may need far longer. */
+const LIMIT_MS = 40_000 + 1000 * Number(process.env.DORMOUSE_TEST_QUIET_SECONDS ?? 0);
 const CLOSE_LIMIT_MS = 5_000;
 
-const operator = new Redis(connection);
+const operator = new Redis({ ...connection, protocol: 2 });
 
 /** Puts the database to sleep from a connection of its own. */
 export async function sleep() {
@@ -24,6 +24,25 @@ export async function sleep() {
       return false;
     }
   });
+}
+
+/** Waits until the idle database has fallen asleep by itself, and checks that it stays asleep for a while. */
+export async function quiet() {
+  if (!isDormouse) return;
+  const state = async () => {
+    const info = await operator.info('dormouse');
+    const usage = await operator.call('DORMOUSE', 'USAGE');
+    const meters = usage[usage.indexOf('meters') + 1];
+    return { awake: info.includes('\nawake:1'), wakes: Number(meters[meters.indexOf('wakes') + 1]) };
+  };
+  await until(async () => !(await state()).awake);
+  const { wakes } = await state();
+  const end = Date.now() + 1000 * Number(process.env.DORMOUSE_TEST_QUIET_SECONDS);
+  while (Date.now() < end) {
+    const now = await state();
+    if (now.awake || now.wakes !== wakes) throw new Error(`it woke up: ${JSON.stringify(now)} after ${wakes} wakes`);
+    await pause(50);
+  }
 }
 
 /** Waits until `condition` is true. */

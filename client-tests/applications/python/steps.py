@@ -42,6 +42,23 @@ def sleep():
     until(slept)
 
 
+def quiet():
+    """Waits until the idle database has fallen asleep by itself, and checks that it stays asleep for a while."""
+    if not DORMOUSE:
+        return
+
+    def state():
+        meters = operator.execute_command("DORMOUSE", "USAGE")["meters"]
+        return operator.info("dormouse")["awake"], meters["wakes"]
+
+    until(lambda: state()[0] == 0)
+    before = state()
+    end = time.monotonic() + float(os.environ["DORMOUSE_TEST_QUIET_SECONDS"])
+    while time.monotonic() < end:
+        assert state() == before, f"it woke up: {state()} after {before}"
+        time.sleep(0.05)
+
+
 def until(condition):
     """Waits until `condition` is true, and returns its value."""
     deadline = time.monotonic() + LIMIT
