@@ -224,7 +224,7 @@ fn info_counts_the_keys_that_are_waited_for() {
     second.send(&["BLPOP a 0"]);
     until_blocked(&bench, 6);
     check(2, 6, 1);
-    let mut wait = waiter(&bench, "WAIT 1 100000", 7);
+    let wait = waiter(&bench, "WAIT 1 100000", 7);
     check(3, 6, 1);
     drop((lists, others, groups, second));
     until_blocked(&bench, 1);
