@@ -19,7 +19,9 @@ use thiserror::Error;
 
 use self::absent::ABSENT;
 use self::hints::{HINTS, Hints};
-use crate::options::{ClusterMode, EvictionPolicy, Interval, Options, OutputBufferLimits, SLOWLOG_LEN_MAX, Size};
+use crate::options::{
+    ClusterMode, DebugCommand, EvictionPolicy, Interval, Options, OutputBufferLimits, SLOWLOG_LEN_MAX, Size,
+};
 use crate::{process, strangers};
 
 mod absent;
@@ -61,6 +63,8 @@ pub struct Facts {
     /// Bytes; 0: no limit.
     pub max_memory_total: u64,
     pub max_branches: usize,
+    /// Which clients may send `DEBUG`.
+    pub debug_command: DebugCommand,
     pub cluster: ClusterFacts,
 }
 
@@ -201,6 +205,7 @@ impl Settings {
                 workers: options.worker_count().get(),
                 max_memory_total: options.memory_total(),
                 max_branches: options.max_branches as usize,
+                debug_command: options.enable_debug_command,
                 cluster: ClusterFacts {
                     mode: options.cluster.cluster_mode,
                     host: options.cluster.cluster_announce_host.clone(),
@@ -574,6 +579,7 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::place("unixsocket", |settings| settings.facts.unix_socket.clone()),
     Parameter::place("unixsocketperm", |settings| format!("{:o}", settings.facts.unix_socket_mode)),
     Parameter::fact("maxmemory-total", |settings| settings.facts.max_memory_total.to_string()),
+    Parameter::fact("enable-debug-command", |settings| settings.facts.debug_command.to_string()),
     Parameter::fact("max-branches", |settings| settings.facts.max_branches.to_string()),
     Parameter::fact("workers", |settings| settings.facts.workers.to_string()),
     Parameter::place("store", |settings| settings.facts.store.clone()),

@@ -76,6 +76,8 @@ pub struct Tenant {
     pub rates: Mutex<Rates>,
     /// Whether the keeper waits for locks of the database, to end an abandoned import.
     pub is_settling: AtomicBool,
+    /// Whether `DEBUG` keeps the keeper from removing keys of it.
+    pub is_left_alone: AtomicBool,
     /// Whether the keeper is removing keys of it.
     pub is_kept_up: AtomicBool,
     /// Checkpoints and sleeps that the keeper starts.
@@ -162,6 +164,7 @@ impl Tenant {
             memory_peak: AtomicU64::new(0),
             rates: Mutex::default(),
             is_settling: AtomicBool::new(false),
+            is_left_alone: AtomicBool::new(false),
             is_kept_up: AtomicBool::new(false),
             saving: Mutex::default(),
             loads: Mutex::default(),

@@ -44,6 +44,7 @@ async fn expire(node: Arc<Node>) {
         for tenant in node.tenants.all() {
             // Its locks may be held for long; other databases must not wait for them.
             if !tenant.database.chores().is_empty()
+                && !tenant.is_left_alone.load(Ordering::Relaxed)
                 && let Some(turn) = Alone::begin(&tenant, |tenant| &tenant.is_kept_up)
             {
                 tokio::spawn(keep_up(Arc::clone(&node), turn));

@@ -11,6 +11,7 @@
 //! an option that is declared once, in [`Options`], works everywhere.
 
 mod cluster;
+mod debugging;
 pub(crate) mod environment;
 mod name;
 mod reshaping;
@@ -29,6 +30,7 @@ use dormouse_storage::log::Window;
 
 pub use self::cluster::ClusterMode;
 use self::cluster::ClusterOptions;
+pub use self::debugging::DebugCommand;
 pub use self::name::{
     DATABASE_NAME_LEN_MAX, DEFAULT_DATABASE, branch_name, check_database_name, check_full_name, owner_and_branch,
 };
@@ -163,6 +165,10 @@ pub struct Options {
     #[arg(long, value_name = "ENTRIES", default_value_t = 128,
           value_parser = clap::value_parser!(u32).range(..=i64::from(SLOWLOG_LEN_MAX)), help_heading = "Running")]
     pub slowlog_max_len: u32,
+
+    /// Which clients may send DEBUG
+    #[arg(long, value_name = "CLIENTS", default_value_t, value_enum, help_heading = "Running")]
+    pub enable_debug_command: DebugCommand,
 
     /// How log lines look
     #[arg(long, value_name = "FORMAT", default_value = "text", value_enum, help_heading = "Running")]

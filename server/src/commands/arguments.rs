@@ -150,7 +150,8 @@ mod tests {
             let words = 1 + entry.name.matches('|').count();
             entry.subcommands.is_empty() && usize::from(entry.row.arity.0.unsigned_abs()) > words
         };
-        let ours = |entry: &&CommandEntry| entry.name.starts_with("dormouse");
+        // Those of Dormouse's own, and of a command whose arguments Redis does not document either.
+        let ours = |entry: &&CommandEntry| entry.name.starts_with("dormouse") || *entry.name == *"debug";
         let entries = TABLE.entries().iter().filter(|entry| takes_some(entry) && !ours(entry));
         let undocumented: Vec<_> = entries.map(|entry| &entry.name).filter(|name| of(name).is_empty()).collect();
         assert!(undocumented.is_empty(), "{undocumented:?}");

@@ -9,6 +9,7 @@ pub mod client_tracking;
 pub mod cluster;
 pub mod config;
 pub mod connection;
+pub mod debug;
 pub mod dormouse;
 pub mod functions;
 pub mod in_script;
@@ -54,6 +55,7 @@ pub const FAMILIES: &[Family<SessionRun>] = &[
     replication::FAMILY,
     cluster::FAMILY,
     server::GENERIC,
+    debug::FAMILY,
     memory::FAMILY,
     lolwut::FAMILY,
     acl::FAMILY,

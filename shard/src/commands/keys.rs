@@ -309,15 +309,19 @@ fn scan_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 /// `OBJECT ENCODING key`
 fn encoding(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
     examine(db, reply, key, |reply, record| {
-        let name = match record.value() {
-            Value::Int(_) => "int",
-            Value::Raw(bytes) if bytes.len() <= EMBSTR_MAX && record.origin() != Origin::Edited => "embstr",
-            Value::Raw(_) => "raw",
-            Value::Object(object) => object.encoding(),
-        };
-        reply.bulk(name.as_bytes());
+        reply.bulk(encoding_of(record).as_bytes());
         Ok(())
     })
+}
+
+/// Redis's name for the encoding of a value.
+pub(super) fn encoding_of(record: &Record) -> &'static str {
+    match record.value() {
+        Value::Int(_) => "int",
+        Value::Raw(bytes) if bytes.len() <= EMBSTR_MAX && record.origin() != Origin::Edited => "embstr",
+        Value::Raw(_) => "raw",
+        Value::Object(object) => object.encoding(),
+    }
 }
 
 /// `OBJECT REFCOUNT key`: no value is shared.

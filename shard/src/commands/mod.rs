@@ -13,6 +13,7 @@ pub mod row;
 
 mod bitmaps;
 pub mod blocking;
+pub mod debugging;
 mod dump;
 #[cfg(test)]
 mod events_tests;
