@@ -64,6 +64,8 @@ pub(crate) enum Target {
     TimesRedis(f64),
     /// At most this share of Valkey's value in the same run.
     OfValkey(f64),
+    /// At least this multiple of Valkey's value in the same run.
+    TimesValkey(f64),
     /// At most this share of the lowest value of a peer in the same run.
     OfBest(f64),
     /// At most this share of the value of the bare loop in the same run.
@@ -80,7 +82,7 @@ impl Table {
     pub fn row(&mut self, label: impl Into<String>, unit: Unit, values: Vec<Option<f64>>, target: Option<Target>) {
         let of = |kind| self.servers.iter().position(|server| *server == kind).and_then(|at| values[at]);
         let reference = match target {
-            Some(Target::OfValkey(_)) => of(Kind::Valkey),
+            Some(Target::OfValkey(_) | Target::TimesValkey(_)) => of(Kind::Valkey),
             Some(Target::OfLimit(_)) => of(Kind::Limit),
             Some(Target::OfBest(_)) => {
                 [Kind::Redis, Kind::Valkey, Kind::Redis8].into_iter().filter_map(of).min_by(f64::total_cmp)
@@ -160,7 +162,7 @@ impl Target {
             Target::OfRedis(limit) | Target::OfValkey(limit) | Target::OfBest(limit) | Target::OfLimit(limit) => {
                 ratio.map(|ratio| ratio <= limit)
             }
-            Target::TimesRedis(limit) => ratio.map(|ratio| ratio >= limit),
+            Target::TimesRedis(limit) | Target::TimesValkey(limit) => ratio.map(|ratio| ratio >= limit),
         }
     }
 
@@ -173,6 +175,7 @@ impl Target {
             Target::OfBest(limit) => format!("<= {limit:.2} of the best"),
             Target::OfLimit(limit) => format!("<= {limit:.2} of limit"),
             Target::TimesRedis(limit) => format!(">= {limit:.2} of redis"),
+            Target::TimesValkey(limit) => format!(">= {limit:.2} of valkey"),
         }
     }
 }
@@ -284,6 +287,10 @@ mod tests {
             assert_eq!(table.rows[0].ratio, ratio);
             assert_eq!(table.rows[0].met, ratio.map(|ratio| ratio <= 1.0));
         }
+        let mut table = Table { title: "jobs".to_owned(), servers, rows: Vec::new() };
+        let values = vec![Some(100.0), Some(40.0), None, None, Some(50.0)];
+        table.row("added", Unit::PerSecond, values, Some(Target::TimesValkey(1.2)));
+        assert_eq!((table.rows[0].ratio, table.rows[0].met), (Some(1.25), Some(true)));
     }
 
     #[test]

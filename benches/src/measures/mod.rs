@@ -1,5 +1,6 @@
 //! The measures, one file each: its servers, its load, and its tables.
 
+mod applications;
 mod connections;
 mod cpu;
 mod durability;
@@ -36,6 +37,8 @@ pub(crate) enum Measure {
     Expiry,
     /// A memory limit under values of all sizes, and what is found again.
     Eviction,
+    /// Jobs of BullMQ, a queue in Node.
+    Applications,
 }
 
 impl Measure {
@@ -54,12 +57,13 @@ impl Measure {
             Measure::Restart => "restart",
             Measure::Expiry => "expiry",
             Measure::Eviction => "eviction",
+            Measure::Applications => "applications",
         }
     }
 
     /// Whether the newest Valkey and Redis are measured too, besides Debian's Redis.
     pub fn has_newest_peers(self) -> bool {
-        matches!(self, Measure::Cpu | Measure::Memory)
+        matches!(self, Measure::Cpu | Measure::Memory | Measure::Applications)
     }
 
     /// Whether the bare loop is measured too.
@@ -78,6 +82,7 @@ impl Measure {
             Measure::Restart => restart::measure(bench),
             Measure::Expiry => expiry::measure(bench),
             Measure::Eviction => eviction::measure(bench),
+            Measure::Applications => applications::measure(bench),
         }
     }
 }
