@@ -11,6 +11,35 @@ pub const INDEXES: usize = 16;
 /// Returns where the server at port `ours` differs from the one at `theirs`, which is of `kind`. Keys of the names
 /// `left_out` do not count.
 pub fn difference(kind: Kind, ours: u16, theirs: u16, left_out: &[&str]) -> Option<String> {
+    difference_of(kind, (ours, theirs), left_out, Reply::clone)
+}
+
+/// The same for a server that has followed a Redis 7.0, which is at port `theirs`. That tells its replicas `XREADGROUP` as
+/// `XCLAIM`, without the number of entries that the group has read: its own replicas show another one too.
+pub fn difference_of_follower(ours: u16, theirs: u16, left_out: &[&str]) -> Option<String> {
+    difference_of(Kind::Redis, (ours, theirs), left_out, without_reads)
+}
+
+/// Removes from a reply to `XINFO` the number of entries that a group has read, and the lag that follows from it.
+fn without_reads(reply: &Reply) -> Reply {
+    let Reply::Many(kind, Some(items)) = reply else { return reply.clone() };
+    let (mut kept, mut items) = (Vec::new(), items.iter());
+    while let Some(item) = items.next() {
+        match item.bytes() {
+            Some(b"entries-read" | b"lag") => _ = items.next(),
+            _ => kept.push(without_reads(item)),
+        }
+    }
+    Reply::Many(*kind, Some(kept))
+}
+
+/// `seen`: what is compared of a reply to `XINFO`.
+fn difference_of(
+    kind: Kind,
+    (ours, theirs): (u16, u16),
+    left_out: &[&str],
+    seen: fn(&Reply) -> Reply,
+) -> Option<String> {
     let (mut ours, mut theirs) = (Connection::open(ours), Connection::open(theirs));
     let mut compared = 0;
     for index in 0..INDEXES {
@@ -31,7 +60,10 @@ pub fn difference(kind: Kind, ours: u16, theirs: u16, left_out: &[&str]) -> Opti
         }
         for key in here {
             for words in questions(&mut theirs, &key) {
-                let (a, b) = (ours.call(&words), theirs.call(&words));
+                let (mut a, mut b) = (ours.call(&words), theirs.call(&words));
+                if words[0] == b"XINFO" {
+                    (a, b) = (seen(&a), seen(&b));
+                }
                 if !compare::agree(kind, &words, &a, &b, compare::APART) || words[0] == b"PEXPIRETIME" && a != b {
                     let words = words.iter().map(|word| word.escape_ascii().to_string()).collect::<Vec<_>>();
                     return Some(format!("index {index}, {words:?}: {a:?}, but the other server has {b:?}"));

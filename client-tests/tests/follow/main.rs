@@ -376,7 +376,7 @@ impl MoveIn {
 
     /// Returns where the target differs from the server at `port`. The import's own key is left out.
     fn difference_to(&self, port: u16) -> Option<String> {
-        sameness::difference(Kind::Redis, self.target.port(), port, &[KEY])
+        sameness::difference_of_follower(self.target.port(), port, &[KEY])
     }
 }
 
