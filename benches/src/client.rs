@@ -35,6 +35,21 @@ impl Client {
         text(self.frame()?).map_err(|error| format!("{}: {error}", arguments.join(" ")).into())
     }
 
+    /// Sends one command, whose reply comes later.
+    pub fn send(&mut self, arguments: &[&str]) -> Result<()> {
+        let mut request = Vec::new();
+        command(&mut request, &arguments.iter().map(|argument| argument.as_bytes()).collect::<Vec<_>>());
+        Ok(self.stream.write_all(&request)?)
+    }
+
+    /// Reads the reply of a sent command, of any kind. An error reply is an error.
+    pub fn reply(&mut self) -> Result<()> {
+        match self.frame()? {
+            OwnedFrame::Error(error) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// A number among the fields of an INFO section; `None` if the server has no such field.
     pub fn info(&mut self, section: &str, field: &str) -> Result<Option<u64>> {
         Ok(info_field(&self.call(&["INFO", section])?, field))

@@ -9,6 +9,7 @@ mod expiry;
 mod memory;
 mod restart;
 mod stalls;
+mod waiting;
 mod wake;
 
 use clap::ValueEnum;
@@ -29,6 +30,8 @@ pub(crate) enum Measure {
     Stalls,
     /// Memory of an idle connection, ten thousand at once.
     Connections,
+    /// Ten thousand clients in a blocking command, and how long it takes to serve one.
+    Waiting,
     /// What the log costs, recovery, incremental checkpoints, import.
     Durability,
     /// Start after a crash, over a bucket.
@@ -53,6 +56,7 @@ impl Measure {
             Measure::Wake => "wake",
             Measure::Stalls => "stalls",
             Measure::Connections => "connections",
+            Measure::Waiting => "waiting",
             Measure::Durability => "durability",
             Measure::Restart => "restart",
             Measure::Expiry => "expiry",
@@ -63,7 +67,7 @@ impl Measure {
 
     /// Whether the newest Valkey and Redis are measured too, besides Debian's Redis.
     pub fn has_newest_peers(self) -> bool {
-        matches!(self, Measure::Cpu | Measure::Memory | Measure::Applications)
+        matches!(self, Measure::Cpu | Measure::Memory | Measure::Applications | Measure::Waiting)
     }
 
     /// Whether the bare loop is measured too.
@@ -78,6 +82,7 @@ impl Measure {
             Measure::Wake => wake::measure(bench),
             Measure::Stalls => stalls::measure(bench),
             Measure::Connections => connections::measure(bench),
+            Measure::Waiting => waiting::measure(bench),
             Measure::Durability => durability::measure(bench),
             Measure::Restart => restart::measure(bench),
             Measure::Expiry => expiry::measure(bench),
