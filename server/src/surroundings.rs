@@ -26,8 +26,9 @@ impl ScriptSurroundings for OfDatabase {
         self.pubsub.receivers(channel, is_sharded)
     }
 
-    fn replicas_in_step(&self) -> usize {
-        self.replication.acknowledged(self.replication.view().offset, ReplicaCopy::Received)
+    fn replicas_in_step(&self, in_file: bool) -> usize {
+        let copy = if in_file { ReplicaCopy::Durable } else { ReplicaCopy::Received };
+        self.replication.acknowledged(self.replication.view().offset, copy)
     }
 
     fn now_us(&self) -> u64 {

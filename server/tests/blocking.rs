@@ -25,6 +25,12 @@ fn until_blocked(bench: &Bench, count: usize) {
     panic!("{} clients are blocked, not {count}", blocked());
 }
 
+/// A request of words that may have spaces.
+fn words(words: &[&str]) -> String {
+    let words: Vec<String> = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+    format!("*{}\r\n{}", words.len(), words.concat())
+}
+
 /// A client that waits for `k`.
 fn waiter(bench: &Bench, line: &str, count: usize) -> Connection {
     let mut client = bench.connect();
@@ -259,6 +265,30 @@ fn a_transaction_does_not_wait() {
     let mut client = bench.connect();
     client.send(&["MULTI", "BLPOP k 0", "BLMOVE a b LEFT LEFT 0", "XREAD BLOCK 0 STREAMS s $", "EXEC"]);
     client.expect("+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n*-1\r\n$-1\r\n*-1\r\n");
+    client.send(&["MULTI", "WAIT 1 0", "WAITAOF 0 1 0", "EXEC"]);
+    client.expect("+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:0\r\n*2\r\n:0\r\n:0\r\n");
+}
+
+/// As Redis 7.2: a script gets the reply that the command has when its time is over.
+#[test]
+fn a_script_does_not_wait() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.connect();
+    client.check("XGROUP CREATE s g $ MKSTREAM", "+OK\r\n");
+    for (call, reply) in [
+        ("'BLPOP','k',0", "$-1\r\n"),
+        ("'BLMOVE','a','b','LEFT','LEFT',0", "$-1\r\n"),
+        ("'BZMPOP',0,1,'a','MIN'", "$-1\r\n"),
+        ("'XREAD','BLOCK',0,'STREAMS','s','$'", "$-1\r\n"),
+        ("'XREADGROUP','GROUP','g','c','BLOCK',0,'STREAMS','s','>'", "$-1\r\n"),
+        ("'WAIT',1,0", ":0\r\n"),
+        ("'WAITAOF',0,1,0", "*2\r\n:0\r\n:0\r\n"),
+    ] {
+        client.write(&words(&["EVAL", &format!("return redis.call({call})"), "0"]));
+        client.expect(reply);
+    }
+    client.write(&words(&["EVAL", "return redis.pcall('WAIT', 1, -1).err", "0"]));
+    client.expect("$23\r\nERR timeout is negative\r\n");
 }
 
 #[test]
@@ -364,6 +394,53 @@ fn a_pause_holds_commands_back() {
     client.expect("+OK\r\n+QUEUED\r\n*1\r\n+PONG\r\n");
     other.check("CLIENT PAUSE 20", "+OK\r\n");
     client.check("PING", "+PONG\r\n");
+}
+
+/// Scripts that say that they do not write run while writes are held back.
+#[test]
+fn a_pause_of_writes_lets_scripts_read() {
+    let bench = Bench::new(&[]);
+    let mut other = bench.connect();
+    let library = "#!lua name=lib\nredis.register_function{function_name='reads', callback=function() return 1 end, \
+        flags={'no-writes'}}\nredis.register_function('writes', function() return 1 end)";
+    other.write(&words(&["FUNCTION", "LOAD", library]));
+    other.expect("$3\r\nlib\r\n");
+    let reads = "#!lua flags=no-writes\nreturn 1";
+    other.write(&words(&["SCRIPT", "LOAD", reads]));
+    let mut sha = [0; 47];
+    std::io::Read::read_exact(&mut other.stream, &mut sha).expect("a reply");
+    let sha = String::from_utf8_lossy(&sha[5..45]).into_owned();
+    let mut transaction = bench.connect();
+    transaction.write(&words(&["MULTI"]));
+    transaction.write(&words(&["EVAL", reads, "0"]));
+    transaction.expect("+OK\r\n+QUEUED\r\n");
+    other.check("CLIENT PAUSE 100000 WRITE", "+OK\r\n");
+    let free = [
+        words(&["EVAL", reads, "0"]),
+        words(&["EVALSHA", &sha, "0"]),
+        words(&["EVAL_RO", "return 1", "0"]),
+        words(&["FCALL", "reads", "0"]),
+        words(&["FCALL_RO", "reads", "0"]),
+    ];
+    for request in &free {
+        other.write(request);
+        other.expect(":1\r\n");
+    }
+    transaction.write(&words(&["EXEC"]));
+    transaction.expect("*1\r\n:1\r\n");
+    let held = [
+        words(&["EVAL", "return 1", "0"]),
+        words(&["EVAL", "#!lua\nreturn 1", "0"]),
+        words(&["FCALL", "writes", "0"]),
+        words(&["PUBLISH", "c", "m"]),
+    ];
+    let mut clients: Vec<Connection> = held.iter().map(|_| bench.connect()).collect();
+    clients.iter_mut().zip(&held).for_each(|(client, request)| client.write(request));
+    until_blocked(&bench, held.len());
+    other.check("CLIENT UNPAUSE", "+OK\r\n");
+    let (publisher, scripts) = clients.split_last_mut().expect("several");
+    scripts.iter_mut().for_each(|client| client.expect(":1\r\n"));
+    publisher.expect(":0\r\n");
 }
 
 #[test]

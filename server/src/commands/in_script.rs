@@ -1,7 +1,7 @@
 //! Commands of the session that scripts may call, and the table in which scripts find all commands.
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_shard::commands::args::{Args, Argument, parse};
+use dormouse_shard::commands::args::parse;
 use dormouse_shard::commands::scripting::host::{Callable, Uncallable};
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::keyspace::scripts::Published;
@@ -84,25 +84,4 @@ fn publish_to(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>, is
     db.publish(Published { channel: channel.into(), message: message.into(), is_sharded })?;
     reply.integer(receivers as i64);
     Ok(())
-}
-
-/// `WAIT numreplicas timeout`: a script never waits, so the reply is how many replicas have everything now.
-pub fn wait(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>) -> Result<()> {
-    let (_wanted, _timeout): (i64, WaitTimeout) = parse(request, 1)?;
-    let replicas = db.shared().scripts.surroundings().map_or(0, |around| around.replicas_in_step());
-    reply.integer(replicas as i64);
-    Ok(())
-}
-
-/// Milliseconds; 0: for ever.
-pub struct WaitTimeout(pub u64);
-
-impl<'a> Argument<'a> for WaitTimeout {
-    fn take(args: &mut Args<'a>) -> Result<Self> {
-        match args.take::<i64>() {
-            Ok(ms) if ms >= 0 => Ok(Self(ms as u64)),
-            Ok(_) => Err(Error::text("ERR timeout is negative")),
-            Err(_) => Err(Error::text("ERR timeout is not an integer or out of range")),
-        }
-    }
 }

@@ -23,6 +23,7 @@ pub mod replication;
 pub mod scripting;
 pub mod server;
 pub mod transaction;
+pub mod waits;
 
 use std::sync::LazyLock;
 
@@ -54,7 +55,7 @@ pub const FAMILIES: &[Family<SessionRun>] = &[
     server::FAMILY,
     replication::FAMILY,
     cluster::FAMILY,
-    server::GENERIC,
+    waits::FAMILY,
     debug::FAMILY,
     memory::FAMILY,
     lolwut::FAMILY,

@@ -1,30 +1,24 @@
 //! The server: saving, shutdown, the slow log, and short replies for monitoring tools.
 
 use std::collections::HashSet;
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_shard::commands::args::{self, Args, Argument, LastOfSubcommand, Rest};
+use dormouse_shard::commands::args::{Args, Argument, LastOfSubcommand, Rest};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
-use dormouse_storage::log::Window;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::clients::SessionWait;
 use crate::clock::unix_ns;
 use crate::commands::TABLE;
 use crate::commands::absent::{self, refuse};
-use crate::commands::in_script::WaitTimeout;
 use crate::commands::{access, answer, help, in_script, latency, later, now};
 use crate::config::Access;
 use crate::databases::Tenant;
 use crate::health;
 use crate::node::{Node, Shutdown};
-use crate::replication::ReplicaCopy;
 use crate::session::Session;
 use crate::table::{Answer, CommandEntry, SessionRun};
 
@@ -155,28 +149,6 @@ pub const FAMILY: Family<SessionRun> = Family {
             ],
         )
         .doc("4.0.0", "Depends on subcommand.", "A container for module commands."),
-    ],
-};
-
-pub const GENERIC: Family<SessionRun> = Family {
-    group: "generic",
-    category: Category::CONNECTION,
-    commands: &[
-        Command::new("WAIT", exactly(3), &[], Flags::BLOCKING.union(Flags::PATIENT), SessionRun::Either(wait_at_once, wait))
-        .in_script(in_script::wait)
-        .doc(
-            "3.0.0",
-            "O(1)",
-            "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed.",
-        )
-        .tips(&["request_policy:all_shards", "response_policy:agg_min"]),
-        Command::new("WAITAOF", exactly(4), &[], Flags::BLOCKING.union(Flags::PATIENT), SessionRun::Either(wait_log_at_once, wait_log))
-            .doc(
-                "7.2.0",
-                "O(1)",
-                "Blocks until all of the preceding write commands sent by the connection are written to the append-only file of the master and/or replicas.",
-            )
-            .tips(&["request_policy:all_shards", "response_policy:agg_min"]),
     ],
 };
 
@@ -483,133 +455,4 @@ fn module_list(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
 fn module_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     help(reply, "MODULE", &["LIST", "    Return a list of loaded modules."]);
     Ok(())
-}
-
-/// `WAIT numreplicas timeout`: waits until so many replicas have acknowledged everything that was written until now.
-fn wait(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
-    let (wanted, WaitTimeout(ms)): (i64, WaitTimeout) = args::parse(request, 1)?;
-    let replication = Arc::clone(&session.tenant.replication);
-    let client = Arc::clone(&session.client);
-    Ok(async move {
-        let wait = client.begin_wait(ms > 0);
-        let patience = Patience { wait: &wait, limit: (ms > 0).then(|| Duration::from_millis(ms)) };
-        let mut offset = None;
-        let acknowledged =
-            replication.until_acknowledged(usize::try_from(wanted).unwrap_or(0), ReplicaCopy::Received, &mut offset);
-        let ended = patience.bound(acknowledged).await;
-        let count = replication.acknowledged(offset.unwrap_or(u64::MAX), ReplicaCopy::Received);
-        answer(ended.map(|()| count), |count, reply| reply.integer(count as i64))
-    }
-    .boxed())
-}
-
-/// How long a client waits: until its timeout, or `CLIENT UNBLOCK`.
-struct Patience<'a> {
-    wait: &'a SessionWait,
-    limit: Option<Duration>,
-}
-
-impl Patience<'_> {
-    /// Waits for `condition`. Running out of time is no error.
-    ///
-    /// # Errors
-    /// When another client ends the wait with an error.
-    async fn bound(self, condition: impl Future<Output = ()>) -> Result<()> {
-        let timer = async {
-            match self.limit {
-                Some(limit) => tokio::time::sleep(limit).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = condition => Ok(()),
-            with_error = self.wait.ended() => if with_error { Err(UNBLOCKED) } else { Ok(()) },
-            () = timer => Ok(()),
-        }
-    }
-}
-
-pub const UNBLOCKED: Error = Error::text("UNBLOCKED client unblocked via CLIENT UNBLOCK");
-
-/// The same in a transaction, which does not wait and reports the current state.
-fn wait_at_once(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
-    let (_wanted, WaitTimeout(_ms)): (i64, WaitTimeout) = args::parse(request, 1)?;
-    let replication = &session.tenant.replication;
-    reply.integer(replication.acknowledged(replication.view().offset, ReplicaCopy::Received) as i64);
-    Ok(())
-}
-
-/// `WAITAOF numlocal numreplicas timeout`: waits until the connection's last write is durable here, and everything that was
-/// written until now on so many replicas.
-fn wait_log(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
-    let Awaited { local, replicas, ms } = awaited(session, request)?;
-    let (database, replication) = (Arc::clone(&session.tenant.database), Arc::clone(&session.tenant.replication));
-    let (node, client, written) = (Arc::clone(&session.node), Arc::clone(&session.client), session.written);
-    Ok(async move {
-        let log = database.shared.journal.log();
-        let wait = client.begin_wait(ms > 0);
-        let patience = Patience { wait: &wait, limit: (ms > 0).then(|| Duration::from_millis(ms)) };
-        let mut offset = None;
-        let durable = async {
-            let is_lost = match log.filter(|_| local > 0) {
-                Some(log) => log.durable(written).await.is_err(),
-                None => false,
-            };
-            // Replicas cannot make up for a log that is lost.
-            if !is_lost {
-                replication.until_acknowledged(replicas, ReplicaCopy::Durable, &mut offset).await;
-            }
-        };
-        let ended = patience.bound(durable).await;
-        let is_durable = log.is_some_and(|log| log.flushed() >= written);
-        let count = offset.map_or(0, |offset| replication.acknowledged(offset, ReplicaCopy::Durable));
-        match ended.and_then(|()| if local > 0 && !is_durable { node.check_owner() } else { Ok(()) }) {
-            Err(error) => answer(Err(error), |(), _| {}),
-            Ok(()) => answer(Ok(()), move |(), reply| write_durable(reply, is_durable, count)),
-        }
-    }
-    .boxed())
-}
-
-/// The same in a transaction, which does not wait and reports the current state. Its own writes are not included.
-fn wait_log_at_once(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
-    awaited(session, request)?;
-    let log = session.tenant.database.shared.journal.log();
-    let replication = &session.tenant.replication;
-    let count = replication.acknowledged(replication.view().offset, ReplicaCopy::Durable);
-    write_durable(reply, log.is_some_and(|log| log.flushed() >= session.written), count);
-    Ok(())
-}
-
-struct Awaited {
-    local: i64,
-    replicas: usize,
-    ms: u64,
-}
-
-/// Reads the arguments of `WAITAOF`. Fails if there is nothing to wait for.
-fn awaited(session: &Session, request: Request<'_>) -> Result<Awaited> {
-    let (local, replicas, ms): (i64, i64, i64) = args::parse(request, 1)?;
-    if !(0..=1).contains(&local) {
-        return Err(Error::text("ERR value is out of range, value must between 0 and 1"));
-    }
-    if replicas < 0 {
-        return Err(Error::NotPositive);
-    }
-    if ms < 0 {
-        return Err(Error::text("ERR timeout is negative"));
-    }
-    let journal = &session.tenant.database.shared.journal;
-    if local > 0 && (journal.window() == Window::None || journal.log().is_none()) {
-        return Err(Error::text("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."));
-    }
-    session.node.check_owner()?;
-    Ok(Awaited { local, replicas: replicas as usize, ms: ms as u64 })
-}
-
-fn write_durable(reply: &mut Reply, is_durable: bool, replicas: usize) {
-    reply.array(2);
-    reply.integer(i64::from(is_durable));
-    reply.integer(replicas as i64);
 }

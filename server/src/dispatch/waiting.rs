@@ -17,6 +17,7 @@ use dormouse_shard::waiters::{ServedReply, Waiter};
 use super::{Fate, busy, is_exec};
 use crate::blocked::{Blocked, Spent, Unblocked};
 use crate::commands::TABLE;
+use crate::commands::waits::UNBLOCKED;
 use crate::session::Session;
 use crate::table::CommandEntry;
 
@@ -95,7 +96,7 @@ impl Session {
                 self.written = self.written.max(served.left.written);
                 reply.append(served.reply);
             }
-            Unblocked::ByOther if with_error => reply.error("UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+            Unblocked::ByOther if with_error => reply.error(&UNBLOCKED.to_string()),
             Unblocked::TimedOut | Unblocked::ByOther => reply.null_array(),
         }
         self.end_command(&blocked, before, reply);
@@ -132,10 +133,17 @@ impl Session {
             return false;
         }
         let Ok(entry) = TABLE.resolve(request) else { return false };
-        let may_write = |entry: &CommandEntry| entry.row.flags.intersects(Flags::WRITE | Flags::MAY_REPLICATE);
+        let shared = &self.tenant.database.shared;
+        let may_write = |entry: &CommandEntry, request: Request<'_>| {
+            entry.row.flags.intersects(Flags::WRITE | Flags::MAY_REPLICATE)
+                && !entry.row.reads.is_some_and(|reads| reads(shared, request))
+        };
         let mut queue = self.transaction.iter().flat_map(|transaction| &transaction.queue).filter(|_| is_exec(entry));
-        let queued = |request: &OwnedRequest| TABLE.resolve(request.as_request()).is_ok_and(may_write);
-        let writes = may_write(entry) || queue.any(queued);
+        let queued = |request: &OwnedRequest| {
+            let request = request.as_request();
+            TABLE.resolve(request).is_ok_and(|entry| may_write(entry, request))
+        };
+        let writes = may_write(entry, request) || queue.any(queued);
         !entry.row.flags.contains(Flags::WHILE_PAUSED) && self.tenant.pause.holds(now_ms, writes)
     }
 

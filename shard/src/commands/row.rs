@@ -307,6 +307,9 @@ pub type Elsewhere = fn(Request<'_>) -> Option<(u8, usize)>;
 /// Whether a request may use keys that it does not name: it takes every shard.
 pub type Strays = fn(&Shared, Request<'_>) -> bool;
 
+/// Whether a request of a command that may write surely does not: `CLIENT PAUSE` lets it run.
+pub type OnlyReads = fn(&Shared, Request<'_>) -> bool;
+
 /// A request's use of its key, for a command whose key spec has [`Access::VARIABLE_FLAGS`].
 pub type AccessOf = fn(Request<'_>) -> Access;
 
@@ -382,6 +385,8 @@ pub struct Row {
     pub event: Option<KeyEvent>,
     /// For commands that may use keys that they do not name.
     pub strays: Option<Strays>,
+    /// For commands that may write, depending on what they run.
+    pub reads: Option<OnlyReads>,
     /// For commands of the session that scripts may call: what runs there.
     pub in_script: Option<super::Run>,
 }
@@ -409,6 +414,7 @@ impl Row {
             unnamed: None,
             event: None,
             strays: None,
+            reads: None,
             in_script: None,
         }
     }
@@ -599,6 +605,11 @@ impl<R: Copy> Command<R> {
 
     pub const fn strays(mut self, strays: Strays) -> Self {
         self.row.strays = Some(strays);
+        self
+    }
+
+    pub const fn reads(mut self, reads: OnlyReads) -> Self {
+        self.row.reads = Some(reads);
         self
     }
 

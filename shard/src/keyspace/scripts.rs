@@ -88,8 +88,8 @@ pub trait ScriptSurroundings: Send + Sync {
     /// How many clients a message to a channel reaches.
     fn receivers(&self, channel: &[u8], is_sharded: bool) -> usize;
 
-    /// How many replicas have acknowledged everything that was sent to them.
-    fn replicas_in_step(&self) -> usize;
+    /// How many replicas have acknowledged everything that was sent to them, or have it in their append-only files.
+    fn replicas_in_step(&self, in_file: bool) -> usize;
 
     /// Unix microseconds.
     fn now_us(&self) -> u64;

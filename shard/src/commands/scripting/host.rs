@@ -176,7 +176,8 @@ impl<'d, 'k> Calls<'d, 'k> {
             user.check(request, self.db.selected()).map_err(denied)?;
         }
         let writes = row.flags.contains(Flags::WRITE);
-        if writes && self.reads_only {
+        // An effect elsewhere, like that of PUBLISH, counts as a write.
+        if self.reads_only && (writes || row.flags.contains(Flags::MAY_REPLICATE)) {
             return Err(Error::text("ERR Write commands are not allowed from read-only scripts."));
         }
         if row.flags.contains(Flags::DENY_OOM) && self.was_full && !self.allow_oom {

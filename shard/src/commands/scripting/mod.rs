@@ -59,11 +59,13 @@ pub(crate) const FAMILY: Family<Run> = Family {
         Command::new("EVAL", at_least(3), KEYS_NOTED, RUNS, eval as Run)
             .doc("2.6.0", COMPLEXITY, "Executes a server-side Lua script.")
             .cost(eval_cost)
-            .strays(eval_strays),
+            .strays(eval_strays)
+            .reads(|_, request| reads(text_flags(request))),
         Command::new("EVALSHA", at_least(3), KEYS, RUNS, evalsha as Run)
             .doc("2.6.0", COMPLEXITY, "Executes a server-side Lua script by SHA1 digest.")
             .cost(evalsha_cost)
-            .strays(evalsha_strays),
+            .strays(evalsha_strays)
+            .reads(|shared, request| reads(by_sha(shared, request).ok().and_then(|known| known.script.flags))),
         Command::new("EVAL_RO", at_least(3), KEYS_READ_NOTED, READS, eval_ro as Run)
             .doc("7.0.0", COMPLEXITY, "Executes a read-only server-side Lua script.")
             .cost(eval_cost)
@@ -75,7 +77,10 @@ pub(crate) const FAMILY: Family<Run> = Family {
         Command::new("FCALL", at_least(3), KEYS_NOTED, RUNS, fcall as Run)
             .doc("7.0.0", "Depends on the function that is executed.", "Invokes a function.")
             .cost(|_, _| usize::MAX)
-            .strays(|_, _| true),
+            .strays(|_, _| true)
+            .reads(|shared, request| {
+                reads(shared.functions.get().find(request.arg(1)).map(|(_, function)| function.flags))
+            }),
         Command::new("FCALL_RO", at_least(3), KEYS_READ_NOTED, READS, fcall_ro as Run)
             .doc("7.0.0", "Depends on the function that is executed.", "Invokes a read-only function.")
             .cost(|_, _| usize::MAX)
@@ -224,6 +229,17 @@ fn plain_by_text(request: Request<'_>) -> bool {
 
 fn plain_by_sha(shared: &Shared, request: Request<'_>) -> bool {
     by_sha(shared, request).map_or(true, |known| known.is_plain)
+}
+
+/// The flags of a script that is short enough to be read at once.
+fn text_flags(request: Request<'_>) -> Option<ScriptFlags> {
+    let text = Some(request.arg(1)).filter(|text| text.len() <= TEXT_BYTES_MAX)?;
+    by_text(text).ok().and_then(|known| known.script.flags)
+}
+
+/// Whether something with these flags cannot write.
+fn reads(flags: Option<ScriptFlags>) -> bool {
+    flags.is_some_and(|flags| flags.no_writes)
 }
 
 /// Whether a script is a straight line over declared keys whose commands may all run on a worker: none of them looks for
