@@ -182,6 +182,30 @@ fn wait_counts_acknowledgements() {
     assert_eq!(client.say("EXEC").to_string(), "[:1]");
 }
 
+/// WAITAOF is answered by replicas that have acknowledged their append-only file.
+#[test]
+fn waitaof_counts_durable_copies() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    let mut replica = Replica::start(&server);
+    let asked = |replica: &mut Replica| while replica.told() != "REPLCONF GETACK *" {};
+    client.say("SET k v");
+    client.send(&["WAITAOF", "0", "1", "0"]);
+    asked(&mut replica);
+    // It has received everything, and keeps no file or has not written it yet.
+    let offset = replica.offset.to_string();
+    replica.connection.send(&["REPLCONF", "ACK", &offset]);
+    replica.connection.send(&["REPLCONF", "ACK", &offset, "FACK", "0"]);
+    let mut other = server.connect();
+    other.say_until("ROLE", |role| role.to_string().contains(&format!("\"{offset}\"")));
+    assert!(other.say("INFO clients").to_string().contains("blocked_clients:1\\r"), "it waits");
+    replica.connection.send(&["REPLCONF", "ACK", &offset, "FACK", &offset]);
+    let reply = client.read().unwrap().to_string();
+    assert!(["[:0 :1]", "[:1 :1]"].contains(&&*reply), "{reply}");
+    client.send(&["EVAL", "return redis.call('WAIT', 0, 0)", "0"]);
+    assert_eq!(client.read().unwrap().to_string(), ":1");
+}
+
 #[test]
 fn a_database_is_told_to_its_own_replicas_only() {
     let server = Served::start(&["--token", "dm_shop_abcdefgh", "--token", "dm_other_abcdefgh"]);
