@@ -369,7 +369,11 @@ impl Connection {
     async fn until_unblocked(&mut self, reply: &mut Reply) -> Result<(), End> {
         let worker = Rc::clone(&self.session.worker);
         while self.session.blocked.is_some() {
-            self.send(reply).await?;
+            // In a box, like whatever else does not last as long as the wait: ten thousand clients may wait.
+            match reply.is_empty() {
+                true => self.session.publish_when_durable(),
+                false => Box::pin(self.send(reply)).await?,
+            }
             worker.give_reply(reply.take_buffer());
             let event = self.blocked_event().await?;
             reply.buffer = worker.take_reply();
@@ -378,7 +382,7 @@ impl Connection {
                 Some(BlockedEvent::Over(how)) => self.session.unblock(how, reply),
                 Some(BlockedEvent::Nudged) => {
                     let execution = Box::pin(self.session.run_again(reply));
-                    beside_client(&self.stream, &self.client, execution).await;
+                    Box::pin(beside_client(&self.stream, &self.client, execution)).await;
                 }
                 None => {
                     let before = reply.len();

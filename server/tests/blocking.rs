@@ -274,13 +274,10 @@ fn a_transaction_does_not_wait() {
 fn a_script_does_not_wait() {
     let bench = Bench::new(&[]);
     let mut client = bench.connect();
-    client.check("XGROUP CREATE s g $ MKSTREAM", "+OK\r\n");
     for (call, reply) in [
         ("'BLPOP','k',0", "$-1\r\n"),
         ("'BLMOVE','a','b','LEFT','LEFT',0", "$-1\r\n"),
         ("'BZMPOP',0,1,'a','MIN'", "$-1\r\n"),
-        ("'XREAD','BLOCK',0,'STREAMS','s','$'", "$-1\r\n"),
-        ("'XREADGROUP','GROUP','g','c','BLOCK',0,'STREAMS','s','>'", "$-1\r\n"),
         ("'WAIT',1,0", ":0\r\n"),
         ("'WAITAOF',0,1,0", "*2\r\n:0\r\n:0\r\n"),
     ] {

@@ -47,19 +47,19 @@ fn idlers(bench: &Bench) -> Vec<Idler> {
     subscriber.connection.check("SUBSCRIBE news", "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n");
     let mut all = vec![
         // BullMQ waits for a marker.
-        Idler::new(bench, "BZPOPMIN bull:mail:marker 0.02", NOTHING),
-        Idler::new(bench, "BZPOPMIN bull:video:marker 0.03", NOTHING),
+        Idler::new(bench, "BZPOPMIN bull:mail:marker 0.2", NOTHING),
+        Idler::new(bench, "BZPOPMIN bull:video:marker 0.2", NOTHING),
         // Celery: several workers with the same queues, and one with others.
-        Idler::new(bench, &format!("BRPOP {} 0.02", queues(4)), NOTHING),
-        Idler::new(bench, &format!("BRPOP {} 0.02", queues(4)), NOTHING),
-        Idler::new(bench, &format!("BRPOP {} 0.02", queues(12)), NOTHING),
+        Idler::new(bench, &format!("BRPOP {} 0.2", queues(4)), NOTHING),
+        Idler::new(bench, &format!("BRPOP {} 0.2", queues(4)), NOTHING),
+        Idler::new(bench, &format!("BRPOP {} 0.2", queues(12)), NOTHING),
         // Its heartbeats.
         Idler::new(bench, "PUBLISH /0.celeryev/worker.heartbeat {}", ":0\r\n"),
         // Other queues.
-        Idler::new(bench, "BLMOVE jobs jobs:active RIGHT LEFT 0.02", NOTHING),
-        Idler::new(bench, "BLMPOP 0.02 2 high low LEFT", NOTHING),
-        Idler::new(bench, "XREAD BLOCK 20 STREAMS events $", NOTHING),
-        Idler::new(bench, "XREADGROUP GROUP g c BLOCK 20 STREAMS tasks >", NOTHING),
+        Idler::new(bench, "BLMOVE jobs jobs:active RIGHT LEFT 0.2", NOTHING),
+        Idler::new(bench, "BLMPOP 0.2 2 high low LEFT", NOTHING),
+        Idler::new(bench, "XREAD BLOCK 200 STREAMS events $", NOTHING),
+        Idler::new(bench, "XREADGROUP GROUP g c BLOCK 200 STREAMS tasks >", NOTHING),
     ];
     all.push(subscriber);
     all
@@ -81,7 +81,7 @@ fn wakes(database: &Database) -> u64 {
 fn until_asleep(database: &Database, idlers: &mut [Idler]) {
     const ASLEEP: usize = 5;
     let mut asleep = 0;
-    for _ in 0..2000 {
+    for _ in 0..500 {
         let before = wakes(database);
         round(idlers);
         asleep = if database.is_awake() || wakes(database) > before { 0 } else { asleep + 1 };
@@ -114,7 +114,7 @@ fn idle_workers_and_subscribers_let_their_database_sleep() {
     until_asleep(&database, &mut idlers);
 
     let before = wakes(&database);
-    for _ in 0..100 {
+    for _ in 0..30 {
         round(&mut idlers);
         assert!(!database.is_awake());
     }

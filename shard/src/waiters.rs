@@ -73,7 +73,8 @@ pub struct Waiter {
     state: AtomicU8,
     /// Its client is to run the command again.
     is_nudged: AtomicBool,
-    served: Mutex<Option<ServedReply>>,
+    /// In a box: a waiter has none for nearly all of its life.
+    served: Mutex<Option<Box<ServedReply>>>,
     waker: AtomicWaker,
 }
 
@@ -159,7 +160,7 @@ impl Waiter {
 
     /// Delivers the reply of its command.
     pub fn deliver(&self, served: ServedReply) {
-        *self.served.lock() = Some(served);
+        *self.served.lock() = Some(Box::new(served));
         self.waker.wake();
     }
 
@@ -167,7 +168,7 @@ impl Waiter {
     pub fn poll(&self, cx: &mut TaskContext<'_>) -> Poll<WaitEvent> {
         self.waker.register(cx.waker());
         match self.state.load(Ordering::SeqCst) {
-            SERVED => self.served.lock().take().map_or(Poll::Pending, |served| Poll::Ready(WaitEvent::Served(served))),
+            SERVED => self.served.lock().take().map_or(Poll::Pending, |served| Poll::Ready(WaitEvent::Served(*served))),
             ENDED => Poll::Ready(WaitEvent::Ended),
             _ if self.is_nudged.load(Ordering::SeqCst) => Poll::Ready(WaitEvent::Nudged),
             _ => Poll::Pending,
