@@ -140,6 +140,7 @@ fn pfmerge(db: &mut Keyspace<'_>, reply: &mut Reply, (destination, sources): (&[
 
 /// `PFDEBUG (GETREG | DECODE | ENCODING | TODENSE) key`
 fn pfdebug(db: &mut Keyspace<'_>, reply: &mut Reply, (subcommand, key): (&[u8], &[u8])) -> Result<()> {
+    db.reads_to_change();
     let value = db.values(std::iter::once(key)).next().flatten();
     let bytes = bytes_of(value)?.ok_or(Error::text("ERR The specified key does not exist"))?.to_vec();
     match Word::new(subcommand).as_bytes() {

@@ -218,7 +218,14 @@ fn copy(db: &mut Keyspace<'_>, reply: &mut Reply, (from, to, options): (&[u8], &
     if db.has_fault() {
         return Ok(());
     }
-    let copied = if is_free || options.replace { db.copy_of(from) } else { None };
+    let copied = match is_free || options.replace {
+        true => db.copy_of(from),
+        false => {
+            // The source is read all the same.
+            db.exists(from);
+            None
+        }
+    };
     reply.integer(i64::from(copied.is_some()));
     if let Some(copied) = copied {
         elsewhere(db, there, |db| {
@@ -393,7 +400,7 @@ pub(super) fn examine(
     write: impl FnOnce(&mut Reply, &Record) -> Result<()>,
 ) -> Result<()> {
     db.without_access(true);
-    match db.record_of(key) {
+    match db.record_in_silence(key) {
         Some(record) => write(reply, record),
         None => {
             reply.null();

@@ -39,8 +39,13 @@ impl Keyspace<'_> {
 
     /// As [`Self::read`], for a command that looks at what it is about to change: no read is counted.
     pub fn read_to_change<T: Collection>(&mut self, key: &[u8]) -> Result<Option<&T>> {
-        self.is_unread = true;
+        self.reads_to_change();
         self.read(key)
+    }
+
+    /// The next read looks at what the command is about to change: it is not counted.
+    pub fn reads_to_change(&mut self) {
+        self.is_unread = true;
     }
 
     /// The values under several keys at once.

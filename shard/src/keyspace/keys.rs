@@ -35,8 +35,14 @@ impl Keyspace<'_> {
         self.read_record(key).map(kind_of)
     }
 
-    /// The record itself, for `OBJECT`, `MEMORY USAGE`, `DUMP`.
+    /// The record itself.
     pub fn record_of(&mut self, key: &[u8]) -> Option<&Record> {
+        self.read_record(key)
+    }
+
+    /// The same for commands that ask about the key rather than for its value: if there is none, that is no event.
+    pub fn record_in_silence(&mut self, key: &[u8]) -> Option<&Record> {
+        self.is_silent = true;
         self.read_record(key)
     }
 

@@ -147,6 +147,8 @@ pub struct Keyspace<'a> {
     keep_access: bool,
     /// The next read of a key is made to change it: it is not counted.
     is_unread: bool,
+    /// If the next read of a key finds none, no event is told.
+    is_silent: bool,
     /// The value of `keep_access` at the beginning of each command.
     no_touch: bool,
     /// Of the scripts that run.
@@ -199,6 +201,7 @@ impl<'a> Keyspace<'a> {
             ready: Vec::new(),
             keep_access: false,
             is_unread: false,
+            is_silent: false,
             no_touch: false,
             script_user: None,
         }
@@ -368,6 +371,7 @@ impl<'a> Keyspace<'a> {
         let position = self.position(key);
         let (uses, keep, select) = (self.uses, self.keep_access, self.select);
         let is_unread = std::mem::take(&mut self.is_unread);
+        let is_silent = std::mem::take(&mut self.is_silent);
         let found = match self.ready(position, key) {
             Some(at) => self.shards[at].index_mut(select).and_then(|index| index.get_mut(position, key)),
             None => None,
@@ -377,7 +381,7 @@ impl<'a> Keyspace<'a> {
                 return None;
             }
             self.misses += 1;
-            if self.fault.is_none() {
+            if self.fault.is_none() && !is_silent {
                 self.shared.tell_event(&mut self.noted, KeyEvent::KEY_MISS, select, key);
             }
             return None;
@@ -455,6 +459,11 @@ impl<'a> Keyspace<'a> {
     /// Reports `event` for `key` too, beside the event of the change itself.
     pub fn tell(&mut self, event: KeyEvent, key: &[u8]) {
         self.shared.changed(&mut self.noted, Some(event), self.select, key);
+    }
+
+    /// Reports once more that `key` was read in vain.
+    pub fn tell_missed(&mut self, key: &[u8]) {
+        self.shared.tell_event(&mut self.noted, KeyEvent::KEY_MISS, self.select, key);
     }
 
     /// Reports that `key` comes into being.

@@ -218,7 +218,7 @@ fn named<'a>(db: &'a Keyspace<'_>, request: Request<'_>) -> Option<&'a Group> {
 }
 
 fn check_group(db: &mut Keyspace<'_>, key: &[u8], name: &[u8]) -> Result<()> {
-    let stream = db.read::<Stream>(key)?.ok_or(NO_KEY)?;
+    let stream = db.read_to_change::<Stream>(key)?.ok_or(NO_KEY)?;
     stream.group(name).map(drop).ok_or_else(|| no_group(key, name))
 }
 

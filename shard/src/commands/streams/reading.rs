@@ -12,7 +12,7 @@ use crate::commands::args::{Args, Argument, Rest, integer, parse};
 use crate::commands::blocking::{Timeout, wait_or};
 use crate::commands::cost;
 use crate::error::{Error, Result, repeated};
-use crate::keyspace::changes::KeyEvent;
+use crate::keyspace::changes::{EventClass, KeyEvent};
 use crate::keyspace::{Change, Keyspace, Offer, Wait};
 
 /// Memory that a pending entry takes: its record, and its id among its consumer's.
@@ -138,6 +138,14 @@ pub fn xread(db: &mut Keyspace<'_>, reply: &mut Reply, (reads,): (Reads<'_>,)) -
         begins.push(after);
         if entries.and_then(StreamEntries::last_existing).is_some_and(|last| last > after) {
             served.push((key, after.next().unwrap_or(StreamId::MAX)));
+        }
+    }
+    if !db.has_waited() && db.shared().notices.wants(EventClass::KeyMiss) {
+        // Redis looks for each key twice, and tells so.
+        for key in reads.keys.iter().filter(|key| db.looks_at(key)).collect::<Vec<_>>() {
+            if db.peek_collection::<Stream>(key).is_none() {
+                db.tell_missed(key);
+            }
         }
     }
     if served.is_empty() {
