@@ -332,6 +332,41 @@ fn a_script_counts_replicas_without_waiting() {
 }
 
 #[test]
+fn writes_need_as_many_replicas_as_the_settings_say() {
+    let server = Server::start();
+    let mut connection = Connection::open(server.port());
+    let refused = |reply: &Reply| matches!(reply, Reply::Line('-', text) if text.starts_with("NOREPLICAS Not enough good replicas to write."));
+    connection.run("SET k 1");
+    connection.run("MULTI");
+    connection.run("INCR k");
+    assert_eq!(connection.run("CONFIG GET min-slaves-to-write").items().map(<[_]>::len), None, "it is queued");
+    let mut other = Connection::open(server.port());
+    assert_eq!(other.run("CONFIG SET min-replicas-to-write 1"), Reply::Line('+', "OK".into()));
+    let aborted = "EXECABORT Transaction discarded because of: NOREPLICAS Not enough good replicas to write.";
+    assert_eq!(connection.run("EXEC"), Reply::error(aborted));
+    for line in ["SET k 2", "DEL k", "FLUSHALL"] {
+        let reply = connection.run(line);
+        assert!(refused(&reply), "{line}: {reply:?}");
+    }
+    let eval = |text: &str| words(&["EVAL", text, "1", "k"]);
+    assert!(refused(&connection.call(&eval("return redis.call('INCR', KEYS[1])"))));
+    assert!(refused(&connection.call(&eval("#!lua\nreturn 1"))));
+    assert_eq!(connection.call(&eval("return redis.call('GET', KEYS[1])")).bytes(), Some(&b"1"[..]));
+    connection.run("CONFIG SET min-replicas-to-write 0");
+    assert_eq!(connection.run("INCR k").number(), Some(2.0));
+}
+
+#[test]
+fn scripts_get_other_random_numbers_in_every_run() {
+    let server = Server::start();
+    let mut connection = Connection::open(server.port());
+    let mut draw =
+        || connection.call(&words(&["EVAL", "return tostring(math.random())", "0"])).bytes().unwrap().to_vec();
+    let seen: std::collections::BTreeSet<Vec<u8>> = (0..20).map(|_| draw()).collect();
+    assert_eq!(seen.len(), 20);
+}
+
+#[test]
 fn a_script_without_an_end_is_killed() {
     let server = Server::start();
     let (mut connection, mut other) = (Connection::open(server.port()), Connection::open(server.port()));

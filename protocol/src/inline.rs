@@ -7,6 +7,17 @@
 use crate::error::ProtocolError;
 use crate::request::Span;
 
+/// Splits a line (without its end) into its words, without quotes.
+///
+/// # Errors
+/// When a quote is not closed, or a word continues right after one.
+pub fn split_words(line: &[u8]) -> Result<Vec<Vec<u8>>, ProtocolError> {
+    let (mut spans, mut unquoted) = (Vec::new(), Vec::new());
+    split(line, &mut spans, &mut unquoted)?;
+    let words = if unquoted.is_empty() { line } else { &unquoted };
+    Ok(spans.iter().map(|span| words[span.offset as usize..][..span.len as usize].to_vec()).collect())
+}
+
 /// Splits a line (without its end) into words. Without any quote, the spans refer to the line and `unquoted` stays
 /// empty; otherwise they refer to `unquoted`, which then holds the bytes of all words.
 pub(crate) fn split(line: &[u8], spans: &mut Vec<Span>, unquoted: &mut Vec<u8>) -> Result<(), ProtocolError> {

@@ -20,6 +20,7 @@ mod response;
 
 pub use double::{FormattedDouble, format_double};
 pub use error::ProtocolError;
+pub use inline::split_words;
 pub use parser::{Parsed, Parser, RequestLimits};
 pub use reply::{Budget, Reply, Version};
 pub use request::{OwnedRequest, Request, Span};

@@ -63,6 +63,18 @@ pub(crate) fn table(lua: &Lua, state: &Rc<State>, names: &Rc<Names>) -> mlua::Re
     Ok(redis)
 }
 
+/// The table `redis` that a library sees while it is loaded.
+pub(crate) fn of_library(lua: &Lua, state: &Rc<State>, redis: &Table, strict: &Table) -> mlua::Result<Table> {
+    let own = lua.create_table()?;
+    for name in ["log", "LOG_DEBUG", "LOG_VERBOSE", "LOG_NOTICE", "LOG_WARNING", "REDIS_VERSION", "REDIS_VERSION_NUM"] {
+        own.raw_set(name, redis.raw_get::<Value>(name)?)?;
+    }
+    let its = Rc::clone(state);
+    own.raw_set("register_function", lua.create_function(move |lua, arguments| register(lua, &its, arguments))?)?;
+    own.set_metatable(Some(strict.clone()))?;
+    Ok(own)
+}
+
 /// `7.2.4` is `0x00070204`.
 fn version_number() -> i64 {
     REDIS_VERSION.split('.').fold(0, |number, part| number << 8 | part.parse::<i64>().unwrap_or(0))
@@ -76,11 +88,6 @@ fn call(lua: &Lua, state: &State, names: &Names, arguments: MultiValue, raises: 
         }
         field(lua, &names.err, lua.create_string(text)?)
     };
-    if state.loading.borrow().is_some() {
-        // A library that is being loaded has no commands.
-        let name = if raises { "call" } else { "pcall" };
-        return Err(raise(lua, format!("Script attempted to access nonexistent global variable '{name}'")));
-    }
     if !HOST.is_set() {
         return failed(b"ERR redis.call/pcall can only be called inside a script invocation");
     }
@@ -251,7 +258,7 @@ fn set_repl(_: &Lua, arguments: MultiValue) -> mlua::Result<()> {
 }
 
 /// `redis.register_function(name, callback)` or `redis.register_function{function_name=, callback=, flags=, description=}`
-pub(crate) fn register(_: &Lua, state: &State, arguments: MultiValue) -> mlua::Result<()> {
+fn register(_: &Lua, state: &State, arguments: MultiValue) -> mlua::Result<()> {
     let failed = |text: &str| -> mlua::Result<()> { Err(Raised::Command(format!("ERR {text}").into_bytes()).into()) };
     if state.loading.borrow().is_none() {
         return failed("redis.register_function can only be called on FUNCTION LOAD command");

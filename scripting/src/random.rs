@@ -1,4 +1,4 @@
-//! `math.random` as Redis has it: the same numbers in every run, unless the script seeds it.
+//! `math.random` as Redis has it: other numbers in every run, unless the script seeds it.
 //!
 //! The generator is that of `drand48`: 48 bits, `x' = x * 0x5DEECE66D + 0xB`, of which the upper 31 are the number.
 
@@ -7,21 +7,14 @@ use std::cell::Cell;
 const MULTIPLIER: u64 = 0x5_DEEC_E66D;
 const INCREMENT: u64 = 0xB;
 const MASK: u64 = (1 << 48) - 1;
-/// The state that a run begins with.
-const START: u64 = 0x1234_ABCD_330E;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Random(Cell<u64>);
 
-impl Default for Random {
-    fn default() -> Self {
-        Self(Cell::new(START))
-    }
-}
-
 impl Random {
-    pub(crate) fn restart(&self) {
-        self.0.set(START);
+    /// Begins a run.
+    pub(crate) fn start(&self, chance: u64) {
+        self.0.set(chance & MASK);
     }
 
     pub(crate) fn seed(&self, seed: i32) {

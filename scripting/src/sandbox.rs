@@ -24,8 +24,10 @@ pub(crate) struct Sandbox {
     pub(crate) lua: Lua,
     pub(crate) names: Rc<Names>,
     pub(crate) globals: Table,
-    pub(crate) redis: Table,
-    pub(crate) register: Function,
+    /// The metatable of the globals, whose `__index` is what scripts see.
+    pub(crate) shown: Table,
+    /// What a library sees while it is loaded.
+    pub(crate) loading: Table,
     pub(crate) xpcall: Function,
     pub(crate) handler: Function,
 }
@@ -169,15 +171,20 @@ pub(crate) fn new(state: &Rc<State>) -> mlua::Result<Sandbox> {
     })?;
     let strict = lua.create_table()?;
     strict.raw_set("__index", unknown)?;
-    real.set_metatable(Some(strict))?;
+    real.set_metatable(Some(strict.clone()))?;
     let front = freeze(&real)?;
     real.raw_set("_G", &front)?;
+    let globals_shown = front.metatable().expect("a read-only table has one");
     lua.set_globals(front)?;
+    let loading = lua.create_table()?;
+    let of_library = freeze(&api::of_library(&lua, state, &redis, &strict)?)?;
+    loading.raw_set("server", &of_library)?;
+    loading.raw_set("redis", of_library)?;
+    loading.set_metatable(Some(strict))?;
 
     let handler = handler(&lua, state, &names)?;
-    let its = Rc::clone(state);
-    let register = lua.create_function(move |lua, arguments| api::register(lua, &its, arguments))?;
-    Ok(Sandbox { xpcall: native.raw_get("xpcall")?, lua, names, globals: real, redis, register, handler })
+    let xpcall = native.raw_get("xpcall")?;
+    Ok(Sandbox { xpcall, lua, names, globals: real, shown: globals_shown, loading, handler })
 }
 
 /// Compiles a text in the sandbox's world.

@@ -2,7 +2,12 @@
 
 use std::fmt;
 
+use dormouse_protocol::split_words;
+
 use crate::survey::{CallSite, survey};
+
+/// Bytes of the first line of a library.
+const LINE_BYTES_MAX: usize = 64 << 10;
 
 /// The SHA-1 of a script's text, which is its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -152,15 +157,17 @@ impl Library {
         let missing = "ERR Missing library metadata";
         let end = text.iter().position(|byte| *byte == b'\n').filter(|_| text.starts_with(b"#!")).ok_or(missing)?;
         let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let mut words = text[2..end].split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-        let engine = words.next().unwrap_or_default();
+        let line = Some(&text[..end]).filter(|line| line.len() <= LINE_BYTES_MAX);
+        let words = line.and_then(|line| split_words(line).ok()).ok_or("ERR Invalid library metadata")?;
+        let mut words = words.iter().map(Vec::as_slice);
+        let engine = words.next().and_then(|first| first.get(2..)).unwrap_or_default();
         let mut name = None;
         for word in words {
-            match word.strip_prefix(b"name=") {
+            match word.split_at_checked(5).filter(|(option, _)| option.eq_ignore_ascii_case(b"name=")) {
                 Some(_) if name.is_some() => {
                     return Err("ERR Invalid metadata value, name argument was given multiple times".into());
                 }
-                Some(given) => name = Some(given),
+                Some((_, given)) => name = Some(given),
                 None => return Err(format!("ERR Invalid metadata value given: {}", shown(word))),
             }
         }
@@ -208,6 +215,25 @@ mod tests {
             ("#!lua flags=fast\n", "ERR Unexpected flag in script shebang: fast"),
         ] {
             assert_eq!(flags(text).unwrap_err(), error, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_line_of_a_library_has_its_name() {
+        let name = |text: &str| Library::new(text.as_bytes()).map(|library| library.name.to_string());
+        assert_eq!(name("#!lua name=lib\n").as_deref(), Ok("lib"));
+        assert_eq!(name("#!LUA  NAME=\"l\\x69b\"\n").as_deref(), Ok("lib"));
+        for (text, error) in [
+            ("#!lua name=lib", "ERR Missing library metadata"),
+            ("lua name=lib\n", "ERR Missing library metadata"),
+            ("#!lua name='lib\n", "ERR Invalid library metadata"),
+            ("#!lua\n", "ERR Library name was not given"),
+            ("#! name=lib\n", "ERR Engine '' not found"),
+            ("#!js name=lib\n", "ERR Engine 'js' not found"),
+            ("#!lua name=a name=b\n", "ERR Invalid metadata value, name argument was given multiple times"),
+            ("#!lua lib name=a\n", "ERR Invalid metadata value given: lib"),
+        ] {
+            assert_eq!(name(text).unwrap_err(), error, "{text}");
         }
     }
 

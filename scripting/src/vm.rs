@@ -43,7 +43,7 @@ const COMPILED_BYTES_MAX: usize = 8 << 20;
 const LEFT_BYTES_MAX: usize = 4 << 20;
 
 /// The bounds of a library that registers its functions.
-const LOADING: RunLimits = RunLimits { memory_bytes: 16 << 20, ticks: true, values: 1 << 20 };
+const LOADING: RunLimits = RunLimits { memory_bytes: 16 << 20, ticks: true, values: 1 << 20, chance: 0 };
 const LOADING_TIME: Duration = Duration::from_millis(500);
 
 /// Memory for compiling, in bytes for each byte of text, and at least.
@@ -69,6 +69,8 @@ pub struct RunLimits {
     /// Values that a script may write as a reply, JSON or MessagePack. A few tables that hold each other may stand for
     /// any number of them.
     pub values: usize,
+    /// What `math.random` begins with.
+    pub chance: u64,
 }
 
 /// Something to run.
@@ -140,9 +142,10 @@ struct Vm {
     names: Rc<Names>,
     /// What scripts see as globals, behind the table that they cannot write.
     globals: Table,
-    /// The table `redis`, behind the one that scripts see.
-    redis: Table,
-    register: Function,
+    /// The metatable of that table.
+    shown: Table,
+    /// What a library sees while it is loaded.
+    loading: Table,
     xpcall: Function,
     handler: Function,
     scripts: HashMap<Sha, Function>,
@@ -216,14 +219,14 @@ fn with<T>(work: impl FnOnce(&mut Vm) -> T) -> T {
 impl Vm {
     fn new() -> mlua::Result<Self> {
         let state = Rc::new(State::default());
-        let sandbox::Sandbox { lua, names, globals, redis, register, xpcall, handler } = sandbox::new(&state)?;
+        let sandbox::Sandbox { lua, names, globals, shown, loading, xpcall, handler } = sandbox::new(&state)?;
         Ok(Self {
             lua,
             state,
             names,
             globals,
-            redis,
-            register,
+            shown,
+            loading,
             xpcall,
             handler,
             scripts: HashMap::new(),
@@ -265,7 +268,7 @@ impl Vm {
         let state = &self.state;
         state.halted.set(false);
         state.version.set(Version::Resp2);
-        state.random.restart();
+        state.random.start(limits.chance);
         *state.json.borrow_mut() = Settings::default();
         state.scratch.borrow_mut().reply = reply.another();
         let used = self.lua.used_memory();
@@ -403,9 +406,10 @@ impl Vm {
         self.begin(LOADING, &Reply::default());
         self.limit_memory().map_err(|error| failed(errors::message(&error)))?;
         *self.state.loading.borrow_mut() = Some(Vec::new());
-        let offered = self.redis.raw_set("register_function", &self.register);
-        let ran = offered.and_then(|()| self.xpcall.call::<(bool, Value)>((main, &self.handler)));
-        self.redis.raw_set("register_function", Value::Nil).expect("a field is cleared without memory");
+        // Until it has been loaded, a library sees nothing but `redis`, with what registers functions.
+        let hidden = self.shown.raw_set("__index", &self.loading);
+        let ran = hidden.and_then(|()| self.xpcall.call::<(bool, Value)>((main, &self.handler)));
+        self.shown.raw_set("__index", &self.globals).expect("a field that exists is set without memory");
         let functions = self.state.loading.take().unwrap_or_default();
         let halted = self.state.halted.get();
         self.end();

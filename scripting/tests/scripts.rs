@@ -75,7 +75,7 @@ impl Host for TestHost {
     }
 }
 
-const LIMITS: RunLimits = RunLimits { memory_bytes: 16 << 20, ticks: true, values: 1 << 18 };
+const LIMITS: RunLimits = RunLimits { memory_bytes: 16 << 20, ticks: true, values: 1 << 18, chance: 7 };
 
 fn run_with(host: &mut TestHost, version: Version, text: &str, keys: &[&str], arguments: &[&str]) -> Option<String> {
     let script = match Script::new(text.as_bytes()) {

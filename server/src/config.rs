@@ -176,6 +176,12 @@ pub struct DatabaseSettings {
     pub tracking_table_max_keys: usize,
     /// Entries of `ACL LOG`.
     pub acl_log_len_max: usize,
+    /// Writes are refused unless so many replicas have been heard of lately; 0: never.
+    pub min_replicas_to_write: u32,
+    /// What is lately; 0: no matter when.
+    pub min_replicas_max_lag_seconds: u32,
+    /// Interval of `PING`s in the stream to replicas.
+    pub replica_ping_seconds: u32,
     /// The keyspace events that subscribers are told of.
     pub notify_keyspace_events: Classes,
     pub hints: Hints,
@@ -251,6 +257,9 @@ impl Settings {
                 stream_node_max_entries: Limits::REDIS.stream_node_max_entries,
                 tracking_table_max_keys: tracking::KEYS_MAX,
                 acl_log_len_max: 128,
+                min_replicas_to_write: 0,
+                min_replicas_max_lag_seconds: 10,
+                replica_ping_seconds: 10,
                 notify_keyspace_events: Classes::NONE,
                 hints: Hints::default(),
             },
@@ -312,7 +321,7 @@ impl ShownParameters {
                 continue;
             }
             let shown = match &glob {
-                Some(glob) if glob.matches(name.as_bytes()) => name.to_string(),
+                Some(glob) if glob.matches(name.as_bytes()) && !parameter.is_hidden => name.to_string(),
                 // Redis repeats a plain name as the client spelled it.
                 None if name.as_bytes().eq_ignore_ascii_case(pattern) => String::from_utf8_lossy(pattern).into_owned(),
                 _ => continue,
@@ -397,23 +406,30 @@ struct Parameter {
     set: Option<Setter>,
     /// Checks a tenant's choice against the operator's limits.
     limit: Option<Check>,
+    /// No pattern finds it, only its name.
+    is_hidden: bool,
 }
 
 impl Parameter {
     const fn fact(name: &'static str, get: fn(&Settings) -> String) -> Parameter {
-        Parameter { name, alias: None, scope: Scope::Fact, get, set: None, limit: None }
+        Parameter { name, alias: None, scope: Scope::Fact, get, set: None, limit: None, is_hidden: false }
     }
 
     const fn place(name: &'static str, get: fn(&Settings) -> String) -> Parameter {
-        Parameter { name, alias: None, scope: Scope::Place, get, set: None, limit: None }
+        Parameter { name, alias: None, scope: Scope::Place, get, set: None, limit: None, is_hidden: false }
     }
 
     const fn node(name: &'static str, get: fn(&Settings) -> String, set: Setter) -> Parameter {
-        Parameter { name, alias: None, scope: Scope::Node, get, set: Some(set), limit: None }
+        Parameter { name, alias: None, scope: Scope::Node, get, set: Some(set), limit: None, is_hidden: false }
     }
 
     const fn database(name: &'static str, get: fn(&Settings) -> String, set: Setter) -> Parameter {
-        Parameter { name, alias: None, scope: Scope::Database, get, set: Some(set), limit: None }
+        Parameter { name, alias: None, scope: Scope::Database, get, set: Some(set), limit: None, is_hidden: false }
+    }
+
+    const fn hidden(mut self) -> Parameter {
+        self.is_hidden = true;
+        self
     }
 
     const fn alias(mut self, alias: &'static str) -> Parameter {
@@ -535,6 +551,11 @@ const PARAMETERS: &[Parameter] = &[
         |settings| events::text(settings.database.notify_keyspace_events),
         |settings, text| assign(&mut settings.database.notify_keyspace_events, events::read(text)),
     ),
+    database_number!("min-replicas-to-write", min_replicas_to_write, 0..=i32::MAX as i64).alias("min-slaves-to-write"),
+    database_number!("min-replicas-max-lag", min_replicas_max_lag_seconds, 0..=i32::MAX as i64)
+        .alias("min-slaves-max-lag"),
+    database_number!("repl-ping-replica-period", replica_ping_seconds, 1..=i32::MAX as i64)
+        .alias("repl-ping-slave-period"),
     // Settings of the node.
     Parameter::node(
         "maxclients",
@@ -608,9 +629,6 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::fact("latency-tracking", |_| "yes".to_string())
         .settable(|_, text| switch(text).and_then(|()| always("yes", text))),
     Parameter::fact("latency-tracking-info-percentiles", |_| PERCENTILES.map(|p| p.to_string()).join(" ")),
-    Parameter::fact("min-replicas-to-write", |_| "0".to_string())
-        .settable(|_, text| always("0", text))
-        .alias("min-slaves-to-write"),
     Parameter::fact("stop-writes-on-bgsave-error", |_| "yes".to_string())
         .settable(|_, text| switch(text).and_then(|()| always("yes", text))),
 ];

@@ -227,6 +227,7 @@ impl Tenant {
         let busy_after_ms = Some(settings.busy_reply_threshold_ms).filter(|ms| *ms > 0);
         self.database.shared.scripts.set_busy_after_ms(busy_after_ms.unwrap_or(u64::MAX));
         self.database.shared.tracking.set_keys_max(settings.tracking_table_max_keys);
+        self.replication.set_ping_every(settings.replica_ping_seconds);
         let seed = self.database.shared.placement.seed;
         self.database.shared.settings.store(Arc::new(EngineSettings {
             limits: Limits {
@@ -262,6 +263,16 @@ impl Tenant {
         self.database.shared.notices.choose(settings.notify_keyspace_events);
         self.account.set_limit(clients_max.unwrap_or(usize::MAX));
         self.settings.store(Arc::new(settings));
+        self.count_replicas();
+    }
+
+    /// Refuses writes from now on if there are fewer good replicas than the settings ask for, and accepts them otherwise.
+    pub fn count_replicas(&self) {
+        let (settings, now_ms) = (self.settings(), (self.database.engine.clock)());
+        let lacks = settings.min_replicas_to_write > 0
+            && self.replication.good(settings.min_replicas_max_lag_seconds, now_ms)
+                < settings.min_replicas_to_write as usize;
+        self.database.shared.lacks_replicas.store(lacks, Ordering::Relaxed);
     }
 
     /// Number of successful write commands since the last checkpoint.

@@ -42,6 +42,7 @@ async fn expire(node: Arc<Node>) {
     while !node.is_draining() {
         every.tick().await;
         for tenant in node.tenants.all() {
+            tenant.count_replicas();
             // Its locks may be held for long; other databases must not wait for them.
             if !tenant.database.chores().is_empty()
                 && !tenant.is_left_alone.load(Ordering::Relaxed)

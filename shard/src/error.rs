@@ -25,6 +25,8 @@ pub enum Error {
     CountNotPositive,
     #[error("ERR no such key")]
     NoSuchKey,
+    #[error("NOREPLICAS Not enough good replicas to write.")]
+    NoReplicas,
     #[error("ERR index out of range")]
     IndexOutOfRange,
     #[error("ERR offset is out of range")]

@@ -97,7 +97,7 @@ pub async fn declare(database: &Arc<Database>, setting: Setting, version: u64) -
             let text = scripted::library(version);
             let library = Library::new(text.as_bytes()).map_err(|problem| Error::Text(problem.into()))?;
             let library = Arc::new(LoadedLibrary::new(library));
-            database.change_functions(move |libraries| libraries.add(library, true)).await
+            database.change_functions(move |libraries| libraries.add(library, true, false)).await
         }
     }
 }

@@ -106,6 +106,7 @@ async fn loaded(tenant: &Arc<Tenant>, more: Vec<Arc<LoadedLibrary>>) -> Result<(
 fn load(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
     let mut args = Args::new(request, 2);
     let mut replace = false;
+    refuse_when_full(session)?;
     while args.len() > 1 {
         let option: &[u8] = Argument::take(&mut args)?;
         if !option.eq_ignore_ascii_case(b"replace") {
@@ -119,7 +120,7 @@ fn load(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static
     let tenant = Arc::clone(&session.tenant);
     let change = async move {
         loaded(&tenant, vec![Arc::clone(&library)]).await?;
-        tenant.database.change_functions(move |libraries| libraries.add(library, replace)).await
+        tenant.database.change_functions(move |libraries| libraries.add(library, replace, false)).await
     };
     Ok(change.map(move |done| answer(done, move |(), reply| reply.bulk(name.as_bytes()))).boxed())
 }
@@ -148,6 +149,11 @@ fn flush(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'stati
         libraries.by_name.clear();
         Ok(())
     })
+}
+
+/// Libraries are no data, but a database that is full takes none, as in Redis.
+fn refuse_when_full(session: &Session) -> Result<()> {
+    if session.tenant.database.shared.is_full() { Err(Error::OutOfMemory) } else { Ok(()) }
 }
 
 /// The error of a subcommand with too many arguments.
@@ -179,6 +185,7 @@ enum Policy {
 fn restore(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
     let mut args = Args::new(request, 2);
     let payload: &[u8] = Argument::take(&mut args)?;
+    refuse_when_full(session)?;
     if args.len() > 1 {
         return Err(wrong_subcommand(request));
     }
@@ -203,7 +210,7 @@ fn restore(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'sta
             if policy == Policy::Flush {
                 all.by_name.clear();
             }
-            libraries.into_iter().try_for_each(|library| all.add(library, policy == Policy::Replace))
+            libraries.into_iter().try_for_each(|library| all.add(library, policy == Policy::Replace, true))
         };
         tenant.database.change_functions(restore).await
     };

@@ -216,9 +216,12 @@ fn memory_section(state: &State, section: &mut Section<'_>) {
     section.bytes("total_system_memory", process::system_memory_bytes());
     section.bytes("used_memory_lua", 0);
     section.bytes("used_memory_scripts", 0);
-    section.field("number_of_cached_scripts", 0);
-    section.field("number_of_functions", 0);
-    section.field("number_of_libraries", 0);
+    let shared = &state.tenant.database.shared;
+    section.field("number_of_cached_scripts", shared.scripts.size().0);
+    let libraries = shared.functions.get();
+    let functions = libraries.by_name.values().map(|library| library.functions().map_or(0, <[_]>::len));
+    section.field("number_of_functions", functions.sum::<usize>());
+    section.field("number_of_libraries", libraries.by_name.len());
     section.bytes("maxmemory", settings.max_memory);
     section.field("maxmemory_policy", settings.max_memory_policy.name());
     section.field("mem_fragmentation_ratio", format_args!("{:.2}", resident as f64 / allocated.max(1) as f64));
@@ -346,6 +349,11 @@ fn replication(state: &State, section: &mut Section<'_>) {
     section.field("role", "master");
     let view = state.tenant.replication.view();
     section.field("connected_slaves", view.replicas.len());
+    let settings = state.tenant.settings();
+    if settings.min_replicas_to_write > 0 && settings.min_replicas_max_lag_seconds > 0 {
+        let good = state.tenant.replication.good(settings.min_replicas_max_lag_seconds, state.now_ms);
+        section.field("min_slaves_good_slaves", good);
+    }
     for (at, replica) in view.replicas.iter().enumerate() {
         let (address, port) = (replica.address(), replica.announced.port);
         let (phase, offset, lag) = (replica.state().name(), replica.offset(), replica.lag_seconds(state.now_ms));

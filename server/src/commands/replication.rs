@@ -80,6 +80,7 @@ fn replconf(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> R
                 let durable = has_durable.then(|| offset(request.arg(at + 3))).flatten();
                 if let (Some(replica), Some(offset)) = (&session.replica, offset(value)) {
                     session.tenant.replication.acknowledge(replica, offset, durable, now_ms);
+                    session.tenant.count_replicas();
                 }
                 session.announced = Some(announced);
                 return Ok(());

@@ -134,6 +134,10 @@ pub(super) const HINTS: &[Parameter] = &[
     switch!("dynamic-hz", "yes"),
     count!("hz", "10", ANY),
     switch!("jemalloc-bg-thread", "yes"),
+    // For tests of Redis itself.
+    count!("key-load-delay", "0", i64::MIN..=i64::MAX).hidden(),
+    count!("loading-process-events-interval-bytes", "2097152", 1024..=i32::MAX as i64).hidden(),
+    count!("rdb-key-save-delay", "0", i64::MIN..=i64::MAX).hidden(),
     switch!("lazyfree-lazy-eviction", "no"),
     switch!("lazyfree-lazy-expire", "no"),
     switch!("lazyfree-lazy-server-del", "no"),
@@ -170,12 +174,10 @@ pub(super) const HINTS: &[Parameter] = &[
     switch!("replica-read-only", "yes").alias("slave-read-only"),
     switch!("replica-serve-stale-data", "yes").alias("slave-serve-stale-data"),
     // How a source and its replicas pass the time. The end of the stream is kept as long as the process lives.
-    count!("min-replicas-max-lag", "10", ANY).alias("min-slaves-max-lag"),
     count!("repl-backlog-ttl", "3600", ANY),
     switch!("repl-disable-tcp-nodelay", "no"),
     switch!("repl-diskless-sync", "yes"),
     count!("repl-diskless-sync-delay", "5", ANY),
     count!("repl-diskless-sync-max-replicas", "0", ANY),
-    count!("repl-ping-replica-period", "10", POSITIVE).alias("repl-ping-slave-period"),
     count!("repl-timeout", "60", POSITIVE),
 ];

@@ -29,6 +29,7 @@ mod replica;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dormouse_shard::database::Database;
@@ -46,8 +47,6 @@ pub use self::replica::{Announced, Replica, ReplicaState, Surroundings};
 use crate::account::Account;
 use crate::process::random_seed;
 
-/// Interval of `PING`s in the stream: Redis's `repl-ping-replica-period`.
-pub const PING_EVERY: Duration = Duration::from_secs(10);
 /// Time without a word after which a replica is gone: Redis's `repl-timeout`.
 pub const SILENCE: Duration = Duration::from_secs(60);
 /// Full copies that are made at the same time, each of another database.
@@ -67,6 +66,8 @@ pub struct Replication {
     /// Full copies are made one after the other.
     copying: AsyncMutex<()>,
     account: Arc<Account>,
+    /// Seconds between two `PING`s in the stream.
+    ping_every: AtomicU32,
 }
 
 /// The copy of the stream that a replica acknowledges.
@@ -169,7 +170,21 @@ impl Replication {
             acknowledged: Notify::new(),
             copying: AsyncMutex::new(()),
             account: Arc::clone(account),
+            ping_every: AtomicU32::new(10),
         })
+    }
+
+    pub fn set_ping_every(&self, seconds: u32) {
+        self.ping_every.store(seconds, Ordering::Relaxed);
+    }
+
+    /// Number of replicas that have the data and were heard of in the last seconds. 0 seconds: at any time.
+    pub fn good(&self, seconds: u32, now_ms: u64) -> usize {
+        let is_good = |replica: &&Arc<Replica>| {
+            replica.state() == ReplicaState::Online
+                && (seconds == 0 || replica.lag_seconds(now_ms) <= u64::from(seconds))
+        };
+        self.history.lock().replicas.iter().filter(is_good).count()
     }
 
     pub fn view(&self) -> ReplicationView {

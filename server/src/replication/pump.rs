@@ -1,13 +1,16 @@
 //! The pump: the task that turns queued entries into commands and tells them to the replicas.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dormouse_shard::database::Database;
 use dormouse_shard::replication::{ReplicaStream, StreamEnd, command};
 
-use super::{PING_EVERY, Replication, Start, Waiting};
+use super::{Replication, Start, Waiting};
 
+/// Interval of periodic work.
+const BEAT: Duration = Duration::from_secs(1);
 /// Time for which the stream goes on without a replica.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 /// Bytes of entries that are turned into commands before they are told.
@@ -20,21 +23,24 @@ pub(super) struct Pump {
     stream: Option<ReplicaStream>,
     /// Since when there has been no replica.
     idle_since_ms: Option<u64>,
+    /// When the last `PING` was told.
+    pinged_ms: u64,
 }
 
 impl Pump {
     pub(super) fn new(replication: &Arc<Replication>, database: &Arc<Database>) -> Self {
         let (replication, database) = (Arc::clone(replication), Arc::clone(database));
-        Self { replication, database, stream: None, idle_since_ms: None }
+        let pinged_ms = (database.engine.clock)();
+        Self { replication, database, stream: None, idle_since_ms: None, pinged_ms }
     }
 
     pub(super) async fn run(mut self) {
-        let mut ping = tokio::time::interval(PING_EVERY);
-        ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let is_due = tokio::select! {
                 () = self.replication.wake.notified() => false,
-                _ = ping.tick() => true,
+                _ = beat.tick() => true,
             };
             let mut ended = self.drain().await;
             if is_due && ended.is_ok() {
@@ -136,6 +142,11 @@ impl Pump {
             };
         }
         self.idle_since_ms = None;
+        let ping_every_ms = 1000 * u64::from(self.replication.ping_every.load(Ordering::Relaxed));
+        if now_ms.saturating_sub(self.pinged_ms) < ping_every_ms {
+            return Ok(());
+        }
+        self.pinged_ms = now_ms;
         let mut ping = Vec::new();
         command(&mut ping, &[b"PING"]);
         self.replication.tell(&ping);

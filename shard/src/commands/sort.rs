@@ -148,8 +148,8 @@ fn sorted<const STORE: bool>(
     };
     let (mut by, mut alpha) = (options.by, options.alpha);
     let mut is_sorted = options.is_sorted;
-    if is_sorted && is_set && options.store.is_some() {
-        // A set has no order of its own that a replay would reproduce.
+    if is_sorted && is_set && (options.store.is_some() || db.is_called_by_script()) {
+        // A set has no order of its own that a replay, or another run of the script, would reproduce.
         (by, alpha, is_sorted) = (None, true, false);
     }
     if !is_sorted {

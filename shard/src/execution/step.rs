@@ -1,5 +1,7 @@
 //! One command under its locks, and the steps before and after it.
 
+use std::sync::atomic::Ordering;
+
 use dormouse_protocol::{Reply, Request};
 
 use super::plan::Plan;
@@ -37,7 +39,10 @@ pub(super) struct Admission {
 impl Admission {
     pub(super) fn new(db: &Keyspace<'_>, held: &[HeldShard]) -> Self {
         Self {
-            refusal: db.shared().journal.admit().err().map(Error::from),
+            refusal: match db.shared().lacks_replicas.load(Ordering::Relaxed) {
+                true => Some(Error::NoReplicas),
+                false => db.shared().journal.admit().err().map(Error::from),
+            },
             damage: db.shared().damage.admit(&db.shared().journal).err(),
             is_bounded: db.settings().memory_max > 0 || db.shared().memory.is_full(),
             published: held.iter().map(|held| held.gate().guarded.published()).sum(),

@@ -74,14 +74,15 @@ impl Libraries {
         })
     }
 
-    /// Adds a library.
+    /// Adds a library. `restored`: from a payload, for which Redis words an error differently.
     ///
     /// # Errors
     /// When it or one of its functions exists already, unless it replaces the library; or when it does not fit.
-    pub fn add(&mut self, library: Arc<LoadedLibrary>, replace: bool) -> Result<()> {
+    pub fn add(&mut self, library: Arc<LoadedLibrary>, replace: bool, restored: bool) -> Result<()> {
         let name = library.library.name.clone();
         if !replace && self.by_name.contains_key(&name) {
-            return Err(Error::Text(format!("ERR Library '{name}' already exists").into()));
+            let shown = if restored { name.to_string() } else { format!("'{name}'") };
+            return Err(Error::Text(format!("ERR Library {shown} already exists").into()));
         }
         let before = self.by_name.remove(&name);
         let functions = library.functions()?;

@@ -1,7 +1,7 @@
 //! Settings per database that commands read.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -132,6 +132,8 @@ pub struct Shared {
     pub parked: Parked,
     /// The damage that keeps it from being stored.
     pub damage: CheckpointDamage,
+    /// Fewer replicas than the settings ask for have been heard of lately, so clients may not write.
+    pub lacks_replicas: AtomicBool,
     pub scripts: Scripts,
     pub functions: Functions,
     /// Reads a place for a caller that holds its shard's lock. `None`: the database has no store.
@@ -167,6 +169,7 @@ impl Shared {
             tracking: Tracking::new(),
             parked: Parked::default(),
             damage: CheckpointDamage::default(),
+            lacks_replicas: AtomicBool::new(false),
             scripts: Scripts::new(),
             functions: Functions::default(),
             loader: OnceLock::new(),
@@ -185,6 +188,15 @@ impl Shared {
     pub fn admit(&self) -> Result<()> {
         self.journal.admit().map_err(Error::from)?;
         self.damage.admit(&self.journal)
+    }
+
+    /// Whether a client may write.
+    ///
+    /// # Errors
+    /// Those of [`Self::admit`], or that there are too few replicas.
+    pub fn admit_client(&self) -> Result<()> {
+        self.admit()?;
+        if self.lacks_replicas.load(Ordering::Relaxed) { Err(Error::NoReplicas) } else { Ok(()) }
     }
 
     /// Whether the keys of a logical index expire when their source says so, and not before.

@@ -134,10 +134,10 @@ impl<'d, 'k> Calls<'d, 'k> {
         (self.reads_only, self.allow_oom) = (reads_only, allow_oom);
     }
 
-    pub(super) fn limits(&self) -> RunLimits {
+    pub(super) fn limits(&mut self) -> RunLimits {
         let memory_bytes = if self.is_plain { PLAIN_MEMORY_BYTES_MAX } else { MEMORY_BYTES_MAX };
         let values = if self.is_plain { PLAIN_VALUES_MAX } else { VALUES_MAX };
-        RunLimits { memory_bytes, ticks: !self.is_plain, values }
+        RunLimits { memory_bytes, ticks: !self.is_plain, values, chance: self.db.random() }
     }
 
     /// Ends the run; returns why it was ended early.
@@ -184,7 +184,7 @@ impl<'d, 'k> Calls<'d, 'k> {
             return Err(Error::OutOfMemory);
         }
         if writes {
-            self.db.shared().admit()?;
+            self.db.shared().admit_client()?;
         }
         Ok((row, run, id))
     }

@@ -341,7 +341,7 @@ fn check_flags(db: &Keyspace<'_>, flags: ScriptFlags) -> Result<()> {
     if flags.no_writes {
         return Ok(());
     }
-    db.shared().admit()?;
+    db.shared().admit_client()?;
     if !flags.allow_oom && db.shared().is_full() {
         return Err(Error::text(
             "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
