@@ -267,6 +267,26 @@ async function resp3() {
   c.destroy();
 }
 
+async function clientSideCaching(c) {
+  const cached = await connect({ RESP: 3, clientSideCache: { ttl: 0, maxEntries: 0, evictPolicy: 'LRU' } });
+  await c.set('k', '1');
+  equal(await cached.get('k'), '1');
+  equal(await cached.get('k'), '1');
+  for (const change of [() => c.set('k', '2'), () => c.del('k'), () => cached.set('k', '3'), () => c.flushAll()]) {
+    await change();
+    await until(async () => (await cached.get('k')) === (await c.get('k')));
+  }
+  await c.set('k', '4');
+  await until(async () => (await cached.get('k')) === '4');
+  if (isDormouse) {
+    await c.sendOrCall('DORMOUSE', 'SLEEP');
+    equal(await cached.get('k'), '4');
+    await c.set('k', '5');
+    await until(async () => (await cached.get('k')) === '5');
+  }
+  cached.end();
+}
+
 async function sleepAndWake(c) {
   if (!isDormouse) return;
   const [other, listener] = await Promise.all([connect(), connect()]);
@@ -315,7 +335,7 @@ async function checkFilled(c) {
 await run(
   [
     strings, keysAndExpiry, hashes, lists, sets, sortedSets, scanning, pipelines, transactions, publishSubscribe,
-    values, concurrency, errors, resp3, sleepAndWake, restart,
+    values, concurrency, errors, resp3, clientSideCaching, sleepAndWake, restart,
   ],
   connect,
 );

@@ -10,6 +10,8 @@ from datetime import timedelta
 
 import redis
 import redis.asyncio
+import redis.cache
+import redis.connection
 
 PORT = int(os.environ["DORMOUSE_TEST_PORT"])
 DORMOUSE = os.environ["DORMOUSE_TEST_SERVER"] == "dormouse"
@@ -309,6 +311,29 @@ def resp3(_r):
         tour(three)
 
 
+def client_side_caching(r):
+    # redis-py asks for a server that calls itself 7.4, though nothing that it needs is newer than 6.
+    redis.connection.CacheProxyConnection.MIN_ALLOWED_VERSION = "7.0.0"
+    with connect(protocol=3, cache_config=redis.cache.CacheConfig()) as cached:
+        r.mset({"k": "1", "l": "1"})
+        assert cached.get("k") == "1" and cached.mget("k", "l") == ["1", "1"] and cached.get_cache().size == 2
+        assert cached.set("k", "2") and until(lambda: cached.get("k") == "2")
+        for change in (lambda: r.set("k", "3"), lambda: r.eval("redis.call('del', KEYS[1])", 1, "k"), lambda: r.flushall()):
+            before = cached.get("k")
+            change()
+            assert until(lambda: cached.get("k") == r.get("k")), before
+            r.set("k", before or "4")
+            assert until(lambda: cached.get("k") == r.get("k"))
+        if not DORMOUSE:
+            return
+        r.set("kept", "4")
+        assert cached.get("kept") == "4"
+        r.execute_command("DORMOUSE", "SLEEP")
+        assert cached.get("kept") == "4" and r.info("dormouse")["awake"] == 0, "a copy needs no database that is awake"
+        r.set("kept", "5")
+        assert until(lambda: cached.get("kept") == "5")
+
+
 def sleep_and_wake(r):
     if not DORMOUSE:
         return
@@ -374,7 +399,7 @@ def until(condition):
 
 STEPS = [
     strings, keys_and_expiry, hashes, lists, sets, sorted_sets, scanning, pipelines, transactions, publish_subscribe,
-    sharded_channels, keyspace_events, values, concurrency, errors, connections, resp3, sleep_and_wake, restart,
+    sharded_channels, keyspace_events, values, concurrency, errors, connections, resp3, client_side_caching, sleep_and_wake, restart,
 ]  # fmt: skip
 
 if __name__ == "__main__":
