@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/redis/rueidis"
 )
@@ -13,10 +14,11 @@ var rueidisSteps = []step{
 	{"a dedicated connection has transactions", aDedicatedConnection},
 	{"scripts are loaded once", scriptsAreLoadedOnce},
 	{"messages arrive", messagesArrive},
+	{"copies are kept until their key changes", copiesAreKept},
 }
 
 func connect() rueidis.Client {
-	return value(rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{address}, DisableCache: true}))
+	return value(rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{address}}))
 }
 
 func commandsArePipelined() {
@@ -97,4 +99,23 @@ func messagesArrive() {
 	sleep()
 	equal("receivers", tell(strings.Repeat("x", 10_000)), 1)
 	equal("second", len(<-seen), 10_011)
+}
+
+func copiesAreKept() {
+	c, other := connect(), connect()
+	defer c.Close()
+	defer other.Close()
+	set := func(text string) { must(other.Do(ctx, other.B().Set().Key("kept").Value(text).Build()).Error()) }
+	get := func() (string, bool) {
+		reply := c.DoCache(ctx, c.B().Get().Key("kept").Cache(), time.Minute)
+		return value(reply.ToString()), reply.IsCacheHit()
+	}
+	set("1")
+	text, isCopy := get()
+	equal("first", fmt.Sprintf("%s %t", text, isCopy), "1 false")
+	sleep()
+	text, isCopy = get()
+	equal("second", fmt.Sprintf("%s %t", text, isCopy), "1 true")
+	set("2")
+	until("it has forgotten the copy", func() bool { text, _ := get(); return text == "2" })
 }
