@@ -24,12 +24,21 @@ impl Errors {
         let text = reply.strip_prefix(b"-").unwrap_or(reply);
         let word = text.split(|byte| matches!(byte, b' ' | b'\r')).next().unwrap_or_default();
         let word = std::str::from_utf8(word).unwrap_or("ERR");
+        self.add(word, 1);
+    }
+
+    /// Counts errors that begin with `word`.
+    pub fn count_word(&self, word: &[u8], count: u64) {
+        self.add(std::str::from_utf8(word).unwrap_or("ERR"), count);
+    }
+
+    fn add(&self, word: &str, more: u64) {
         let mut counts = self.counts.lock();
-        counts.total += 1;
+        counts.total += more;
         if let Some(count) = counts.by_word.get_mut(word) {
-            *count += 1;
+            *count += more;
         } else if counts.by_word.len() < WORDS_MAX {
-            counts.by_word.insert(word.into(), 1);
+            counts.by_word.insert(word.into(), more);
         }
     }
 

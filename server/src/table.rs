@@ -266,6 +266,12 @@ impl CommandTable {
         subcommands.find(|entry| entry.row.name.as_bytes().eq_ignore_ascii_case(name))
     }
 
+    /// Returns the command or subcommand that a request names, whatever its arguments.
+    pub fn named(&self, request: Request<'_>) -> Option<&CommandEntry> {
+        let entry = self.by_name(request.arg(0))?;
+        if entry.subcommands.is_empty() { Some(entry) } else { self.subcommand(entry, request.get(1)?) }
+    }
+
     /// Returns the command of a request, or the error text: unknown command or subcommand, or wrong arity.
     pub fn resolve(&self, request: Request<'_>) -> Result<&CommandEntry, Vec<u8>> {
         let entry = self.by_name(request.arg(0)).ok_or_else(|| unknown_command(request))?;

@@ -18,7 +18,7 @@ pub fn find(request: Request<'_>) -> Result<Callable, Uncallable> {
         _ => entry,
     };
     if !entry.row.arity.accepts(request.len()) {
-        return Err(Uncallable::WrongArity);
+        return Err(Uncallable::WrongArity { id: entry.id });
     }
     let run = match entry.action {
         Handler::Keyspace(run) => Some(run),

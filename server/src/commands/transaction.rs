@@ -18,6 +18,7 @@ use dormouse_shard::execution::budget::{self, BYTES_PER_ELEMENT, TURN, TurnBudge
 use dormouse_shard::execution::{self, Ended, Plan, Ran, Step};
 use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::changes::Watching;
+use dormouse_shard::keyspace::scripts::ScriptTrace;
 
 use crate::account::{self, ENTRY_BYTES};
 use crate::acl::security_log::DenialContext;
@@ -271,7 +272,7 @@ async fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &
                 };
                 let told = &answers.replies.buffer[from..*end];
                 from = *end;
-                count(session, entry, command.request.as_request(), told, *took);
+                count(session, entry, command.request.as_request(), told, *took, calls.as_deref());
                 if !errors::is_rejection(told) {
                     let request = command.request.as_request();
                     turn.spend(session.show(entry.row, command.context.select, request, calls.as_deref()));
@@ -298,7 +299,7 @@ async fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &
                 }
                 reply.set_version(session.version);
                 let took = began.elapsed();
-                count(session, entry, request.as_request(), &reply.buffer[before..], took);
+                count(session, entry, request.as_request(), &reply.buffer[before..], took, None);
                 turn.spend(session.show(entry.row, session.select, request.as_request(), None));
                 turn.spend(cost + (reply.len() - before) / BYTES_PER_ELEMENT);
                 if turn.is_spent() {
@@ -349,13 +350,32 @@ async fn run_in_session(
 
 /// Counts one command of a transaction that was run. Its request was counted when queued, and its reply is part of
 /// EXEC's.
-fn count(session: &mut Session, entry: &CommandEntry, request: Request<'_>, reply: &[u8], took: Duration) {
+fn count(
+    session: &mut Session,
+    entry: &CommandEntry,
+    request: Request<'_>,
+    reply: &[u8],
+    took: Duration,
+    calls: Option<&ScriptTrace>,
+) {
     let mut batch = session.worker.take_batch();
-    batch.called(entry.id);
-    batch.timed(entry.id, took.as_nanos() as u64);
+    if errors::is_rejection(reply) {
+        batch.rejected(entry.id);
+    } else {
+        batch.called(entry.id);
+        batch.timed(entry.id, took.as_nanos() as u64);
+    }
     if reply.first() == Some(&b'-') {
-        batch.failed(entry.id);
-        session.tenant.errors.count(reply);
+        if !errors::is_rejection(reply) {
+            batch.failed(entry.id);
+        }
+        if !calls.is_some_and(|calls| calls.explains(reply)) {
+            session.tenant.errors.count(reply);
+        }
+    }
+    if let Some(calls) = calls {
+        calls.commands.iter().for_each(|counts| batch.called_by_script(counts));
+        calls.errors.iter().for_each(|(word, count)| session.tenant.errors.count_word(word, *count));
     }
     // EXEC is billed for all of its commands.
     session.worker.commit_billed(&session.writer, batch, Duration::ZERO, Duration::ZERO);

@@ -199,7 +199,7 @@ impl Session {
                                 if self.tenant.monitors.is_watched() {
                                     budget.spend(self.show(entry.row, self.select, request, None));
                                 }
-                                count(batch, &self.tenant, entry.id, consumed, reply, replied);
+                                count(batch, &self.tenant, entry.id, consumed, &reply.buffer[replied..], None);
                                 at += consumed;
                                 if self.closing {
                                     return (at, Next::Close);
@@ -337,9 +337,9 @@ impl Front for Metered<'_> {
         entry: &'static CommandEntry,
         request: Request<'_>,
         bytes: usize,
-        reply: &Reply,
-        before: usize,
+        (reply, before): (&Reply, usize),
         began: Option<Instant>,
+        calls: Option<&ScriptTrace>,
     ) -> usize {
         let Session { node, tenant, client, .. } = &*self.session;
         // A large reply is known only afterwards: commands that ran before it since the last clock reading count too.
@@ -350,13 +350,11 @@ impl Front for Metered<'_> {
             self.batch.timed(entry.id, took.as_nanos() as u64);
             node.note_time(tenant, client, entry.row, request, took, self.now_ms);
         }
-        count(self.batch, tenant, entry.id, bytes, reply, before);
-        if self.is_watched { self.session.show_replied(entry.row, request, &reply.buffer[before..]) } else { 0 }
-    }
-
-    #[cold]
-    fn called(&mut self, calls: &ScriptTrace) -> usize {
-        self.session.tenant.monitors.show(&calls.lines, self.now_ms)
+        count(self.batch, tenant, entry.id, bytes, &reply.buffer[before..], calls);
+        match self.is_watched {
+            true => self.session.show_replied(entry.row, request, &reply.buffer[before..], calls),
+            false => 0,
+        }
     }
 
     fn left(&mut self, left: Left, end: usize) {

@@ -27,6 +27,7 @@ use dormouse_shard::commands::{Flags, Run};
 use dormouse_shard::execution::budget::TURN;
 use dormouse_shard::execution::{self, Blocking, Ended, Plan, PlannedCommand, Ran, Turn, Waits, lent};
 use dormouse_shard::keyspace::Left;
+use dormouse_shard::keyspace::scripts::ScriptTrace;
 use futures::future::BoxFuture;
 
 pub use self::batch::Next;
@@ -103,11 +104,12 @@ impl Session {
         if reply.buffer.get(before) == Some(&b'-') {
             self.forget_pushes(before);
         }
+        let calls = self.calls.take();
+        let is_rejected = errors::is_rejection(&reply.buffer[before..]);
         if let Fate::Ran(id) = fate
             && self.authenticated
-            && !errors::is_rejection(&reply.buffer[before..])
+            && !is_rejected
         {
-            let calls = self.calls.take();
             self.show(TABLE.get(id).row, self.select, request.as_request(), calls.as_deref());
         }
         self.client.argument_bytes.store(0, Ordering::Relaxed);
@@ -128,7 +130,10 @@ impl Session {
             self.since = Instant::now();
         }
         let is_error = reply.buffer.get(before) == Some(&b'-');
-        if is_error && self.authenticated {
+        if is_error
+            && self.authenticated
+            && !calls.as_ref().is_some_and(|calls| calls.explains(&reply.buffer[before..]))
+        {
             self.tenant.errors.count(&reply.buffer[before..]);
         }
         reply.set_version(self.version);
@@ -144,6 +149,15 @@ impl Session {
         // Requests before authentication belong to no database.
         if self.authenticated {
             let took = (busy + self.elsewhere).saturating_sub(self.nested);
+            if let Some(calls) = calls {
+                let mut batch = self.worker.take_batch();
+                count_calls(&mut batch, &self.tenant, &calls);
+                self.worker.commit(&self.writer, batch, Duration::ZERO);
+            }
+            let fate = match fate {
+                Fate::Ran(id) if is_rejected => Fate::Refused(Some(id)),
+                fate => fate,
+            };
             self.count(fate, is_error, bytes as u64, (reply.len() - before) as u64, (took, busy + self.elsewhere_cpu));
             if let Fate::Ran(id) = fate {
                 let row = TABLE.get(id).row;
@@ -221,7 +235,7 @@ impl Session {
             Ok(entry) => entry,
             Err(text) => {
                 self.refuse_unresolved(request, &text, reply);
-                return Fate::Refused(None);
+                return Fate::Refused(TABLE.named(request).map(|entry| entry.id));
             }
         };
         if let Err(refusal) = self.admit(entry, owned).await {
@@ -430,14 +444,44 @@ async fn busy<T>(future: impl Future<Output = T>, charge: impl Fn(u64)) -> (T, D
     (done, busy)
 }
 
-/// Counts a command that has taken `bytes` of input and whose reply begins at `before`.
+/// Counts a command that has taken `bytes` of input, with its reply and the calls of a script.
 #[inline]
-fn count(batch: &mut Batch, tenant: &Tenant, command: usize, bytes: usize, reply: &Reply, before: usize) {
-    batch.request(command, bytes as u64, (reply.len() - before) as u64);
-    if reply.buffer.get(before) == Some(&b'-') {
-        batch.failed(command);
-        tenant.errors.count(&reply.buffer[before..]);
+fn count(batch: &mut Batch, tenant: &Tenant, command: usize, bytes: usize, reply: &[u8], calls: Option<&ScriptTrace>) {
+    if reply.first() == Some(&b'-') {
+        count_error(batch, tenant, (command, bytes), reply, calls);
+    } else {
+        batch.request(command, bytes as u64, reply.len() as u64);
     }
+    if let Some(calls) = calls {
+        count_calls(batch, tenant, calls);
+    }
+}
+
+/// The same for a command with an error. One that was refused before it ran counts as rejected.
+#[cold]
+fn count_error(
+    batch: &mut Batch,
+    tenant: &Tenant,
+    (command, bytes): (usize, usize),
+    reply: &[u8],
+    calls: Option<&ScriptTrace>,
+) {
+    if errors::is_rejection(reply) {
+        batch.queued(bytes as u64, reply.len() as u64);
+        batch.rejected(command);
+    } else {
+        batch.request(command, bytes as u64, reply.len() as u64);
+        batch.failed(command);
+    }
+    if !calls.is_some_and(|calls| calls.explains(reply)) {
+        tenant.errors.count(reply);
+    }
+}
+
+/// Counts the calls of a script and their errors.
+pub fn count_calls(batch: &mut Batch, tenant: &Tenant, calls: &ScriptTrace) {
+    calls.commands.iter().for_each(|counts| batch.called_by_script(counts));
+    calls.errors.iter().for_each(|(word, count)| tenant.errors.count_word(word, *count));
 }
 
 fn is_exec(entry: &CommandEntry) -> bool {

@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use dormouse_shard::keyspace::scripts::CalledCommand;
+
 use super::histogram::{Cells, Histogram, bump, step_of};
 use super::totals::{CommandTotals, METERS, Meter, Totals};
 use super::{DatabaseMeters, request_units};
@@ -26,8 +28,10 @@ pub struct Batch {
     commands: Vec<CommandCount>,
     /// Index there of the command that was counted last.
     last: usize,
-    /// The calls that were timed by themselves, as the command and its step in the histogram.
-    timed: Vec<(usize, usize)>,
+    /// The calls that were timed by themselves, as the command, its step in the histogram, and their number.
+    timed: Vec<(usize, usize, u64)>,
+    /// Time of the calls of scripts, which is a part of the scripts' time.
+    nested_ns: u64,
 }
 
 #[derive(Debug, Default)]
@@ -95,7 +99,22 @@ impl Batch {
         let count = self.command(command);
         count.totals.nanoseconds += nanoseconds;
         count.timed += 1;
-        self.timed.push((command, step_of(nanoseconds)));
+        self.timed.push((command, step_of(nanoseconds), 1));
+    }
+
+    /// Counts the calls of one command by a script. Their time is a part of the script's.
+    pub fn called_by_script(&mut self, counts: &CalledCommand) {
+        let CalledCommand { command, calls, nanoseconds, rejected, failed } = *counts;
+        let totals = &mut self.command(command).totals;
+        totals.calls += calls;
+        totals.rejected += rejected;
+        totals.failed += failed;
+        totals.nanoseconds += nanoseconds;
+        self.command(command).timed += calls;
+        self.nested_ns += nanoseconds;
+        if let Some(each) = nanoseconds.checked_div(calls) {
+            self.timed.push((command, step_of(each), calls));
+        }
     }
 
     /// Number of calls that were not timed by themselves.
@@ -105,7 +124,7 @@ impl Batch {
 
     /// Time of the calls that were timed by themselves.
     pub fn timed_ns(&self) -> u64 {
-        self.commands.iter().map(|count| count.totals.nanoseconds).sum()
+        self.commands.iter().map(|count| count.totals.nanoseconds).sum::<u64>().saturating_sub(self.nested_ns)
     }
 
     /// Requests counted since the last commit.
@@ -215,8 +234,8 @@ impl Writer {
         for count in &batch.commands {
             block.count_command(count);
         }
-        for &(command, step) in &batch.timed {
-            block.count_timed(command, step);
+        for &(command, step, calls) in &batch.timed {
+            block.count_timed(command, step, calls);
         }
         let (mut commands, mut timed) = (std::mem::take(&mut batch.commands), std::mem::take(&mut batch.timed));
         commands.clear();
@@ -264,9 +283,9 @@ impl Block {
         Some(&self.commands.get(command / PAGE)?.get_or_init(Box::default)[command % PAGE])
     }
 
-    fn count_timed(&self, command: usize, step: usize) {
+    fn count_timed(&self, command: usize, step: usize, calls: u64) {
         if let Some(cells) = self.cells(command) {
-            cells.times.count(step, 1);
+            cells.times.count(step, calls);
         }
     }
 

@@ -51,19 +51,17 @@ pub trait Front {
     /// Called before a command runs, with its bytes of input and its estimated cost.
     fn begin(&mut self, entry: Self::Entry, bytes: usize, cost: usize) -> Self::Mark;
 
-    /// It has run; `bytes` are those of its input, and its reply begins at `before`. Returns the cost of telling others.
+    /// It has run; `bytes` are those of its input, its reply begins where `reply` says, and if it was a script it made
+    /// these calls. Returns the cost of telling others.
     fn ran(
         &mut self,
         entry: Self::Entry,
         request: Request<'_>,
         bytes: usize,
-        reply: &Reply,
-        before: usize,
+        reply: (&Reply, usize),
         mark: Self::Mark,
+        calls: Option<&ScriptTrace>,
     ) -> usize;
-
-    /// The last command was a script, which made these calls. Returns the cost of telling others.
-    fn called(&mut self, calls: &ScriptTrace) -> usize;
 
     /// The replies that have not been noted yet, up to `end`, wait for the entries in `left`.
     fn left(&mut self, left: Left, end: usize);
@@ -209,10 +207,8 @@ pub fn run<'i, F: Front>(
                 budget.spend((db.freed_bytes() - freed) / budget::FREED_BYTES_PER_ELEMENT);
                 freed = db.freed_bytes();
             }
-            budget.spend(front.ran(entry, request, end - at, reply, before, mark));
-            if let Some(calls) = db.take_calls() {
-                budget.spend(front.called(&calls));
-            }
+            let calls = db.take_calls();
+            budget.spend(front.ran(entry, request, end - at, (reply, before), mark, calls.as_deref()));
             operations += 1;
             at = end;
             if db.is_laden() {

@@ -276,12 +276,16 @@ impl Front for Tables {
 
     fn begin(&mut self, _: &'static Row, _: usize, _: usize) {}
 
-    fn ran(&mut self, _: &'static Row, _: Request<'_>, _: usize, _: &Reply, _: usize, (): ()) -> usize {
+    fn ran(
+        &mut self,
+        _: &'static Row,
+        _: Request<'_>,
+        _: usize,
+        _: (&Reply, usize),
+        (): (),
+        _: Option<&ScriptTrace>,
+    ) -> usize {
         self.ran += 1;
-        0
-    }
-
-    fn called(&mut self, _: &ScriptTrace) -> usize {
         0
     }
 

@@ -131,11 +131,12 @@ pub struct Keyspace<'a> {
     published: Vec<Published>,
     /// What subscribers to events are told.
     noted: Noted,
-    trace: ScriptTrace,
     /// How the client of the commands that run tracks keys.
     tracker: Tracker,
     tracked: Option<Box<tracking::TrackedChanges>>,
     tells_in_line: bool,
+    /// The calls of the script that runs, or has run last.
+    trace: Option<Box<ScriptTrace>>,
     must_finish: bool,
     pub hits: u64,
     pub misses: u64,
@@ -189,10 +190,10 @@ impl<'a> Keyspace<'a> {
             freed_bytes: 0,
             published: Vec::new(),
             noted: Noted::default(),
-            trace: ScriptTrace::default(),
             tracker: Tracker::default(),
             tracked: None,
             tells_in_line: false,
+            trace: None,
             must_finish: false,
             hits: 0,
             misses: 0,

@@ -1,10 +1,9 @@
 //! What scripts need of a keyspace beyond the commands that they call.
 
-use dormouse_protocol::Request;
 use dormouse_types::segment::SLOTS;
 
 use super::notices::PendingMessage;
-use super::scripts::{Published, ScriptTrace};
+use super::scripts::{Published, ScriptCall, ScriptTrace};
 use super::{Fault, Keyspace};
 use crate::error::{Error, Result};
 
@@ -78,22 +77,22 @@ impl Keyspace<'_> {
         Ok(())
     }
 
-    /// Notes a call of a script: of the command at `command` in the table of the process.
-    pub fn note_call(&mut self, command: usize, request: Request<'_>) {
+    /// Notes a call of a script.
+    pub fn note_call(&mut self, call: &ScriptCall<'_>) {
         if let Some(surroundings) = self.shared.scripts.surroundings() {
-            self.trace.note(&**surroundings, command, self.select, request);
+            self.trace.get_or_insert_default().note(&**surroundings, call);
         }
     }
 
     /// Forgets the calls of a script that runs again.
     pub fn forget_calls(&mut self) {
-        self.trace = ScriptTrace::default();
+        self.trace = None;
     }
 
-    /// The calls of the scripts that have run, if there are any to tell.
+    /// The calls of the script that has run, if it was one and made any.
     #[inline]
     pub fn take_calls(&mut self) -> Option<Box<ScriptTrace>> {
-        (!self.trace.is_empty()).then(|| Box::new(std::mem::take(&mut self.trace)))
+        self.trace.take()
     }
 
     pub fn take_published(&mut self) -> Vec<Published> {

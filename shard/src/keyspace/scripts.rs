@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use dormouse_protocol::Request;
 use dormouse_scripting::{Script, Sha};
@@ -108,8 +109,48 @@ pub trait ScriptSurroundings: Send + Sync {
 /// The calls of a script, for the caller that ran it.
 #[derive(Debug, Default)]
 pub struct ScriptTrace {
-    /// What clients that monitor the database see of them.
+    pub commands: Vec<CalledCommand>,
+    /// The first words of its errors, and how often each came. Few are different.
+    pub errors: Vec<(Box<[u8]>, u64)>,
+    /// The first word of the last call's reply, if that was an error.
+    last_error: Option<Box<[u8]>>,
+    /// What clients that monitor the database see of the calls.
     pub lines: Vec<u8>,
+}
+
+/// The calls of one command by a script.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CalledCommand {
+    /// Its index in the table of the process.
+    pub command: usize,
+    pub calls: u64,
+    pub nanoseconds: u64,
+    pub rejected: u64,
+    pub failed: u64,
+}
+
+/// One call of a script.
+#[derive(Debug, Clone, Copy)]
+pub struct ScriptCall<'a> {
+    /// The index of the command in the table of the process; `None`: there is no such command.
+    pub command: Option<usize>,
+    /// Whether it ran, rather than being rejected before.
+    pub has_run: bool,
+    pub took: Duration,
+    pub select: u8,
+    pub request: Request<'a>,
+    pub reply: &'a [u8],
+}
+
+/// Most different errors of one script that are counted, and bytes of their words.
+const ERRORS_MAX: usize = 16;
+const ERROR_WORD_MAX: usize = 64;
+
+/// The first word of an encoded error, without its mark.
+fn error_word(reply: &[u8]) -> Option<&[u8]> {
+    let text = reply.strip_prefix(b"-")?;
+    let word = text.split(|byte| matches!(byte, b' ' | b'\r')).next().unwrap_or_default();
+    Some(&word[..word.len().min(ERROR_WORD_MAX)])
 }
 
 /// Bytes of lines beyond which they are shown before the script has ended.
@@ -117,15 +158,44 @@ const LINES_BYTES_MAX: usize = 1 << 20;
 
 impl ScriptTrace {
     /// Notes a call.
-    pub fn note(&mut self, surroundings: &dyn ScriptSurroundings, command: usize, select: u8, request: Request<'_>) {
-        surroundings.append_shown(command, select, request, &mut self.lines);
-        if self.lines.len() > LINES_BYTES_MAX {
-            surroundings.show(&std::mem::take(&mut self.lines));
+    pub fn note(&mut self, surroundings: &dyn ScriptSurroundings, call: &ScriptCall<'_>) {
+        let error = error_word(call.reply);
+        if let Some(command) = call.command {
+            let counts = self.counts_of(command);
+            counts.calls += u64::from(call.has_run);
+            counts.rejected += u64::from(!call.has_run);
+            counts.failed += u64::from(call.has_run && error.is_some());
+            counts.nanoseconds += call.took.as_nanos() as u64;
+        }
+        if let Some(word) = error {
+            match self.errors.iter().position(|(known, _)| **known == *word) {
+                Some(at) => self.errors[at].1 += 1,
+                None if self.errors.len() < ERRORS_MAX => self.errors.push((word.into(), 1)),
+                None => {}
+            }
+        }
+        self.last_error = error.map(Box::from);
+        if let Some(command) = call.command.filter(|_| call.has_run) {
+            surroundings.append_shown(command, call.select, call.request, &mut self.lines);
+            if self.lines.len() > LINES_BYTES_MAX {
+                surroundings.show(&std::mem::take(&mut self.lines));
+            }
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+    fn counts_of(&mut self, command: usize) -> &mut CalledCommand {
+        let known = self.commands.iter().position(|counts| counts.command == command);
+        let at = known.unwrap_or_else(|| {
+            self.commands.push(CalledCommand { command, ..CalledCommand::default() });
+            self.commands.len() - 1
+        });
+        &mut self.commands[at]
+    }
+
+    /// Whether the error that a script has replied with is that of its last call, and counted already. A script that
+    /// replies with an error of its own after a failed call is taken for one too if both begin with the same word.
+    pub fn explains(&self, reply: &[u8]) -> bool {
+        self.last_error.as_deref().is_some_and(|word| error_word(reply) == Some(word))
     }
 }
 

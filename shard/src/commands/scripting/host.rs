@@ -7,12 +7,13 @@ use std::sync::{Arc, OnceLock};
 
 use dormouse_protocol::{Reply, Request};
 use dormouse_scripting::{Halt, Host, RunLimits};
+use dormouse_storage::stopwatch::Stopwatch;
 
 use crate::commands::cost::{self, BYTES_PER_ELEMENT, TURN};
 use crate::commands::growth::needs;
 use crate::commands::{self, Flags, Row, Run};
 use crate::error::Error;
-use crate::keyspace::scripts::Running;
+use crate::keyspace::scripts::{Running, ScriptCall};
 use crate::keyspace::{Asked, Fault, Keyspace};
 
 /// Memory of a script.
@@ -50,7 +51,10 @@ pub struct Callable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uncallable {
     Unknown,
-    WrongArity,
+    /// Of the command at `id` in the table.
+    WrongArity {
+        id: usize,
+    },
 }
 
 /// Names the table of the process, once.
@@ -163,12 +167,8 @@ impl<'d, 'k> Calls<'d, 'k> {
         }
     }
 
-    /// The command of a request, or the error text.
-    fn admit(&self, request: Request<'_>) -> Result<(&'static Row, Run, usize), Error> {
-        let Callable { row, run, id } = self.find(request).map_err(|why| match why {
-            Uncallable::Unknown => Error::text("ERR Unknown Redis command called from script"),
-            Uncallable::WrongArity => Error::text("ERR Wrong number of args calling Redis command from script"),
-        })?;
+    /// What runs a request, or the error text.
+    fn admit(&self, Callable { row, run, .. }: Callable, request: Request<'_>) -> Result<Run, Error> {
         let run = run.filter(|_| !row.flags.contains(Flags::NO_SCRIPT));
         let run = run.ok_or(Error::text("ERR This Redis command is not allowed from script"))?;
         if let Some(user) = self.db.script_user() {
@@ -186,7 +186,7 @@ impl<'d, 'k> Calls<'d, 'k> {
         if writes {
             self.db.shared().admit_client()?;
         }
-        Ok((row, run, id))
+        Ok(run)
     }
 
     /// Sees to it that everything that the request needs is in memory.
@@ -214,6 +214,36 @@ impl<'d, 'k> Calls<'d, 'k> {
             None => return self.halt(Ended::Long),
         }
         Ok(())
+    }
+
+    /// Runs a call, or replies with the reason why not. Returns whether it has run.
+    fn perform(&mut self, callable: Callable, request: Request<'_>, reply: &mut Reply) -> Result<bool, Halt> {
+        let row = callable.row;
+        let run = match self.admit(callable, request) {
+            Ok(run) => run,
+            Err(error) => {
+                reply.error(&error.to_string());
+                return Ok(false);
+            }
+        };
+        let strays = row.flags.intersects(Flags::WHOLE | Flags::BY_CURSOR) && !self.db.holds_all();
+        if strays || !row.key_indexes(request).all(|key| self.db.holds(request.arg(key))) {
+            // A plain script names its keys, so this is none that it has declared.
+            reply.error("ERR Script attempted to access a non local key in a cluster node");
+            return Ok(false);
+        }
+        self.load(row, request)?;
+        let cost = row.cost.map_or(0, |cost| cost(self.db, request));
+        self.spend(cost.saturating_add(cost::of_request(request)))?;
+        let needs = needs(self.db, row, request);
+        if (needs.adds > 0 || needs.while_it_runs > 0)
+            && let Err(error) = self.db.check_growth(self.bytes_before, needs)
+        {
+            reply.error(&error.to_string());
+            return Ok(false);
+        }
+        self.run(row, run, request, reply)?;
+        Ok(true)
     }
 
     fn run(&mut self, row: &'static Row, run: Run, request: Request<'_>, reply: &mut Reply) -> Result<(), Halt> {
@@ -256,31 +286,20 @@ fn missing(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Option<Fault> 
 
 impl Host for Calls<'_, '_> {
     fn call(&mut self, request: Request<'_>, reply: &mut Reply) -> Result<(), Halt> {
-        let (row, run, id) = match self.admit(request) {
-            Ok(found) => found,
-            Err(error) => {
-                reply.error(&error.to_string());
-                return Ok(());
+        let started = Stopwatch::start();
+        let (command, has_run) = match self.find(request) {
+            Ok(callable) => (Some(callable.id), self.perform(callable, request, reply)?),
+            Err(Uncallable::Unknown) => {
+                reply.error("ERR Unknown Redis command called from script");
+                (None, false)
+            }
+            Err(Uncallable::WrongArity { id }) => {
+                reply.error("ERR Wrong number of args calling Redis command from script");
+                (Some(id), false)
             }
         };
-        let strays = row.flags.intersects(Flags::WHOLE | Flags::BY_CURSOR) && !self.db.holds_all();
-        if strays || !row.key_indexes(request).all(|key| self.db.holds(request.arg(key))) {
-            // A plain script names its keys, so this is none that it has declared.
-            reply.error("ERR Script attempted to access a non local key in a cluster node");
-            return Ok(());
-        }
-        self.load(row, request)?;
-        let cost = row.cost.map_or(0, |cost| cost(self.db, request));
-        self.spend(cost.saturating_add(cost::of_request(request)))?;
-        let needs = needs(self.db, row, request);
-        if (needs.adds > 0 || needs.while_it_runs > 0)
-            && let Err(error) = self.db.check_growth(self.bytes_before, needs)
-        {
-            reply.error(&error.to_string());
-            return Ok(());
-        }
-        self.run(row, run, request, reply)?;
-        self.db.note_call(id, request);
+        let (took, select) = (started.elapsed(), self.db.selected());
+        self.db.note_call(&ScriptCall { command, has_run, took, select, request, reply: &reply.buffer });
         Ok(())
     }
 
