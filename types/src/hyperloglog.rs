@@ -32,7 +32,8 @@ const DENSE: u8 = 0;
 const SPARSE: u8 = 1;
 const CACHE: usize = 8;
 const STALE: u8 = 0x80;
-const DENSE_BYTES: usize = HEADER + REGISTERS * 6 / 8;
+/// Bytes of a dense form.
+pub const DENSE_BYTES: usize = HEADER + REGISTERS * 6 / 8;
 
 const ZEROS_MAX: usize = 64;
 /// The highest rank and the longest run of a value in the sparse form.
@@ -79,6 +80,16 @@ pub fn check(bytes: &[u8]) -> Result<(), Corrupted> {
 pub fn add(bytes: &mut Vec<u8>, element: &[u8], sparse_max: usize) -> bool {
     let (index, rank) = place(element);
     raise(bytes, index, rank, sparse_max)
+}
+
+/// Adds an element to a dense one; whether a register rose.
+pub fn add_dense(bytes: &mut [u8], element: &[u8]) -> bool {
+    let (index, rank) = place(element);
+    let raised = raise_dense(bytes, index, rank);
+    if raised {
+        mark_stale(bytes);
+    }
+    raised
 }
 
 /// Raises a register of one that [`check`] has passed to `rank`, if it is lower; whether it was.

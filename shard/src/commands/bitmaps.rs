@@ -91,8 +91,7 @@ fn setbit(db: &mut Keyspace<'_>, reply: &mut Reply, (key, offset, value): (&[u8]
         _ => return Err(Error::text("ERR bit is not an integer or out of range")),
     };
     let (byte, mask) = (offset.byte(), offset.mask());
-    let before = db.update_string(key, Origin::Edited, |bytes| {
-        let grows = lengthen(bytes, byte + 1);
+    let change = |bytes: &mut [u8], grows: bool| {
         let before = bytes[byte] & mask != 0;
         if set {
             bytes[byte] |= mask;
@@ -100,7 +99,14 @@ fn setbit(db: &mut Keyspace<'_>, reply: &mut Reply, (key, offset, value): (&[u8]
             bytes[byte] &= !mask;
         }
         Ok(Change::when(grows || before != set, before))
-    })?;
+    };
+    let before = match db.edit_string(key, byte + 1, |bytes| change(bytes, false)) {
+        Some(before) => before?,
+        None => db.update_string(key, Origin::Edited, |bytes| {
+            let grows = lengthen(bytes, byte + 1);
+            change(bytes, grows)
+        })?,
+    };
     reply.integer(i64::from(before));
     Ok(())
 }

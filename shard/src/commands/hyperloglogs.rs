@@ -84,6 +84,22 @@ pub(crate) const FAMILY: Family<Run> = Family {
 /// `PFADD key [element [element ...]]`
 fn pfadd(db: &mut Keyspace<'_>, reply: &mut Reply, (key, elements): (&[u8], Rest<'_>)) -> Result<()> {
     let sparse_max = db.limits().hll_sparse_max_bytes;
+    // A dense one keeps its length, so it is not copied.
+    let dense = db.edit_string(key, hyperloglog::DENSE_BYTES, |bytes| {
+        if !hyperloglog::is_one(bytes) {
+            return Err(NOT_ONE);
+        }
+        let is_dense = hyperloglog::is_dense(bytes);
+        let add = |bytes: &mut [u8]| {
+            elements.iter().fold(false, |changed, element| hyperloglog::add_dense(bytes, element) || changed)
+        };
+        let changed = is_dense && add(bytes);
+        Ok(Change::when(changed, is_dense.then_some(changed)))
+    });
+    if let Some(Some(changed)) = dense.transpose()? {
+        reply.integer(i64::from(changed));
+        return Ok(());
+    }
     let changed = change(db, key, |bytes, is_new| {
         elements.iter().fold(is_new, |changed, element| hyperloglog::add(bytes, element, sparse_max) || changed)
     })?;

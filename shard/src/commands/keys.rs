@@ -13,6 +13,7 @@ use crate::commands::{
 use crate::error::{Error, Result};
 use crate::keyspace::access::Uses;
 use crate::keyspace::changes::KeyEvent;
+use crate::keyspace::strings::EMBSTR_MAX;
 use crate::keyspace::{Keyspace, kind_of};
 
 const READ: Flags = Flags::READ;
@@ -33,9 +34,6 @@ const RENAMED: &[KeySpec] = &[KeySpec::one(1, TAKES), KeySpec::one(2, Access::OW
 const RENAMED_TO_NEW: &[KeySpec] = &[KeySpec::one(1, TAKES), KeySpec::one(2, Access::OW.union(Access::INSERT))];
 const COPIED: &[KeySpec] =
     &[KeySpec::one(1, Access::RO.union(Access::ACCESS)), KeySpec::one(2, Access::OW.union(Access::UPDATE))];
-
-/// Longer strings than this are `raw`: they don't fit one allocation of Redis's with their header.
-const EMBSTR_MAX: usize = 44;
 
 pub(crate) const FAMILY: Family<Run> = Family {
     group: "generic",

@@ -346,6 +346,16 @@ fn strlen(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<
 /// `SETRANGE key offset value`
 fn setrange(db: &mut Keyspace<'_>, reply: &mut Reply, (key, offset, value): (&[u8], i64, &[u8])) -> Result<()> {
     let offset = usize::try_from(offset).map_err(|_| Error::OffsetOutOfRange)?;
+    if let Some(end) = offset.checked_add(value.len()).filter(|_| !value.is_empty()) {
+        let edited = db.edit_string(key, end, |bytes| {
+            bytes[offset..end].copy_from_slice(value);
+            Ok(Change::Yes(bytes.len()))
+        });
+        if let Some(len) = edited {
+            reply.integer(len? as i64);
+            return Ok(());
+        }
+    }
     let len = db.update_string(key, Origin::Edited, |bytes| {
         if value.is_empty() {
             return Ok(Change::No(bytes.len()));

@@ -36,7 +36,7 @@ mod scripted;
 pub mod scripts;
 pub mod settings;
 pub mod staging;
-mod strings;
+pub mod strings;
 #[cfg(test)]
 pub(crate) mod testing;
 mod text;

@@ -8,7 +8,11 @@ use super::changes::KeyEvent;
 use super::graveyard::Dead;
 use super::text::text_of;
 use super::{BURY_ABOVE, Change, Expiry, Keyspace, Text};
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+/// Longer strings than this are `raw`: they don't fit one allocation of Redis's with their header. The encoding of others
+/// tells whether they were changed since they were set.
+pub const EMBSTR_MAX: usize = 44;
 
 impl Keyspace<'_> {
     pub fn string(&mut self, key: &[u8]) -> Result<Option<Text<'_>>> {
@@ -109,7 +113,50 @@ impl Keyspace<'_> {
         })
     }
 
-    /// Changes the bytes of a string in place: `APPEND`, `SETRANGE`. Created when absent, of origin `made`; its expiry
+    /// Changes the bytes of a string of at least `len` where they are. `None`: nothing was done, because it is shorter, or
+    /// so short that its form says whether it was changed; [`Self::update_string`] has to copy such a string.
+    pub fn edit_string<R>(
+        &mut self,
+        key: &[u8],
+        len: usize,
+        change: impl FnOnce(&mut [u8]) -> Result<Change<R>>,
+    ) -> Option<Result<R>> {
+        let position = self.position(key);
+        let len = len.max(EMBSTR_MAX + 1);
+        if self.peeked_length(key).is_none_or(|bytes| bytes < len) {
+            return None;
+        }
+        let updated = self.update_record(position, key, |record| {
+            let outcome = match record.raw_mut() {
+                Some(bytes) => change(bytes),
+                None => match record.object_mut() {
+                    Some(ObjectMut::Text(bytes)) => change(bytes),
+                    _ => Err(Error::WrongType),
+                },
+            };
+            match outcome.map(Change::split) {
+                Ok((changed, result)) => (changed, Ok((changed, result))),
+                Err(error) => (false, Err(error)),
+            }
+        });
+        Some(updated?.map(|(changed, result)| {
+            if changed {
+                self.after_write(key);
+            }
+            result
+        }))
+    }
+
+    /// The length of a string that has its bytes as they are.
+    fn peeked_length(&self, key: &[u8]) -> Option<usize> {
+        match self.peek(key)? {
+            Value::Raw(bytes) => Some(bytes.len()),
+            Value::Object(ObjectRef::Text(bytes)) => Some(bytes.len()),
+            _ => None,
+        }
+    }
+
+    /// Changes the bytes of a string: `APPEND`, `SETRANGE`. Created when absent, of origin `made`; its expiry
     /// stays.
     pub fn update_string<R>(
         &mut self,

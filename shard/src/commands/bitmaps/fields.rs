@@ -19,11 +19,17 @@ pub(super) fn bitfield(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Steps(ste
     let Some(last) = steps.iter().filter(|step| step.is_write()).map(|step| step.field.last_byte()).max() else {
         return read(db, reply, key, &steps);
     };
-    let outcomes = db.update_string(key, Origin::Edited, |bytes| {
-        let mut changed = lengthen(bytes, last + 1);
+    let change = |bytes: &mut [u8], mut changed: bool| {
         let outcomes = steps.iter().map(|step| step.run(bytes, &mut changed)).collect::<SmallVec<[_; 4]>>();
         Ok(Change::when(changed, outcomes))
-    })?;
+    };
+    let outcomes = match db.edit_string(key, last + 1, |bytes| change(bytes, false)) {
+        Some(outcomes) => outcomes?,
+        None => db.update_string(key, Origin::Edited, |bytes| {
+            let grows = lengthen(bytes, last + 1);
+            change(bytes, grows)
+        })?,
+    };
     reply.array(outcomes.len());
     for outcome in outcomes {
         match outcome {
