@@ -42,9 +42,9 @@ struct Options {
     /// Of `durability`, this part alone; its tables are kept by themselves.
     #[arg(long, value_enum)]
     part: Option<Part>,
-    /// Of `cpu` and `memory`, only the rows whose labels contain this text.
-    #[arg(long, conflicts_with = "record")]
-    rows: Option<String>,
+    /// Of `cpu` and `memory`, only the rows whose labels contain one of these texts.
+    #[arg(long, value_delimiter = ',', conflicts_with = "record")]
+    rows: Vec<String>,
     /// Measures the peers alone.
     #[arg(long)]
     peers_only: bool,
@@ -98,8 +98,8 @@ pub(crate) struct Bench {
     pub quick: bool,
     /// The selected part of a measure that has several.
     pub part: Option<Part>,
-    /// Text in the labels of the selected rows of a measure that has many.
-    pub rows: Option<String>,
+    /// Texts of which the labels of the selected rows contain one; none for all rows.
+    pub rows: Vec<String>,
 }
 
 impl Bench {
@@ -111,7 +111,7 @@ impl Bench {
 
     /// Whether a row with this label is selected.
     pub fn has_row(&self, label: &str) -> bool {
-        self.rows.as_ref().is_none_or(|text| label.contains(text))
+        self.rows.is_empty() || self.rows.iter().any(|text| label.contains(text))
     }
 
     fn absent(&self) -> Vec<String> {
