@@ -11,7 +11,7 @@ fn the_server_survives_every_kind_of_tenant() {
     let elements = if cfg!(debug_assertions) { 50_000 } else { 500_000 };
     let settings = Settings {
         seconds: 16,
-        tenants: 34,
+        tenants: 38,
         memory_mib: 512,
         workers: 2,
         loss_window: "30s".into(),

@@ -24,12 +24,14 @@ pub enum Kind {
     HugeNames,
     HalfRequests,
     LongQueues,
+    LongScripts,
+    HostileScripts,
 }
 
 const MIB: usize = 1 << 20;
 
 impl Kind {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::KeysInMulti,
         Self::LongRanges,
         Self::LongPatterns,
@@ -45,6 +47,8 @@ impl Kind {
         Self::HugeNames,
         Self::HalfRequests,
         Self::LongQueues,
+        Self::LongScripts,
+        Self::HostileScripts,
     ];
 
     /// Returns the kind of this name, in any case.
@@ -201,10 +205,48 @@ impl Kind {
                 run_each(connection, 500, |n| vec!["SET".to_owned(), format!("queued{}", n % 10), value.clone()])?;
                 run_all(connection, &["EXEC"], 1)
             }
+            Self::LongScripts => {
+                for script in LONG_SCRIPTS {
+                    run(&["EVAL", script, "1", "k"])?;
+                }
+                Ok(())
+            }
+            Self::HostileScripts => {
+                for script in HOSTILE_SCRIPTS {
+                    run(&["EVAL", script, "1", "k"])?;
+                }
+                // What does not end by itself is killed.
+                connection.write(&request(&["EVAL", "while true do pcall(error, 'x') end", "0"]))?;
+                target.pause(Duration::from_millis(200));
+                target.connect(tenant)?.try_call(&["SCRIPT", "KILL"])?;
+                connection.read().map(drop)
+            }
             Self::ConnectionStorm | Self::WrongTokens => Ok(()),
         }
     }
 }
+
+/// Scripts of one second: one that only reads, and one that writes all the time.
+const LONG_SCRIPTS: [&str; 2] = [
+    "local began = os.clock() while os.clock() - began < 1 do redis.call('get', KEYS[1]) end return 1",
+    "local began = os.clock() while os.clock() - began < 1 do redis.call('incr', KEYS[1]) end return 1",
+];
+
+/// Scripts that ask for more than they may have. Each is an error.
+const HOSTILE_SCRIPTS: [&str; 12] = [
+    "local s = 'x' while true do s = s .. s end",
+    "local t = {} while true do t[#t + 1] = {} end",
+    "return string.rep('x', 2 ^ 31)",
+    "return ('x'):rep(2 ^ 20):gsub('', ('y'):rep(2 ^ 20))",
+    "return string.format('%099d', 1):rep(2 ^ 28)",
+    "local function f() return 1 + f() end return f()",
+    "local t = {} for i = 1, 2 ^ 12 do t = {t} end return t",
+    "local t = {1} for i = 1, 60 do t = {t, t} end return cjson.encode(t)",
+    "local t = {1} for i = 1, 60 do t = {t, t} end return t",
+    "return ('a'):rep(2 ^ 16):find(('a*'):rep(30) .. 'b')",
+    "local t = {} for i = 1, 2 ^ 20 do t[i] = ('x'):rep(2 ^ 10) end return table.concat(t)",
+    "redis.call('set', KEYS[1], ('x'):rep(2 ^ 27))",
+];
 
 fn connection_storm(target: &Target, tenant: &str) -> io::Result<()> {
     let mut kept = Vec::new();
