@@ -98,6 +98,8 @@ pub struct Settings {
     pub is_cluster: bool,
     /// When an idle database falls asleep; never by default.
     pub sleep_after: Option<&'static str>,
+    /// Whether Dormouse takes `DEBUG` from clients of this machine.
+    pub takes_debug: bool,
 }
 
 /// A store behind a network: its URL, and the environment with its settings.
@@ -321,6 +323,9 @@ fn dormouse_command(store: &str, port: u16, settings: Settings) -> Command {
     }
     if settings.is_cluster {
         command.args(["--cluster-mode", "emulated"]);
+    }
+    if settings.takes_debug {
+        command.args(["--enable-debug-command", "local"]);
     }
     command
 }

@@ -30,6 +30,7 @@ const WORKERS: Settings = Settings {
     tokens: &[],
     is_cluster: false,
     sleep_after: None,
+    takes_debug: false,
 };
 
 /// Several clients of one server.

@@ -20,8 +20,15 @@ const COMMANDS: usize = 20_000;
 /// Commands on their way at once.
 const PIPELINE: usize = 8000;
 /// More workers than a small machine has cores, so that shards move between workers everywhere.
-const WORKERS: Settings =
-    Settings { max_clients: None, workers: Some(4), http_port: None, tokens: &[], is_cluster: false };
+const WORKERS: Settings = Settings {
+    max_clients: None,
+    workers: Some(4),
+    http_port: None,
+    tokens: &[],
+    is_cluster: false,
+    sleep_after: None,
+    takes_debug: false,
+};
 
 #[test]
 fn random_scripts_get_the_replies_of_redis() {

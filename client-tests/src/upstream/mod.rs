@@ -28,7 +28,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
 use crate::resp::Connection;
-use crate::{Server, wait_for};
+use crate::{Kind, Server, server, wait_for};
 
 use self::known::Known;
 use self::output::Outcomes;
@@ -229,7 +229,8 @@ impl Copied {
     }
 
     fn run_once(&self, unit: &str, without: &[String], settings: &Settings) -> io::Result<Outcomes> {
-        let server = Server::start();
+        // The suite's own configuration has DEBUG, too.
+        let server = Server::start_with(Kind::Dormouse, server::Settings { takes_debug: true, ..Default::default() });
         let printed = self.folder.path().join(format!("{}.printed", unit.replace('/', "-")));
         let mut command = self.command();
         command.args(["--host", "127.0.0.1", "--port", &server.port().to_string(), "--single", unit, "--durable"]);
