@@ -25,17 +25,21 @@ pub fn node() -> Option<PathBuf> {
     })
 }
 
-/// Returns the Python that has the packages.
-pub fn python() -> Option<PathBuf> {
+/// Returns the Python that has the packages of `requirements`, a file beside the scripts.
+pub fn python(requirements: &str) -> Option<PathBuf> {
     if !toolchain::present("applications for Python", &[("python3", "python3-venv")]) {
         return None;
     }
-    let install = |sources: &Path, folder: &Path| {
+    let sources = toolchain::sources("applications/python");
+    let wanted = sources.join(requirements);
+    let name = format!("applications/python-{}", requirements.trim_end_matches(".txt"));
+    // The folder of the sources is not called like that of the packages.
+    let input = wanted.to_str().expect("this workspace's path is text");
+    let folder = toolchain::installed(&name, &[input], |_, folder| {
         toolchain::step(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder.join("venv")))?;
         let mut pip = Command::new(folder.join("venv/bin/pip"));
-        toolchain::step(pip.args(["install", "--quiet", "--requirement"]).arg(sources.join("requirements.txt")))
-    };
-    let folder = toolchain::installed("applications/python", &["requirements.txt"], install)?;
+        toolchain::step(pip.args(["install", "--quiet", "--requirement"]).arg(&wanted))
+    })?;
     Some(folder.join("venv/bin/python"))
 }
 

@@ -32,6 +32,14 @@ mod node {
         run("socket.io", &["streams"]);
     }
 
+    /// bee-queue, connect-redis with express-session, and redlock.
+    #[test]
+    fn more() {
+        if is_long() {
+            run("more", &[]);
+        }
+    }
+
     #[test]
     fn idle_ones_let_the_database_sleep() {
         if let Some(mut script) = script("idle") {
@@ -75,6 +83,14 @@ mod python {
         run("lock_steps");
     }
 
+    /// dramatiq, huey, taskiq, saq, django-redis, channels_redis and limits.
+    #[test]
+    fn more() {
+        if is_long() && more_steps().is_some() {
+            check(|| more_steps().expect("it was there before"));
+        }
+    }
+
     #[test]
     fn idle_workers_let_the_database_sleep() {
         if let Some(mut script) = script("idle_steps") {
@@ -89,7 +105,15 @@ mod python {
     }
 
     fn script(name: &str) -> Option<Command> {
-        let python = applications::python()?;
+        script_with("requirements.txt", name)
+    }
+
+    fn more_steps() -> Option<Command> {
+        script_with("more.txt", "more_steps")
+    }
+
+    fn script_with(requirements: &str, name: &str) -> Option<Command> {
+        let python = applications::python(requirements)?;
         let mut command = Command::new(&python);
         command.arg("-B").arg(toolchain::sources("applications/python").join(format!("{name}.py")));
         Some(command)
