@@ -5,7 +5,8 @@
 //!    clients is counted as it is charged, so that a burst is noticed before the next measurement.
 //! 3. A command that may add much, or needs much memory while it runs, takes a [`Reservation`] before it runs. It is
 //!    given back when the command's additions are published. So many such commands at once, on whatever databases,
-//!    cannot take more together than is left.
+//!    cannot take more together than is left. So does a place that is loaded, for the memory that it took when it was
+//!    stored.
 //!
 //! While memory is full, commands that may grow it are refused, and nothing is loaded from the store. A small reserve
 //! serves databases that use less than others, and each has a *floor*: one that uses no more is never refused because
@@ -122,6 +123,12 @@ impl Memory {
             Ok(_) => Ok(Reservation { memory: self, bytes }),
             Err(_) => Err(Error::OutOfTotal),
         }
+    }
+
+    /// Reserves `bytes` even if fewer are left, for work that cannot be refused any more.
+    pub fn claim(&'static self, bytes: usize) -> Reservation {
+        self.reserved.fetch_add(bytes, Ordering::Relaxed);
+        Reservation { memory: self, bytes }
     }
 
     /// Whether a database that uses so little is served when no more than this is left.

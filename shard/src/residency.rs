@@ -2,7 +2,9 @@
 //!
 //! 1. Under the shard's lock: get the description of the stored place (an `Arc` that names its body).
 //! 2. Without the lock: read the body and the pieces of large values, one at a time (see
-//!    [`dormouse_storage::loading`]), and replay the effects of the tails and the log onto them.
+//!    [`dormouse_storage::loading`]), and replay the effects of the tails and the log onto them. The memory that this
+//!    takes is reserved before, so that many large values that are asked for at once are not all read: without room for
+//!    it the load is refused.
 //! 3. Under the lock again: install it, if the place still holds that very `Arc`. If not, another caller was faster.
 //!
 //! A place that stands for a page of the manifest becomes the places of that page in the same steps, and then the
@@ -19,6 +21,7 @@ use dormouse_storage::loading::{Loaded, READ_TOGETHER, load};
 use dormouse_storage::replay::{Body, Effects, Stored};
 use dormouse_storage::stopwatch::Stopwatch;
 use dormouse_types::segment::Range53;
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::database::{Database, read_error, store_error};
 use crate::error::{Error, Result};
@@ -26,11 +29,20 @@ use crate::health::ConditionKind;
 use crate::keyspace::Fault;
 use crate::keyspace::place::Place;
 use crate::keyspace::settings::Loader;
-use crate::memory::MEMORY;
+use crate::memory::{COUNTED_BYTES, MEMORY, Reservation};
 use crate::places::places_of_page;
 use crate::replay::replayed;
 use crate::shard::HeldShard;
 use crate::topology::{Topology, hold};
+
+/// Whether a load may be refused for want of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Admission {
+    /// A client asked for it, or nobody yet.
+    Refusable,
+    /// Work that has begun needs it.
+    Needed,
+}
 
 /// A stored place: its shard and range, and its description.
 #[derive(Debug, Clone)]
@@ -49,10 +61,15 @@ impl Database {
         MEMORY.check(self.used_bytes())?;
         let database = Arc::clone(self);
         let loaded = self.loader.drive(async move {
-            let _turn = database.turns[fault.prefix as usize >> 7 & (database.turns.len() - 1)].lock().await;
-            while let Some(wanted) = database.wanted(fault).await {
-                let loaded = database.load_one(&wanted, None).await;
-                loaded.inspect_err(|error| database.note_unread(ConditionKind::Data, error))?;
+            while let Some(place) = database.wanted(fault).await {
+                let _turn = database.turn_of(place.range.start).lock().await;
+                // Another caller may have loaded it meanwhile, or a part of it.
+                let Some(wanted) = database.wanted(fault).await else { break };
+                if wanted.range != place.range {
+                    continue;
+                }
+                let loaded = database.load_one(&wanted, None, Admission::Refusable).await;
+                loaded.inspect_err(|error| database.note_failed_load(error))?;
                 if wanted.stored.page.is_none() {
                     break;
                 }
@@ -74,7 +91,7 @@ impl Database {
             let Some(topology) = database.topology() else { return Ok(()) };
             database.read_pages(&topology).await?;
             let wanted = database.all_stored(|_| true).await;
-            database.load_many(wanted).await.map_or(Ok(()), Err)
+            database.load_many(wanted, Admission::Refusable).await.map_or(Ok(()), Err)
         });
         loaded.await.map_err(|error| Error::Store(format!("a load of database {} failed: {error}", self.name())))?
     }
@@ -82,7 +99,7 @@ impl Database {
     /// Loads the places that `which` chooses. Afterwards no place stands for a page any more.
     pub(crate) async fn load_where(self: &Arc<Self>, which: impl Fn(&Stored) -> bool) -> Result<()> {
         let wanted = self.all_stored(which).await;
-        self.load_many(wanted).await.map_or(Ok(()), Err)
+        self.load_many(wanted, Admission::Needed).await.map_or(Ok(()), Err)
     }
 
     pub(crate) fn load_in_background(self: &Arc<Self>) {
@@ -100,7 +117,7 @@ impl Database {
                 None => None,
             };
             let wanted = database.all_stored(|stored| stored.page.is_none()).await;
-            let failed = database.load_many(wanted).await.or(unread);
+            let failed = database.load_many(wanted, Admission::Refusable).await.or(unread);
             if failed.is_none() && database.is_awake() {
                 database.health.resolve(ConditionKind::Data);
             }
@@ -113,7 +130,7 @@ impl Database {
     pub(crate) async fn read_pages(self: &Arc<Self>, topology: &Topology) -> Result<()> {
         let mut failed = None;
         for wanted in self.all_stored_of(topology, |stored| stored.page.is_some()).await {
-            if let Err(error) = self.load_one(&wanted, None).await {
+            if let Err(error) = self.load_one(&wanted, None, Admission::Needed).await {
                 self.note_unread(ConditionKind::Data, &error);
                 failed.get_or_insert(error);
             }
@@ -156,8 +173,22 @@ impl Database {
         all
     }
 
-    /// Loads places in order, reading neighbours together. Goes on after an error; the first one is returned.
-    async fn load_many(self: &Arc<Self>, wanted: Vec<Wanted>) -> Option<Error> {
+    /// The lock under which the place that begins at `prefix` is loaded, so that it is read once, whichever of its keys
+    /// are wanted.
+    fn turn_of(&self, prefix: u64) -> &AsyncMutex<()> {
+        &self.turns[prefix as usize >> 7 & (self.turns.len() - 1)]
+    }
+
+    /// Notes an error of a load, unless it was refused for want of memory: then nothing is wrong with the store.
+    fn note_failed_load(&self, error: &Error) {
+        if *error != Error::OutOfTotal {
+            self.note_unread(ConditionKind::Data, error);
+        }
+    }
+
+    /// Loads places in order, reading neighbours together. Goes on after an error; the first one is returned. Without
+    /// room for a place, it ends.
+    async fn load_many(self: &Arc<Self>, wanted: Vec<Wanted>, admission: Admission) -> Option<Error> {
         let mut failed = None;
         let mut rest = &wanted[..];
         while let [first, ..] = rest {
@@ -183,9 +214,19 @@ impl Database {
                     let at = (body.offset - start) as usize;
                     bytes.slice(at..at + body.len as usize)
                 });
-                if let Err(error) = self.load_one(wanted, slice).await {
-                    self.note_unread(ConditionKind::Data, &error);
+                // Places with large values are read by one caller, and others wait for it.
+                let in_turn = !wanted.stored.pieces.is_empty();
+                let turn = if in_turn { Some(self.turn_of(wanted.range.start).lock().await) } else { None };
+                if turn.is_some() && !self.is_wanted(wanted).await {
+                    continue;
+                }
+                if let Err(error) = self.load_one(wanted, slice, admission).await {
+                    self.note_failed_load(&error);
+                    let is_full = error == Error::OutOfTotal;
                     failed.get_or_insert(error);
+                    if is_full {
+                        return failed;
+                    }
                 }
                 // Other tasks of the background threads get their turn between two places.
                 tokio::task::yield_now().await;
@@ -196,8 +237,8 @@ impl Database {
 
     /// Loads one place; `read`: its body, if that was read already. A read error is ignored if the place is no longer
     /// wanted: another caller was faster, and the body may have been replaced and deleted since.
-    async fn load_one(self: &Arc<Self>, wanted: &Wanted, read: Option<Bytes>) -> Result<()> {
-        match self.read_one(wanted, read).await {
+    async fn load_one(self: &Arc<Self>, wanted: &Wanted, read: Option<Bytes>, admission: Admission) -> Result<()> {
+        match self.read_one(wanted, read, admission).await {
             Err(error) if self.is_wanted(wanted).await => Err(error),
             _ => Ok(()),
         }
@@ -214,14 +255,25 @@ impl Database {
         stored.is_some_and(|stored| Arc::ptr_eq(&stored, &wanted.stored))
     }
 
-    async fn read_one(self: &Arc<Self>, wanted: &Wanted, read: Option<Bytes>) -> Result<()> {
+    async fn read_one(self: &Arc<Self>, wanted: &Wanted, read: Option<Bytes>, admission: Admission) -> Result<()> {
         let is_page = wanted.stored.page.is_some();
+        // Held until the place is in memory, and counted there.
+        let _room = self.room_for(&wanted.stored, admission)?;
         let (places, records) = self.read_places(wanted, read).await?;
         if self.install(wanted, places).await && !is_page {
             self.counters.loads.fetch_add(1, Ordering::Relaxed);
             self.counters.loaded_keys.fetch_add(records as u64, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Reserves the memory for a place. Little memory is left to the next measurement.
+    fn room_for(&self, stored: &Stored, admission: Admission) -> Result<Option<Reservation>> {
+        match (stored.loaded_bytes(), admission) {
+            (..COUNTED_BYTES, _) => Ok(None),
+            (bytes, Admission::Refusable) => MEMORY.reserve(bytes, self.used_bytes()).map(Some),
+            (bytes, Admission::Needed) => Ok(Some(MEMORY.claim(bytes))),
+        }
     }
 
     /// The places that replace a stored one, and how many records they have.
@@ -251,6 +303,8 @@ impl Database {
             let gone = || Error::Store("the database is closed".into());
             let database = database.upgrade().ok_or_else(gone)?;
             let wanted = Wanted { keyspace, range, stored: Arc::clone(stored) };
+            // A script that has written runs to its end.
+            let _room = database.room_for(stored, Admission::Needed)?;
             let (sender, receiver) = std::sync::mpsc::channel();
             let its = Arc::clone(&database);
             database.engine.background.spawn(async move {

@@ -23,6 +23,8 @@ pub struct Stored {
     /// The pieces of its values, in the order of their numbers.
     pub pieces: Box<[Body]>,
     pub records: u32,
+    /// Memory that its records took when they were stored.
+    pub heap_bytes: u64,
     /// Effects up to this one are in the body.
     pub sequence: u64,
     /// Effects up to this one are in the body and the tails.
@@ -33,6 +35,14 @@ pub struct Stored {
     pub logged: bool,
     /// The location of those effects.
     pub replay: Option<Arc<Replay>>,
+}
+
+impl Stored {
+    /// About how much memory it takes when it is loaded. The manifest may not know, but what is stored says the least.
+    pub fn loaded_bytes(&self) -> usize {
+        let blocks = self.body.iter().chain(&self.pieces).map(|block| block.len).sum::<u64>();
+        usize::try_from(self.heap_bytes.max(blocks)).unwrap_or(usize::MAX)
+    }
 }
 
 /// A page that has not been read.

@@ -26,9 +26,14 @@ impl Bench {
 
     /// Returns a bench whose writes go to `log`.
     pub fn with_log(log: Option<Arc<Log>>) -> Self {
+        Self::over(Arc::new(Store::memory()), log)
+    }
+
+    /// Returns a bench over a store.
+    pub fn over(store: Arc<Store>, log: Option<Arc<Log>>) -> Self {
         let runtime = Builder::new_current_thread().build().expect("a runtime");
         let engine = Engine {
-            store: Arc::new(Store::memory()),
+            store,
             lane: Lane::new("lane", 1, 0).expect("a thread"),
             loader: Lane::on(runtime.handle()),
             patient: Lane::on(runtime.handle()),
@@ -45,7 +50,7 @@ impl Bench {
     }
 
     /// Runs commands, each with its logical index; several run as one transaction. Returns their replies, or the
-    /// refusal.
+    /// refusal of them, or of a load that they need.
     pub async fn run_beside(&self, queue: &[(u8, &[&[u8]])]) -> String {
         let mut plan = Plan::new(NOW_MS, 1);
         plan.steps.extend(queue.iter().map(|(select, args)| {
@@ -56,7 +61,10 @@ impl Bench {
             Step::Command(PlannedCommand { row, run, request, context })
         }));
         let (plan, turn) = (Arc::new(plan), Arc::new(Turn::endless(None)));
-        let outcome = execution::run(&self.database, &plan, &turn).await.expect("the turn comes");
+        let outcome = match execution::run(&self.database, &plan, &turn).await {
+            Ok(outcome) => outcome,
+            Err(error) => return error.to_string(),
+        };
         match outcome.ended {
             Ended::Refused(error) => error.to_string(),
             _ => String::from_utf8_lossy(&outcome.replies.buffer).into_owned(),
