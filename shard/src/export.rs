@@ -1,16 +1,22 @@
 //! Export of a stored database to an RDB, without a server.
 //!
 //! Keys that have expired are left out, unless the reader wants them. The order of keys is that of their positions.
+//!
+//! A large value is never in memory as a whole: RDB has the same elements as the store's pieces, so they are read, written
+//! and dropped one after the other. Exceptions are streams, whose parts RDB has in another order, a value that was changed
+//! since it was stored, and values that an older version of RDB has in another form.
 
 use std::io::{self, Write};
 
+use dormouse_storage::codec::segment::InPieces;
+use dormouse_storage::codec::value::pieces::{Outline, is_passed_on};
 use dormouse_storage::rdb::writer::{Beside, RdbWriter};
 use dormouse_storage::shown::INDEXES;
 use dormouse_types::record::Record;
 use dormouse_types::record::access_clock;
 
 use crate::error::Error;
-use crate::snapshot::{SegmentCounts, Snapshot, Unreadable};
+use crate::snapshot::{SegmentCounts, Snapshot, Unreadable, Visitor};
 
 /// Number of records between two reports of progress.
 const STEP: u64 = 1 << 12;
@@ -58,11 +64,12 @@ pub async fn export<W: Write + Send>(
     watch: &mut (dyn FnMut(Exported) + Send),
 ) -> Result<(W, Exported), ExportError> {
     let mut export = Export::begin(out, about)?;
-    export_readable(snapshot, &mut export, watch, &mut |unreadable| Err(unreadable.error)).await?;
+    export_all(snapshot, &mut export, true, watch, &mut |unreadable| Err(unreadable.error)).await?;
     Ok(export.finish(watch)?)
 }
 
-/// The same, but for each part that cannot be read, asks `damaged` whether to go on without it.
+/// The same, but for each part that cannot be read, asks `damaged` whether to go on without it. Large values are read as a
+/// whole before they are written, since what is written cannot be taken back.
 ///
 /// # Errors
 /// The error that `damaged` returns, or when the output refuses to take more.
@@ -72,26 +79,71 @@ pub(crate) async fn export_readable<W: Write + Send>(
     watch: &mut (dyn FnMut(Exported) + Send),
     damaged: &mut (dyn FnMut(Unreadable) -> Result<(), Error> + Send),
 ) -> Result<(), ExportError> {
+    export_all(snapshot, export, false, watch, damaged).await
+}
+
+/// `in_pieces`: whether an error in the midst of a value ends all.
+async fn export_all<W: Write + Send>(
+    snapshot: &Snapshot<'_>,
+    export: &mut Export<W>,
+    in_pieces: bool,
+    watch: &mut (dyn FnMut(Exported) + Send),
+    damaged: &mut (dyn FnMut(Unreadable) -> Result<(), Error> + Send),
+) -> Result<(), ExportError> {
     for text in snapshot.functions() {
         export.library(&text)?;
     }
     for index in 0..INDEXES {
         let counts = snapshot.counts(index);
-        // An error of the output cannot pass through the visit, whose errors are the database's.
-        let mut refused = None;
-        let mut write = |record: &Record| {
-            export.record(index, counts, record, &mut *watch).map_err(|error| {
-                refused = Some(error);
-                Error::text("ERR the output refused")
-            })
-        };
-        let visited = snapshot.visit_readable(index, &mut write, &mut *damaged).await;
-        if let Some(error) = refused {
+        let mut writing = Writing { export, index, counts, in_pieces, watch: &mut *watch, refused: None };
+        let visited = snapshot.visit_readable(index, &mut writing, &mut *damaged).await;
+        if let Some(error) = writing.refused {
             return Err(error.into());
         }
         visited?;
     }
     Ok(())
+}
+
+/// The records of one index on their way into an RDB.
+struct Writing<'e, W> {
+    export: &'e mut Export<W>,
+    index: usize,
+    counts: SegmentCounts,
+    in_pieces: bool,
+    watch: &'e mut (dyn FnMut(Exported) + Send),
+    /// The error of the output, which cannot pass through the visit: that one's errors are the database's.
+    refused: Option<io::Error>,
+}
+
+impl<W: Write> Writing<'_, W> {
+    fn note(&mut self, written: io::Result<()>) -> Result<(), Error> {
+        written.map_err(|error| {
+            self.refused = Some(error);
+            Error::text("ERR the output refused")
+        })
+    }
+}
+
+impl<W: Write> Visitor for Writing<'_, W> {
+    fn record(&mut self, record: &Record) -> Result<(), Error> {
+        let written = self.export.record(self.index, self.counts, record, self.watch);
+        self.note(written)
+    }
+
+    fn takes_pieces_of(&self, outline: Outline) -> bool {
+        self.in_pieces && is_passed_on(outline, self.export.version)
+    }
+
+    fn begin(&mut self, record: &InPieces) -> Result<(), Error> {
+        let written = self.export.begin_in_pieces(self.index, self.counts, record, self.watch);
+        self.note(written)
+    }
+
+    fn piece(&mut self, piece: &[u8]) -> Result<(), Error> {
+        let written = self.export.piece(piece);
+        self.note(written)
+    }
 }
 
 /// An RDB that is being written, record by record, index after index.
@@ -103,6 +155,8 @@ pub(crate) struct Export<W> {
     /// Keys that expire by then are left out.
     expired_ms: u64,
     clock: u32,
+    /// Whether the record whose pieces come has expired.
+    is_skipped: bool,
 }
 
 impl<W: Write> Export<W> {
@@ -115,7 +169,7 @@ impl<W: Write> Export<W> {
         rdb.aux("aof-base", "0")?;
         let (exported, clock) = (Exported::default(), access_clock(now_ms));
         let expired_ms = if keeps_expired { 0 } else { now_ms };
-        Ok(Self { rdb, version, exported, selected: None, expired_ms, clock })
+        Ok(Self { rdb, version, exported, selected: None, expired_ms, clock, is_skipped: false })
     }
 
     /// Writes a library of functions, which versions before 10 do not have.
@@ -131,24 +185,54 @@ impl<W: Write> Export<W> {
         record: &Record,
         watch: &mut (dyn FnMut(Exported) + Send),
     ) -> io::Result<()> {
-        let expiry_ms = record.expiry();
-        if expiry_ms.is_some_and(|at| at <= self.expired_ms) {
+        if record.expiry().is_some_and(|at| at <= self.expired_ms) {
             return Ok(());
         }
+        let beside = self.begin_key(index, counts, record.expiry(), record.access(), watch)?;
+        self.rdb.record(record.key(), &record.value(), beside)
+    }
+
+    /// Begins a record whose value comes in pieces.
+    fn begin_in_pieces(
+        &mut self,
+        index: usize,
+        counts: SegmentCounts,
+        record: &InPieces,
+        watch: &mut (dyn FnMut(Exported) + Send),
+    ) -> io::Result<()> {
+        self.is_skipped = record.expiry.is_some_and(|at| at <= self.expired_ms);
+        if self.is_skipped {
+            return Ok(());
+        }
+        let beside = self.begin_key(index, counts, record.expiry, record.access, watch)?;
+        self.rdb.begin_in_pieces(&record.key, record.outline, beside)
+    }
+
+    fn piece(&mut self, piece: &[u8]) -> io::Result<()> {
+        if self.is_skipped { Ok(()) } else { self.rdb.piece(piece) }
+    }
+
+    /// Writes what comes before a key; returns what stands beside it.
+    fn begin_key(
+        &mut self,
+        index: usize,
+        counts: SegmentCounts,
+        expiry_ms: Option<u64>,
+        access: u32,
+        watch: &mut (dyn FnMut(Exported) + Send),
+    ) -> io::Result<Beside> {
         // The clock wraps; a record that seems half a turn old was used after `now_ms`.
-        let idle = Some(self.clock.wrapping_sub(record.access()) & 0xff_ffff).filter(|idle| *idle < 0x80_0000);
-        let beside = Beside { expiry_ms, idle_s: idle.filter(|idle| *idle > 0).map(u64::from), ..Beside::default() };
+        let idle = Some(self.clock.wrapping_sub(access) & 0xff_ffff).filter(|idle| *idle < 0x80_0000);
         if self.selected != Some(index) {
             self.selected = Some(index);
             self.rdb.select(index as u64)?;
             self.rdb.resize(counts.keys, counts.expiring)?;
         }
-        self.rdb.record(record.key(), &record.value(), beside)?;
         self.exported.keys += 1;
         if self.exported.keys.is_multiple_of(STEP) {
             watch(Exported { bytes: self.rdb.written(), ..self.exported });
         }
-        Ok(())
+        Ok(Beside { expiry_ms, idle_s: idle.filter(|idle| *idle > 0).map(u64::from), ..Beside::default() })
     }
 
     pub(crate) fn finish(self, watch: &mut (dyn FnMut(Exported) + Send)) -> io::Result<(W, Exported)> {

@@ -2,7 +2,8 @@
 //!
 //! 1. The newest manifest lists the segments, page after page, and the log has all later writes.
 //! 2. Place after place: the body is read (neighbours together) and decoded, the effects that it has not seen are
-//!    replayed onto it, and its records are shown to the visitor. No more than that is ever in memory, beside the log.
+//!    replayed onto it, and its records are shown to the visitor. No more than that is ever in memory, beside the log. A
+//!    [`Visitor`] may ask for large values piece by piece: then they are not put together.
 //!
 //! The store may be written to meanwhile. The objects that the manifest names stay until the second manifest after it
 //! is committed; then a read reports a missing object.
@@ -10,8 +11,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dormouse_storage::codec::segment::InPieces;
+use dormouse_storage::codec::value::pieces::Outline;
 use dormouse_storage::functions;
-use dormouse_storage::loading::{Loaded, READ_TOGETHER, load};
+use dormouse_storage::loading::{Loaded, Opened, READ_TOGETHER};
 use dormouse_storage::log::format::Identity;
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::log::tail::LogTail;
@@ -21,7 +24,7 @@ use dormouse_storage::shown::{INDEXES, Ids, NO_KEYSPACE};
 use dormouse_storage::store::Store;
 use dormouse_types::Limits;
 use dormouse_types::record::Record;
-use dormouse_types::segment::{Range53, SLOTS, Segment};
+use dormouse_types::segment::{Placement, Range53, SLOTS, Segment};
 
 use crate::database::store_error;
 use crate::error::{Error, Result};
@@ -44,6 +47,49 @@ pub struct Snapshot<'a> {
     ids: Ids,
     replay: Arc<Replay>,
     shared: Shared,
+}
+
+/// A reader of all records.
+pub trait Visitor {
+    /// # Errors
+    /// An error ends the visit.
+    fn record(&mut self, record: &Record) -> Result<()>;
+
+    /// Whether it takes a value in pieces rather than as a record.
+    fn takes_pieces_of(&self, outline: Outline) -> bool;
+
+    /// Begins a record whose value comes in pieces.
+    ///
+    /// # Errors
+    /// An error ends the visit.
+    fn begin(&mut self, record: &InPieces) -> Result<()>;
+
+    /// The next piece of the record that has begun.
+    ///
+    /// # Errors
+    /// An error ends the visit.
+    fn piece(&mut self, piece: &[u8]) -> Result<()>;
+}
+
+/// A visitor of whole records.
+struct Whole<'v>(&'v mut (dyn FnMut(&Record) -> Result<()> + Send));
+
+impl Visitor for Whole<'_> {
+    fn record(&mut self, record: &Record) -> Result<()> {
+        (self.0)(record)
+    }
+
+    fn takes_pieces_of(&self, _: Outline) -> bool {
+        false
+    }
+
+    fn begin(&mut self, _: &InPieces) -> Result<()> {
+        Ok(())
+    }
+
+    fn piece(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A part of a database that cannot be read.
@@ -145,7 +191,7 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// The error of `visit`, or the first read error; the text names the object.
     pub async fn visit(&self, index: usize, visit: &mut (dyn FnMut(&Record) -> Result<()> + Send)) -> Result<()> {
-        self.visit_readable(index, visit, &mut |unreadable| Err(unreadable.error)).await
+        self.visit_readable(index, &mut Whole(visit), &mut |unreadable| Err(unreadable.error)).await
     }
 
     /// The same, but for each part that cannot be read, asks `damaged` whether to go on without it.
@@ -155,7 +201,7 @@ impl<'a> Snapshot<'a> {
     pub async fn visit_readable(
         &self,
         index: usize,
-        visit: &mut (dyn FnMut(&Record) -> Result<()> + Send),
+        visitor: &mut (dyn Visitor + Send),
         damaged: &mut (dyn FnMut(Unreadable) -> Result<()> + Send),
     ) -> Result<()> {
         let keyspace = self.ids[index];
@@ -163,13 +209,13 @@ impl<'a> Snapshot<'a> {
         let is_page = |wanted: &Wanted| wanted.stored.page.is_some();
         for run in all.chunk_by(|one, next| !is_page(one) && !is_page(next)) {
             let Some(unread) = run[0].stored.page.as_ref() else {
-                self.visit_places(keyspace, run, visit, damaged).await?;
+                self.visit_places(keyspace, run, visitor, damaged).await?;
                 continue;
             };
             match self.manifest.read_page(self.store, unread.info()).await {
                 Ok(page) => {
                     let of_page = wanted(&places_of_page(unread, &page, &self.replay));
-                    self.visit_places(keyspace, &of_page, visit, damaged).await?;
+                    self.visit_places(keyspace, &of_page, visitor, damaged).await?;
                 }
                 Err(error) => {
                     let info = unread.info();
@@ -186,7 +232,7 @@ impl<'a> Snapshot<'a> {
         &self,
         keyspace: u32,
         all: &[Wanted],
-        visit: &mut (dyn FnMut(&Record) -> Result<()> + Send),
+        visitor: &mut (dyn Visitor + Send),
         damaged: &mut (dyn FnMut(Unreadable) -> Result<()> + Send),
     ) -> Result<()> {
         let mut rest = all;
@@ -202,13 +248,13 @@ impl<'a> Snapshot<'a> {
                     Err(error) => Err(error.clone()),
                 };
                 let places = match body {
-                    Ok(body) => self.places_of(keyspace, wanted, body).await,
+                    Ok(body) => self.places_of(keyspace, wanted, body, visitor).await,
                     Err(error) => Err(error),
                 };
                 match places {
                     Ok(places) => {
                         let segments = places.iter().filter_map(Place::segment);
-                        segments.flat_map(Segment::iter).try_for_each(&mut *visit)?;
+                        segments.flat_map(Segment::iter).try_for_each(|record| visitor.record(record))?;
                     }
                     Err(error) => damaged(error.into())?,
                 }
@@ -224,17 +270,37 @@ impl<'a> Snapshot<'a> {
         self.store.get_range(&first.chunk, first.offset..last.offset + last.len).await.map_err(store_error)
     }
 
-    async fn places_of(&self, keyspace: u32, wanted: &Wanted, bytes: Bytes) -> Result<Vec<Place>> {
+    /// The places that a stored one becomes, without the values that the visitor has taken in pieces. A value with effects
+    /// that its pieces lack is put together.
+    async fn places_of(
+        &self,
+        keyspace: u32,
+        wanted: &Wanted,
+        bytes: Bytes,
+        visitor: &mut (dyn Visitor + Send),
+    ) -> Result<Vec<Place>> {
         let Wanted { range, stored } = wanted;
         let read = Some(bytes).filter(|_| stored.body.is_some());
         let limits = Limits::default();
-        let loaded = load(self.store, stored, *range, &self.shared.placement, &limits, read).await;
-        let Loaded { segment, later } = loaded.map_err(store_error)?;
+        let placement = &self.shared.placement;
+        let opened = Opened::read(self.store, stored, *range, placement, &limits, read).await;
+        let mut place = opened.map_err(store_error)?;
         let mut effects = match &stored.replay {
             Some(replay) => replay.effects(keyspace, *range, stored).map_err(store_error)?,
             None => Effects::default(),
         };
-        effects.retain_unseen(&later);
+        effects.retain_unseen(&place.later);
+        while let Some(value) = place.next_in_pieces() {
+            let position = placement.position(&value.key);
+            let mut all = effects.tailed.iter().chain(&effects.logged);
+            if all.any(|effect| effect.position == position) || !visitor.takes_pieces_of(value.outline) {
+                place.load(value, placement, &limits).await.map_err(store_error)?;
+                continue;
+            }
+            visitor.begin(&value)?;
+            place.pass_on(&value, &mut |piece| visitor.piece(piece)).await.map_err(store_error)??;
+        }
+        let Loaded { segment, .. } = place.finish().map_err(store_error)?;
         replayed(&self.shared, keyspace, segment, &effects)
     }
 }

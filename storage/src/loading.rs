@@ -1,7 +1,8 @@
 //! A place as the store has it, put together in steps.
 //!
 //! 1. The body is read and checked. It has all records but those whose values are in pieces.
-//! 2. The pieces are read one after the other, neighbours together, and added to their values.
+//! 2. The pieces are read one after the other, neighbours together, and added to their values. A reader that passes a
+//!    value on does not need all of it at once: it is shown the pieces themselves.
 //! 3. The effects that the body and its pieces have not seen are replayed onto the segment.
 //!
 //! None of this needs a lock, and between the steps other tasks have their turn. What is in memory beside the values
@@ -16,7 +17,7 @@ use crate::chunk::segment_error;
 use crate::codec::CodecError;
 use crate::codec::block::{open, stored_checksum};
 use crate::codec::segment::{Decoded, InPieces, decode_body};
-use crate::codec::value::pieces::Assembly;
+use crate::codec::value::pieces::{Assembly, count_elements};
 use crate::replay::{Body, Stored};
 use crate::store::{Store, StoreError};
 
@@ -42,34 +43,125 @@ pub async fn load(
     limits: &Limits,
     read: Option<Bytes>,
 ) -> Result<Loaded, StoreError> {
-    let Some(body) = &stored.body else { return Ok(Loaded { segment: Segment::new(range), later: Vec::new() }) };
-    let bytes = match read {
-        Some(bytes) if stored_checksum(&bytes) == body.checksum => bytes,
-        _ => read_block(store, body, range).await?,
-    };
-    let failed = |error: CodecError| segment_error(&body.chunk, range, &error);
-    let Decoded { mut segment, in_pieces, later } = decode_body(&bytes, placement, limits, range).map_err(failed)?;
-    drop(bytes);
-    let later = later.into_iter().map(|(position, by)| (position, stored.sequence.saturating_add(by))).collect();
-    let mut pieces = Pieces::new(store, range, &stored.pieces);
-    for record in in_pieces {
+    let mut place = Opened::read(store, stored, range, placement, limits, read).await?;
+    while let Some(value) = place.next_in_pieces() {
+        place.load(value, placement, limits).await?;
+    }
+    place.finish()
+}
+
+/// A place whose body was read, and whose values in pieces are loaded or passed on one after the other.
+pub struct Opened<'a> {
+    segment: Segment<Record>,
+    /// Positions of keys that have seen more than the body, and up to which effect.
+    pub later: Vec<(u64, u64)>,
+    chunk: &'a str,
+    in_pieces: std::vec::IntoIter<InPieces>,
+    pieces: Pieces<'a>,
+}
+
+impl<'a> Opened<'a> {
+    /// Reads and checks the body. `read`: its bytes, if they were read already.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is damaged; the error names the object.
+    pub async fn read(
+        store: &'a Store,
+        stored: &'a Stored,
+        range: Range53,
+        placement: &SlotPlacement,
+        limits: &Limits,
+        read: Option<Bytes>,
+    ) -> Result<Self, StoreError> {
+        let Some(body) = &stored.body else {
+            let (later, in_pieces) = (Vec::new(), Vec::new().into_iter());
+            let pieces = Pieces::new(store, range, &[]);
+            return Ok(Self { segment: Segment::new(range), later, chunk: "", in_pieces, pieces });
+        };
+        let bytes = match read {
+            Some(bytes) if stored_checksum(&bytes) == body.checksum => bytes,
+            _ => read_block(store, body, range).await?,
+        };
+        let failed = |error: CodecError| segment_error(&body.chunk, range, &error);
+        let Decoded { segment, in_pieces, later } = decode_body(&bytes, placement, limits, range).map_err(failed)?;
+        let later = later.into_iter().map(|(position, by)| (position, stored.sequence.saturating_add(by))).collect();
+        let pieces = Pieces::new(store, range, &stored.pieces);
+        Ok(Self { segment, later, chunk: &body.chunk, in_pieces: in_pieces.into_iter(), pieces })
+    }
+
+    /// The next record whose value is in pieces. It must be loaded or passed on before the next one.
+    pub fn next_in_pieces(&mut self) -> Option<InPieces> {
+        self.in_pieces.next()
+    }
+
+    /// Reads the pieces of a value and adds its record to the others.
+    ///
+    /// # Errors
+    /// When one of them cannot be read, or is damaged.
+    pub async fn load(
+        &mut self,
+        record: InPieces,
+        placement: &SlotPlacement,
+        limits: &Limits,
+    ) -> Result<(), StoreError> {
         let InPieces { key, expiry, access, outline, pieces: count, .. } = record;
-        let mut assembly = Assembly::new(outline, limits).map_err(failed)?;
+        let mut assembly = Assembly::new(outline, limits).map_err(|error| self.error(&error))?;
         for _ in 0..count {
-            let (block, bytes) = pieces.next().await?.ok_or_else(|| failed(MISSING))?;
-            let failed = |error: CodecError| segment_error(&block.chunk, range, &error);
-            open(&bytes).and_then(|piece| assembly.push(&piece, limits)).map_err(failed)?;
+            let piece = self.piece().await?;
+            assembly.push(&piece, limits).map_err(|error| self.error(&error))?;
             tokio::task::yield_now().await;
         }
-        let object = assembly.finish(limits).map_err(failed)?;
+        let object = assembly.finish(limits).map_err(|error| self.error(&error))?;
         let mut record = Record::new_object(&key, object, expiry);
         record.set_access(access);
-        segment.insert(placement.position(&key), record, placement);
+        self.segment.insert(placement.position(&key), record, placement);
+        Ok(())
     }
-    if !pieces.blocks.is_empty() {
-        return Err(failed(CodecError::Malformed("pieces that belong to no value")));
+
+    /// Shows the pieces of a value to `visit`, one at a time, until it returns an error. Nothing stays of them.
+    ///
+    /// # Errors
+    /// When a piece cannot be read, or is damaged.
+    pub async fn pass_on<E>(
+        &mut self,
+        record: &InPieces,
+        visit: &mut (dyn FnMut(&[u8]) -> Result<(), E> + Send),
+    ) -> Result<Result<(), E>, StoreError> {
+        let InPieces { outline, pieces, .. } = *record;
+        let mut elements = 0;
+        for _ in 0..pieces {
+            let piece = self.piece().await?;
+            elements += count_elements(outline.kind, &piece).map_err(|error| self.error(&error))?;
+            if let Err(error) = visit(&piece) {
+                return Ok(Err(error));
+            }
+            tokio::task::yield_now().await;
+        }
+        let wrong = CodecError::Malformed("number of elements of a value in pieces");
+        if elements == outline.elements { Ok(Ok(())) } else { Err(self.error(&wrong)) }
     }
-    Ok(Loaded { segment, later })
+
+    /// The next piece, as it was before it was compressed.
+    async fn piece(&mut self) -> Result<Vec<u8>, StoreError> {
+        let (block, bytes) = self.pieces.next().await?.ok_or_else(|| self.error(&MISSING))?;
+        let opened = open(&bytes).map_err(|error| segment_error(&block.chunk, self.pieces.range, &error))?;
+        Ok(opened.into())
+    }
+
+    /// The place, when all of its values have been read.
+    ///
+    /// # Errors
+    /// When pieces are left over.
+    pub fn finish(self) -> Result<Loaded, StoreError> {
+        if !self.pieces.blocks.is_empty() {
+            return Err(self.error(&CodecError::Malformed("pieces that belong to no value")));
+        }
+        Ok(Loaded { segment: self.segment, later: self.later })
+    }
+
+    fn error(&self, error: &CodecError) -> StoreError {
+        segment_error(self.chunk, self.pieces.range, error)
+    }
 }
 
 const MISSING: CodecError = CodecError::Malformed("a value lacks a piece");

@@ -30,6 +30,7 @@ use super::{
 use crate::codec::dump::RDB_VERSION;
 use crate::codec::reader::{ByteSink, write_rdb_length};
 use crate::codec::string::{write_plain_string, write_string};
+use crate::codec::value::pieces::{Outline, write_outline};
 use crate::codec::value::{encode_for, encoding_for};
 
 /// Bytes that are gathered before they are written.
@@ -126,6 +127,22 @@ impl<W: Write> RdbWriter<W> {
         self.run[at] = kind;
         write_string(&mut self.run, key);
         self.run.extend_from_slice(value);
+        self.write_run()
+    }
+
+    /// Begins a key whose value comes in pieces: [`RdbWriter::piece`] follows for each. Its form must be one that is
+    /// [passed on](crate::codec::value::pieces::is_passed_on).
+    pub fn begin_in_pieces(&mut self, key: &[u8], outline: Outline, beside: Beside) -> io::Result<()> {
+        let at = self.begin(beside);
+        self.run[at] = outline.kind;
+        write_string(self, key);
+        write_outline(outline, self);
+        self.write_run()
+    }
+
+    /// The next piece of a value.
+    pub fn piece(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.extend_from_slice(piece);
         self.write_run()
     }
 

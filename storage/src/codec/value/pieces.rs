@@ -28,8 +28,8 @@ use dormouse_types::{Hash, Item, Limits, List, Object, ObjectMut, ObjectRef, Set
 
 use super::stream::{self, PartialStream};
 use super::{hash, kind, list};
-use crate::codec::reader::write_rdb_length;
-use crate::codec::string::{read_string, write_item, write_plain_string};
+use crate::codec::reader::{ByteSink, write_rdb_length};
+use crate::codec::string::{read_string, skip_string, write_item, write_plain_string};
 use crate::codec::{CodecError, Reader};
 
 /// The size from which a value is large, and the sizes of pieces and steps. Tests make them small.
@@ -313,6 +313,60 @@ impl Assembly {
             Partial::Stream(stream) => stream.finish()?,
         })
     }
+}
+
+/// Appends what RDB has of a value before its pieces. All pieces after it are the value.
+///
+/// Those of a stream are in another order than in RDB, which [`is_passed_on`] says.
+pub fn write_outline(outline: Outline, out: &mut impl ByteSink) {
+    if outline.kind == kind::HASH_TTL {
+        out.extend_from_slice(&EARLIEST.to_le_bytes());
+    }
+    write_rdb_length(out, outline.elements);
+}
+
+/// Whether readers of RDB `version` know a value as its outline and its pieces have it.
+pub fn is_passed_on(outline: Outline, version: u16) -> bool {
+    match outline.kind {
+        kind::STREAM_3 => false,
+        kind::LIST_QUICKLIST_2 => version >= 10,
+        kind::HASH_TTL => version >= 11,
+        _ => true,
+    }
+}
+
+/// Counts the elements of a piece of a value that is passed on as it is.
+///
+/// # Errors
+/// When they are malformed.
+pub fn count_elements(kind: u8, piece: &[u8]) -> Result<u64, CodecError> {
+    let (mut reader, mut count) = (Reader::new(piece), 0);
+    while !reader.is_empty() {
+        match kind {
+            kind::STRING => return Ok(piece.len() as u64),
+            kind::LIST_QUICKLIST_2 => {
+                reader.rdb_plain_length()?;
+                skip_string(&mut reader)?;
+            }
+            kind::HASH_TTL => {
+                reader.rdb_plain_length()?;
+                skip_string(&mut reader)?;
+                skip_string(&mut reader)?;
+            }
+            kind::HASH => {
+                skip_string(&mut reader)?;
+                skip_string(&mut reader)?;
+            }
+            kind::SET => _ = skip_string(&mut reader)?,
+            kind::SORTED_SET => {
+                skip_string(&mut reader)?;
+                reader.take(size_of::<f64>())?;
+            }
+            other => return Err(CodecError::Type(other)),
+        }
+        count += 1;
+    }
+    Ok(count)
 }
 
 const TOO_MANY: CodecError = CodecError::Malformed("too many elements in a value in pieces");
