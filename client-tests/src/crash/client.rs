@@ -13,7 +13,7 @@ use std::{
 use super::{
     model::{Change, Place, Space},
     node::{Target, unix_ms},
-    workload::{DATABASES, Operation, Workload},
+    workload::{DATABASES, Form, Operation, Workload},
 };
 use crate::{
     resp::{Connection, Reply, request},
@@ -67,6 +67,8 @@ impl Pace {
 
 pub struct Client {
     connections: Vec<Connection>,
+    /// Connections that wait.
+    waiting: Vec<Connection>,
     /// The index that each connection has selected.
     selected: [usize; DATABASES],
     first_index: [usize; DATABASES],
@@ -75,8 +77,9 @@ pub struct Client {
 impl Client {
     pub fn connect(target: &Target) -> io::Result<Self> {
         let connections = (0..DATABASES).map(|database| target.connect(database)).collect::<io::Result<_>>()?;
+        let waiting = (0..DATABASES).map(|database| target.connect(database)).collect::<io::Result<_>>()?;
         let first_index = std::array::from_fn(|database| target.first_index(database));
-        Ok(Self { connections, selected: [0; DATABASES], first_index })
+        Ok(Self { connections, waiting, selected: [0; DATABASES], first_index })
     }
 
     /// Writes until the server is gone or, with `may_refuse`, refuses: a refused operation may still take effect. A
@@ -93,7 +96,12 @@ impl Client {
         let mut history = History { base, records: Vec::new() };
         let mut space = history.base.clone();
         while history.records.len() < pace.operations_max {
-            let fault = match self.batch(workload, &mut history, &mut space, pace, random) {
+            let hands = random.one_in(12);
+            let done = match hands {
+                true => self.hand_over(workload, &mut history, &mut space, random),
+                false => self.batch(workload, &mut history, &mut space, pace, random),
+            };
+            let fault = match done {
                 Ok(None) => None,
                 // A server that is told to end may say so.
                 Ok(Some(_)) | Err(_) if ending.load(Ordering::Relaxed) => break,
@@ -109,6 +117,51 @@ impl Client {
             }
         }
         (history, None)
+    }
+
+    /// Waits on one connection for an element that another pushes. The server may run the pop in the push or after it, so
+    /// either both have taken effect, or the push alone.
+    fn hand_over(
+        &mut self,
+        workload: &mut Workload,
+        history: &mut History,
+        space: &mut Space,
+        random: &mut Random,
+    ) -> io::Result<Option<Unexpected>> {
+        let database = random.below(DATABASES);
+        let (sent, sent_ms) = (Instant::now(), unix_ms());
+        if self.selected[database] != 0 {
+            self.selected[database] = 0;
+            let index = self.first_index[database].to_string();
+            let reply = self.connections[database].try_call(&["SELECT", &index])?;
+            if reply.is_error() {
+                return Ok(Some(Unexpected { refusal: true, text: format!("SELECT was answered {reply:?}") }));
+            }
+        }
+        let [push, pop] = workload.handoff(database);
+        let (first_index, first) = (self.first_index[database], history.records.len());
+        let requests = [&push, &pop].map(|operation| requests(operation, None, first_index));
+        let mut expected = Vec::new();
+        for operation in [push, pop] {
+            let record = Record { operation, sent, sent_ms, acknowledged: None };
+            let mut touched = Vec::new();
+            expected.push(record.operation.changes[0].apply(space, record.place(), &mut touched));
+            history.records.push(record);
+        }
+        self.waiting[database].write(&requests[1])?;
+        self.connections[database].write(&requests[0])?;
+        let records = &mut history.records[first..];
+        for ((record, expected), connection) in
+            records.iter_mut().zip(expected).zip([&mut self.connections[database], &mut self.waiting[database]])
+        {
+            let reply = connection.read()?;
+            if Some(&reply) != expected.as_ref() {
+                let text = format!("{:?} was answered {reply:?} instead of {expected:?}", record.operation);
+                return Ok(Some(Unexpected { refusal: reply.is_error(), text }));
+            }
+            record.acknowledged = Some(Instant::now());
+        }
+        Ok(None)
     }
 
     fn batch(
@@ -151,7 +204,7 @@ impl Client {
                     return Ok(Some(Unexpected { refusal: true, text: format!("SELECT was answered {reply:?}") }));
                 }
             }
-            let replies = replies(connection, record.operation.transaction)?;
+            let replies = replies(connection, record.operation.form)?;
             let operation = &mut record.operation;
             let right = replies.len() == expected.len()
                 && replies.iter().zip(&expected).all(|(reply, expected)| match expected {
@@ -175,6 +228,29 @@ impl Client {
     }
 }
 
+/// The request of a script that runs the changes of an operation, or of a command for each of them.
+fn script(operation: &Operation, first_index: usize) -> Vec<u8> {
+    let (mut calls, mut keys, mut arguments) = (Vec::new(), Vec::new(), Vec::new());
+    for change in &operation.changes {
+        let words = change.words(first_index);
+        let mut call = format!("redis.call('{}'", String::from_utf8_lossy(&words[0]));
+        for (number, word) in words.into_iter().enumerate().skip(1) {
+            let (name, list) = if number == 1 { ("KEYS", &mut keys) } else { ("ARGV", &mut arguments) };
+            list.push(word);
+            call.push_str(&format!(", {name}[{}]", list.len()));
+        }
+        calls.push(call + ")");
+    }
+    let calls = calls.join(", ");
+    let text = match operation.form {
+        Form::Script => format!("return {{{calls}}}"),
+        _ => format!("local all = {{}} while #all == 0 do all = {{{calls}}} end return all"),
+    };
+    let count = keys.len().to_string();
+    let head = ["EVAL", &text, &count].map(|word| word.as_bytes().to_vec());
+    request(&head.into_iter().chain(keys).chain(arguments).collect::<Vec<_>>())
+}
+
 /// A reply that contradicts the model.
 struct Unexpected {
     /// The reply is an error.
@@ -187,23 +263,27 @@ fn requests(operation: &Operation, selects: Option<usize>, first_index: usize) -
     if let Some(index) = selects {
         bytes.extend(request(&["SELECT", &index.to_string()]));
     }
-    if operation.transaction {
-        bytes.extend(request(&["MULTI"]));
-    }
-    operation.changes.iter().for_each(|change| bytes.extend(request(&change.words(first_index))));
-    if operation.transaction {
-        bytes.extend(request(&["EXEC"]));
+    let changes = operation.changes.iter().flat_map(|change| request(&change.words(first_index)));
+    match operation.form {
+        Form::Command | Form::Awaited => bytes.extend(changes),
+        Form::Script | Form::LongScript => bytes.extend(script(operation, first_index)),
+        Form::Transaction => {
+            bytes.extend(request(&["MULTI"]));
+            bytes.extend(changes);
+            bytes.extend(request(&["EXEC"]));
+        }
     }
     bytes
 }
 
-/// Returns the reply to each change of an operation. The replies of a transaction come in that to `EXEC`.
-fn replies(connection: &mut Connection, transaction: bool) -> io::Result<Vec<Reply>> {
+/// Returns the reply to each change of an operation. The replies of a transaction come in that to `EXEC` or
+/// to the script.
+fn replies(connection: &mut Connection, form: Form) -> io::Result<Vec<Reply>> {
     let mut reply = connection.read()?;
-    if !transaction {
+    if matches!(form, Form::Command | Form::Awaited) {
         return Ok(vec![reply]);
     }
-    while matches!(&reply, Reply::Line('+', _)) {
+    while form == Form::Transaction && matches!(&reply, Reply::Line('+', _)) {
         reply = connection.read()?;
     }
     Ok(match reply {

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{node::Target, workload::DATABASES};
+use super::{declared::Declarations, node::Target, workload::DATABASES};
 use crate::{
     resp::{Connection, Reply},
     script::Random,
@@ -48,6 +48,7 @@ pub struct Ended {
     /// Requests that failed because of a full disk.
     pub refused: usize,
     pub fault: Option<String>,
+    pub declared: Declarations,
 }
 
 pub struct Disturbance {
@@ -66,11 +67,11 @@ impl Disturbance {
         mut self,
         temper: Temper,
         random: &mut Random,
-        begun: &Sender<String>,
-        ending: &AtomicBool,
+        declared: Declarations,
+        (begun, ending): (&Sender<String>, &AtomicBool),
         may_refuse: bool,
     ) -> Ended {
-        let mut ended = Ended::default();
+        let mut ended = Ended { declared, ..Ended::default() };
         let fault = loop {
             std::thread::park_timeout(Duration::from_millis(random.below(temper.pause_ms_max) as u64));
             match self.once(temper, random, begun, &mut ended) {
@@ -94,6 +95,14 @@ impl Disturbance {
         begun: &Sender<String>,
         ended: &mut Ended,
     ) -> io::Result<Option<String>> {
+        if self.kind == Kind::Dormouse && random.one_in(6) {
+            let (setting, version) = (random.below(2), 1 + random.below(1 << 40) as u64);
+            _ = begun.send("DECLARE".to_owned());
+            ended.unanswered = Some("DECLARE".to_owned());
+            let (words, reply) = ended.declared.declare(&mut self.connection, setting, version)?;
+            ended.unanswered = None;
+            return Ok(reply.is_error().then(|| format!("{} was answered {reply:?}", words.join(" "))));
+        }
         let words = self.choose(temper, random)?;
         let name = words.iter().find(|word| *word != "DORMOUSE").cloned().unwrap_or_default();
         let saves = ["SAVE", "SLEEP", "CHECKPOINT"].contains(&name.as_str());

@@ -5,7 +5,7 @@
 //! 1. [`node`] starts the server, and measures the time until the first command is answered.
 //! 2. [`client`]s write to all databases. A [`model`] of a Redis gives them the state after each of their operations.
 //!    They note when each operation was sent and acknowledged. [`disturbance`]s make checkpoints, put databases to
-//!    sleep, split and merge their shards.
+//!    sleep, split and merge their shards, and change [settings](declared).
 //! 3. At a random moment, often just after a disturbance has begun, the process gets SIGKILL; in a few rounds SIGTERM,
 //!    which must lose nothing. Sometimes it is killed again while it recovers. On request, the disk is full for a while
 //!    in half of the rounds, and stays so over some of the crashes.
@@ -18,6 +18,7 @@
 //! interleave freely, though, so a seed repeats the requests, and not every interleaving.
 
 pub mod client;
+pub mod declared;
 pub mod disk;
 pub mod disturbance;
 pub mod full;
@@ -44,6 +45,7 @@ use tempfile::TempDir;
 
 use self::{
     client::{Client, History, Pace},
+    declared::Declarations,
     disturbance::{Disturbance, Temper},
     mode::Mode,
     node::{Node, Target, unix_ms},
@@ -138,7 +140,8 @@ impl Store {
         if let Some(mib) = settings.disk_mib {
             node.use_small_disk(mib)?;
         }
-        let workloads = (0..CLIENTS).map(Workload::new).collect();
+        let workload = |client| Workload { is_newer: settings.kind == Kind::Dormouse, ..Workload::new(client) };
+        let workloads = (0..CLIENTS).map(workload).collect();
         Ok(Self { settings, node, running: None, workloads, state: State::empty() })
     }
 
@@ -197,9 +200,12 @@ impl Store {
                 writers.push(scope.spawn(move || client.run(workload, base, pace, &mut random, ending, may_refuse)));
             }
             let mut disturbers = Vec::new();
-            for disturbance in disturbances {
+            for (disturbance, settings) in disturbances.into_iter().zip(self.state.settings) {
+                let declarations = Declarations::after(settings);
                 let (temper, mut random, begun) = (Temper::random(random), fork(random), begun.clone());
-                disturbers.push(scope.spawn(move || disturbance.run(temper, &mut random, &begun, ending, full)));
+                disturbers.push(
+                    scope.spawn(move || disturbance.run(temper, &mut random, declarations, (&begun, ending), full)),
+                );
             }
             std::thread::park_timeout(self.settings.mode.load(random));
             let mut faults: Vec<String> = Vec::new();
@@ -223,9 +229,11 @@ impl Store {
                 faults.extend(fault);
             }
             let mut checkpoints = [None; DATABASES];
+            let mut declared: [Declarations; DATABASES] = Default::default();
             for (database, disturber) in disturbers.into_iter().enumerate() {
                 let ended = disturber.join().expect("a disturbance does not panic");
                 checkpoints[database] = ended.checkpoint;
+                declared[database] = ended.declared;
                 faults.extend(ended.fault);
                 summary.refused += ended.refused;
                 if let Some(what) = ended.unanswered.filter(|_| !orderly) {
@@ -237,9 +245,10 @@ impl Store {
             let one_log = mode.one_log() && !each_database;
             let records = histories.iter().flat_map(|history| &history.records);
             let last = records.filter_map(|record| record.acknowledged).max();
-            let last_of_full = last.filter(|_| full);
+            // On a small disk the log has a reserve, so what was acknowledged before it was full is durable in time.
+            let last_of_full = last.filter(|_| full && self.settings.disk_mib.is_none());
             match faults.is_empty() {
-                true => Ok(Trial { mode, one_log, histories, counters, killed, last_of_full, checkpoints }),
+                true => Ok(Trial { mode, one_log, histories, counters, killed, last_of_full, checkpoints, declared }),
                 false => Err(faults.join("\n")),
             }
         })

@@ -26,6 +26,21 @@ pub enum Value {
     List(Vec<String>),
     Set(BTreeSet<String>),
     Sorted(BTreeMap<String, i64>),
+    Stream(Log),
+}
+
+/// A stream, with the group [`GROUP`] once it has one. The ids are numbers of milliseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    pub entries: BTreeMap<u64, String>,
+    pub group: Option<LogGroup>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogGroup {
+    pub last: u64,
+    /// Entries that were delivered and not acknowledged.
+    pub pending: BTreeSet<u64>,
 }
 
 /// A value and its expiry, in milliseconds of the Unix clock.
@@ -40,6 +55,10 @@ pub type Space = BTreeMap<Key, Entry>;
 
 pub const SHARED_LIST: &str = "shared:list";
 pub const SHARED_HASH: &str = "shared:hash";
+/// The only group of a stream, and its only consumer.
+pub const GROUP: &str = "group";
+/// Part of the name of a hash whose fields expire: the model has the expiry of a field behind its value.
+pub const FIELDS: &str = ":fields:";
 /// Prefix of the names of shared counters.
 pub const SHARED_COUNTER: &str = "shared:counter:";
 
@@ -142,6 +161,33 @@ pub enum Change {
         key: String,
         member: String,
     },
+    /// `HSETEX` with an expiry that never comes.
+    FieldSet {
+        key: String,
+        field: String,
+        value: String,
+        expires_ms: u64,
+    },
+    /// `BLPOP` by a client that waits, perhaps, beside the one that pushes.
+    Await {
+        key: String,
+    },
+    LogAdd {
+        key: String,
+        id: u64,
+        value: String,
+        keep: usize,
+    },
+    LogGroup {
+        key: String,
+    },
+    LogRead {
+        key: String,
+    },
+    LogAcknowledge {
+        key: String,
+        id: u64,
+    },
     /// `FLUSHDB` of the operation's index.
     Flush,
     /// `SWAPDB`
@@ -206,6 +252,16 @@ impl Change {
             Self::Score { key, member, score } => text(&["ZADD", key, &score.to_string(), member]),
             Self::ScoreIncrement { key, member, by } => text(&["ZINCRBY", key, &by.to_string(), member]),
             Self::ScoreRemove { key, member } => text(&["ZREM", key, member]),
+            Self::FieldSet { key, field, value, expires_ms } => {
+                text(&["HSETEX", key, "PXAT", &expires_ms.to_string(), "FIELDS", "1", field, value])
+            }
+            Self::Await { key } => text(&["BLPOP", key, "0"]),
+            Self::LogAdd { key, id, value, keep } => {
+                text(&["XADD", key, "MAXLEN", "=", &keep.to_string(), &format!("{id}-0"), "value", value])
+            }
+            Self::LogGroup { key } => text(&["XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM"]),
+            Self::LogRead { key } => text(&["XREADGROUP", "GROUP", GROUP, GROUP, "COUNT", "2", "STREAMS", key, ">"]),
+            Self::LogAcknowledge { key, id } => text(&["XACK", key, GROUP, &format!("{id}-0")]),
             Self::Flush => text(&["FLUSHDB"]),
             Self::Swap { one, other } => {
                 text(&["SWAPDB", &(first_index + one).to_string(), &(first_index + other).to_string()])
@@ -344,6 +400,46 @@ impl Change {
                 keys.settle(key);
                 Some(number(i64::from(removed)))
             }
+            Self::FieldSet { key, field, value, expires_ms } => {
+                keys.hash(key)?.insert(field.clone(), format!("{value}@{expires_ms}"));
+                Some(number(1))
+            }
+            Self::Await { key } => {
+                let popped = keys.pop(key, true)?;
+                Some(many([bulk(Some(key.clone())), bulk(Some(popped))]))
+            }
+            Self::LogAdd { key, id, value, keep } => {
+                let log = keys.log(key)?;
+                log.entries.insert(*id, value.clone());
+                while log.entries.len() > *keep {
+                    log.entries.pop_first();
+                }
+                Some(bulk(Some(format!("{id}-0"))))
+            }
+            Self::LogGroup { key } => {
+                keys.log(key)?.group = Some(LogGroup::default());
+                Some(ok())
+            }
+            Self::LogRead { key } => {
+                let Log { entries, group } = keys.log(key)?;
+                let group = group.as_mut()?;
+                let read: Vec<(u64, String)> =
+                    entries.range(group.last + 1..).take(2).map(|(id, value)| (*id, value.clone())).collect();
+                group.pending.extend(read.iter().map(|(id, _)| id));
+                group.last = read.last().map_or(group.last, |(id, _)| *id);
+                let entry = |(id, value): (u64, String)| {
+                    let fields = many(["value".to_owned(), value].map(|word| bulk(Some(word))));
+                    many([bulk(Some(format!("{id}-0"))), fields])
+                };
+                Some(match read.is_empty() {
+                    true => Reply::Many('*', None),
+                    false => many([many([bulk(Some(key.clone())), many(read.into_iter().map(entry))])]),
+                })
+            }
+            Self::LogAcknowledge { key, id } => {
+                let group = keys.log(key)?.group.as_mut();
+                Some(number(i64::from(group.is_some_and(|group| group.pending.remove(id)))))
+            }
             Self::Flush => {
                 keys.empty(place.index);
                 Some(ok())
@@ -431,6 +527,11 @@ impl Keys<'_> {
         if let Value::Sorted(sorted) = &mut entry.value { Some(sorted) } else { None }
     }
 
+    fn log(&mut self, name: &str) -> Option<&mut Log> {
+        let entry = self.entry(name, Value::Stream(Log::default()));
+        if let Value::Stream(log) = &mut entry.value { Some(log) } else { None }
+    }
+
     fn members(&mut self, name: &str) -> BTreeSet<String> {
         let members = self.set(name).map(|set| set.clone()).unwrap_or_default();
         self.settle(name);
@@ -484,7 +585,7 @@ impl Entry {
 impl Value {
     fn is_empty(&self) -> bool {
         match self {
-            Self::Text(_) => false,
+            Self::Text(_) | Self::Stream(_) => false,
             Self::Hash(hash) => hash.is_empty(),
             Self::List(list) => list.is_empty(),
             Self::Set(set) => set.is_empty(),
@@ -503,6 +604,10 @@ fn number(value: i64) -> Reply {
 
 fn count(value: usize) -> Reply {
     Reply::Line(':', value.to_string())
+}
+
+fn many(replies: impl IntoIterator<Item = Reply>) -> Reply {
+    Reply::Many('*', Some(replies.into_iter().collect()))
 }
 
 fn bulk(value: Option<String>) -> Reply {

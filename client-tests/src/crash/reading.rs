@@ -7,11 +7,17 @@ use std::{
 };
 
 use super::{
-    model::{Entry, Key, SHARED_COUNTER, SHARED_HASH, SHARED_LIST, Space, Value, part_of},
+    declared::{self, Settings},
+    model::{
+        Entry, FIELDS, GROUP, Key, Log, LogGroup, SHARED_COUNTER, SHARED_HASH, SHARED_LIST, Space, Value, part_of,
+    },
     node::{Target, unix_ms},
     workload::{CLIENTS, DATABASES, INDEXES},
 };
-use crate::resp::{Connection, Reply, Words, request};
+use crate::{
+    resp::{Connection, Reply, Words, request},
+    server::Kind,
+};
 
 /// Requests on their way at once: few enough that neither side waits for the other to read.
 const PIPELINE: usize = 100;
@@ -27,6 +33,8 @@ pub struct State {
     pub spaces: Vec<Space>,
     /// The shared counters.
     pub counters: BTreeMap<Key, i64>,
+    /// The settings of each database.
+    pub settings: [Settings; DATABASES],
     /// Data that no client can have written.
     pub strange: Vec<String>,
 }
@@ -43,8 +51,9 @@ impl State {
             let readers: Vec<_> = (0..DATABASES).map(|n| scope.spawn(move || read_database(target, n))).collect();
             readers.into_iter().map(|reader| reader.join().expect("a reader does not panic")).collect::<Vec<_>>()
         });
-        for part in parts {
-            let (entries, strange) = part?;
+        for (database, part) in parts.into_iter().enumerate() {
+            let (entries, strange, settings) = part?;
+            state.settings[database] = settings;
             state.strange.extend(strange);
             entries.into_iter().for_each(|(key, entry)| state.deal(key, entry));
         }
@@ -114,8 +123,9 @@ fn client_of(name: &str) -> Option<usize> {
     number.parse().ok().filter(|client| *client < CLIENTS)
 }
 
-fn read_database(target: &Target, database: usize) -> io::Result<(Space, Vec<String>)> {
+fn read_database(target: &Target, database: usize) -> io::Result<(Space, Vec<String>, Settings)> {
     let mut connection = target.connect(database)?;
+    let settings = if target.kind == Kind::Dormouse { declared::read(&mut connection)? } else { Settings::default() };
     let (mut space, mut strange) = (Space::new(), Vec::new());
     for index in 0..INDEXES {
         good(connection.try_call(&["SELECT", &(target.first_index(database) + index).to_string()])?)?;
@@ -123,8 +133,13 @@ fn read_database(target: &Target, database: usize) -> io::Result<(Space, Vec<Str
         let described = describe(&mut connection, &names)?;
         let values = values(&mut connection, &names, &described)?;
         let before = space.len();
-        for ((name, (kind, expires_ms)), value) in names.iter().zip(described).zip(values) {
+        for ((name, (kind, expires_ms)), mut value) in names.iter().zip(described).zip(values) {
             let key = Key { database, index, name: name.clone() };
+            match &mut value {
+                Some(Value::Hash(fields)) if name.contains(FIELDS) => add_expiries(&mut connection, name, fields)?,
+                Some(Value::Stream(log)) => log.group = group(&mut connection, name)?,
+                _ => {}
+            }
             match value {
                 Some(value) => _ = space.insert(key, Entry { value, expires_ms }),
                 // The key went between the scan and now, as only expiring keys may.
@@ -138,7 +153,7 @@ fn read_database(target: &Target, database: usize) -> io::Result<(Space, Vec<Str
             strange.push(format!("DBSIZE of database {database}, index {index} is {size}; there are {found} keys"));
         }
     }
-    Ok((space, strange))
+    Ok((space, strange, settings))
 }
 
 fn scan(connection: &mut Connection) -> io::Result<Vec<String>> {
@@ -170,6 +185,7 @@ fn values(
     let requests = names.iter().zip(described).map(|(name, (kind, _))| match kind.as_str() {
         "hash" => words(&["HGETALL", name]),
         "list" => words(&["LRANGE", name, "0", "-1"]),
+        "stream" => words(&["XRANGE", name, "-", "+"]),
         "set" => words(&["SMEMBERS", name]),
         "zset" => words(&["ZRANGE", name, "0", "-1", "WITHSCORES"]),
         _ => words(&["GET", name]),
@@ -187,6 +203,14 @@ fn value(kind: &str, reply: &Reply) -> Option<Value> {
             Some(Value::Hash(pairs.collect()))
         }
         "list" => Some(Value::List(items()?.iter().map(text).collect())),
+        "stream" => {
+            let entry = |entry: &Reply| {
+                let [at, fields] = entry.items()? else { return None };
+                Some((id(at), text(fields.items()?.get(1)?)))
+            };
+            let entries = reply.items()?.iter().map(entry).collect::<Option<_>>()?;
+            Some(Value::Stream(Log { entries, group: None }))
+        }
         "set" => Some(Value::Set(items()?.iter().map(text).collect())),
         "zset" => {
             let pairs = items()?.chunks_exact(2).map(|pair| Some((text(&pair[0]), pair[1].number()? as i64)));
@@ -194,6 +218,33 @@ fn value(kind: &str, reply: &Reply) -> Option<Value> {
         }
         _ => None,
     }
+}
+
+/// Adds to each field of a hash when it expires.
+fn add_expiries(connection: &mut Connection, name: &str, fields: &mut BTreeMap<String, String>) -> io::Result<()> {
+    let count = fields.len().to_string();
+    let mut words = vec!["HPEXPIRETIME", name, "FIELDS", &count];
+    words.extend(fields.keys().map(String::as_str));
+    let reply = good(connection.try_call(&words)?)?;
+    let expiries = reply.items().unwrap_or_default().iter().map(|at| at.number().unwrap_or(-1.0));
+    fields.values_mut().zip(expiries).for_each(|(value, at)| *value = format!("{value}@{at}"));
+    Ok(())
+}
+
+/// The group of a stream.
+fn group(connection: &mut Connection, name: &str) -> io::Result<Option<LogGroup>> {
+    let groups = good(connection.try_call(&["XINFO", "GROUPS", name])?)?;
+    let Some(group) = groups.items().and_then(<[Reply]>::first) else { return Ok(None) };
+    let pairs = group.items().unwrap_or_default().chunks_exact(2);
+    let last = pairs.clone().find(|pair| text(&pair[0]) == "last-delivered-id").map(|pair| id(&pair[1]));
+    let pending = good(connection.try_call(&["XPENDING", name, GROUP, "-", "+", "1000"])?)?;
+    let pending = pending.items().unwrap_or_default().iter().filter_map(|entry| entry.items()?.first().map(id));
+    Ok(Some(LogGroup { last: last.unwrap_or_default(), pending: pending.collect() }))
+}
+
+/// The milliseconds of an id.
+fn id(reply: &Reply) -> u64 {
+    text(reply).split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or_default()
 }
 
 fn pipeline(connection: &mut Connection, requests: Vec<Words>) -> io::Result<Vec<Reply>> {

@@ -20,6 +20,7 @@ use std::{
 
 use super::{
     client::{History, Record},
+    declared::Declarations,
     disturbance::Checkpoints,
     mode::Mode,
     model::{Change, Key, Space, Value},
@@ -39,10 +40,13 @@ pub struct Trial {
     pub counters: BTreeMap<Key, i64>,
     /// The time before the signal was sent; nothing for an orderly stop, which promises every acknowledged write.
     pub killed: Option<Instant>,
-    /// The last acknowledged write, if the disk was full for a while. Then nothing is acknowledged, while earlier writes
-    /// grow older in memory: a loss window counts until this write, not until the kill.
+    /// The last acknowledged write, if files could not be written for a while, as if on a full disk without a reserve. Then
+    /// nothing is acknowledged, while earlier writes grow older in memory: a loss window counts until this write, not until
+    /// the kill.
     pub last_of_full: Option<Instant>,
     pub checkpoints: Checkpoints,
+    /// The settings of each database that were declared in the round.
+    pub declared: [Declarations; DATABASES],
 }
 
 /// The permitted loss of a crash.
@@ -78,6 +82,8 @@ pub enum Wrong {
     Lost { client: usize, there: usize, promised: usize, first_lost: String },
     /// Shared counters are not the sum of their additions.
     Counters(String),
+    /// A database has settings that it must have lost or never had.
+    Settings(String),
     /// The state has a later operation and lacks an earlier one.
     NotOneMoment { lacks: String, has: String },
 }
@@ -86,6 +92,12 @@ impl Trial {
     pub fn judge(&self, found: &State) -> Result<Toll, Wrong> {
         if !found.strange.is_empty() {
             return Err(Wrong::Strange(found.strange.clone()));
+        }
+        for (database, (declared, settings)) in self.declared.iter().zip(found.settings).enumerate() {
+            if !declared.allow(settings) {
+                let text = format!("database {database} has {settings:?}, and was told {declared:?}");
+                return Err(Wrong::Settings(text));
+            }
         }
         // Number of databases in a scope.
         let breadth = if self.one_log { DATABASES } else { 1 };
@@ -317,6 +329,7 @@ fn shorten(mut text: String) -> String {
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Settings(text) => write!(f, "settings: {text}"),
             Self::Strange(strange) => write!(f, "there is what nobody has written:\n  {}", strange.join("\n  ")),
             Self::NoPrefix { client, nearest, sent, differences } => write!(
                 f,

@@ -18,16 +18,31 @@ const WIDE_KEYS: [usize; DATABASES] = [30, 200, 1500];
 const FAR_MS: u64 = 4_000_000_000_000;
 const APPENDED_LEN_MAX: usize = 500;
 const LIST_LEN_MAX: usize = 40;
+const LOG_LEN_MAX: usize = 20;
 const QUADRUPLE: usize = 4;
 const ACCOUNTS: usize = 6;
 
-/// One command, or several in `MULTI` and `EXEC`.
+/// How an operation is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Command,
+    /// In `MULTI` and `EXEC`.
+    Transaction,
+    /// In a script that names its keys and runs from its first line to its last.
+    Script,
+    /// In a script with a loop.
+    LongScript,
+    /// On a connection that waits for what another pushes.
+    Awaited,
+}
+
+/// One command, or several that take effect together.
 #[derive(Clone, Debug)]
 pub struct Operation {
     pub database: usize,
     pub index: usize,
     pub changes: Vec<Change>,
-    pub transaction: bool,
+    pub form: Form,
 }
 
 impl Operation {
@@ -42,11 +57,13 @@ impl Operation {
 pub struct Workload {
     pub client: usize,
     pub serial: u64,
+    /// Whether the server knows commands that are newer than Redis 7.0.
+    pub is_newer: bool,
 }
 
 impl Workload {
     pub fn new(client: usize) -> Self {
-        Self { client, serial: 0 }
+        Self { client, serial: 0, is_newer: true }
     }
 
     /// Returns the next operation. `space` is the state after all previous ones.
@@ -58,8 +75,10 @@ impl Workload {
             0..20 => vec![self.wide(random, database)],
             20..36 => vec![self.text(random, space, database)],
             36..42 => vec![self.expiring(random, space, database, now_ms)],
-            42..50 => vec![self.hash(random)],
-            50..60 => vec![self.list(random)],
+            42..46 => vec![self.hash(random)],
+            46..48 if self.is_newer => vec![self.field(random)],
+            46..54 => vec![self.stream(random, space, database)],
+            54..60 => vec![self.list(random)],
             60..68 => vec![self.set(random)],
             68..74 => vec![self.sorted(random)],
             74..86 => {
@@ -72,8 +91,23 @@ impl Workload {
                 self.own_index(random)
             }
         };
-        let transaction = changes.len() > 1;
-        Operation { database, index, changes, transaction }
+        let form = match changes.len() {
+            1 => Form::Command,
+            // No script swaps or flushes indexes here.
+            _ if index > 0 => Form::Transaction,
+            _ => *random.pick(&[Form::Transaction, Form::Transaction, Form::Script, Form::LongScript]),
+        };
+        Operation { database, index, changes, form }
+    }
+
+    /// Returns what one connection waits for while another pushes it, as two operations: a push and the pop.
+    pub fn handoff(&mut self, database: usize) -> [Operation; 2] {
+        self.serial += 1;
+        // What a crash has left of an earlier one must not be in the way.
+        let (key, value) = (format!("c{}:awaited:{}", self.client, self.serial), self.serial.to_string());
+        let one = |change, form| Operation { database, index: 0, changes: vec![change], form };
+        let push = Change::Push { key: key.clone(), left: false, value };
+        [one(push, Form::Command), one(Change::Await { key }, Form::Awaited)]
     }
 
     fn name(&self, kind: &str, random: &mut Random, number: usize) -> String {
@@ -181,6 +215,35 @@ impl Workload {
             0 => Change::HashDelete { key, field },
             1 => Change::HashIncrement { key, field: format!("n{}", random.below(3)) },
             _ => Change::HashSet { key, field, value: self.value(random) },
+        }
+    }
+
+    fn field(&self, random: &mut Random) -> Change {
+        let key = self.name("fields:", random, 3);
+        let field = Self::member(random);
+        match random.below(4) {
+            0 => Change::HashDelete { key, field },
+            _ => Change::FieldSet { key, field, value: self.value(random), expires_ms: FAR_MS + self.serial },
+        }
+    }
+
+    fn stream(&self, random: &mut Random, space: &Space, database: usize) -> Change {
+        let key = self.name("stream:", random, 3);
+        let at = Key { database, index: 0, name: key.clone() };
+        let log = match space.get(&at).map(|entry| &entry.value) {
+            Some(Value::Stream(log)) => Some(log),
+            _ => None,
+        };
+        let group = log.and_then(|log| log.group.as_ref());
+        match (group, random.below(10)) {
+            (None, 0..3) => Change::LogGroup { key },
+            (Some(_), 0..3) => Change::LogRead { key },
+            (Some(group), 3..6) if !group.pending.is_empty() => {
+                let nth = random.below(group.pending.len());
+                Change::LogAcknowledge { key, id: group.pending.iter().nth(nth).copied().unwrap_or(1) }
+            }
+            (_, 6) => Change::Delete { keys: vec![key] },
+            _ => Change::LogAdd { key, id: self.serial, value: self.value(random), keep: LOG_LEN_MAX },
         }
     }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     crash::{
         model::{Entry, SHARED_COUNTER, SHARED_LIST, part_of},
-        workload::{CLIENTS, Operation, Workload},
+        workload::{CLIENTS, Form, Operation, Workload},
     },
     script::Random,
 };
@@ -72,6 +72,7 @@ impl Imagined {
             killed,
             last_of_full: None,
             checkpoints: [None; DATABASES],
+            declared: Default::default(),
         };
         Self { trial, states, first }
     }
@@ -88,7 +89,7 @@ impl Imagined {
             let push = Change::SharedPush { client, value: number.to_string() };
             let mut changes = vec![set, mark, push];
             changes.extend((0..4).map(add));
-            Operation { database: turn % DATABASES, index: 0, changes, transaction: true }
+            Operation { database: turn % DATABASES, index: 0, changes, form: Form::Transaction }
         })
     }
 
@@ -318,7 +319,7 @@ fn a_draw_that_was_not_answered_has_taken_one_member_or_none() {
     let changes = [vec![add("a"), add("b"), add("c")], vec![Change::Draw { key: "c0:set:0".into(), drawn: None }]];
     let mut imagined = Imagined::of(mode("0"), 1 + CLIENTS, |number, _| {
         let changes = changes.get(number / CLIENTS).filter(|_| client_of(number) == 0).cloned().unwrap_or_default();
-        Operation { database: 0, index: 0, changes, transaction: false }
+        Operation { database: 0, index: 0, changes, form: Form::Command }
     });
     imagined.trial.histories[0].records[1].acknowledged = None;
     let state = |members: &[&str]| {
@@ -333,4 +334,14 @@ fn a_draw_that_was_not_answered_has_taken_one_member_or_none() {
     for members in [&["a"][..], &["a", "b", "d"], &["a", "b", "c", "d"]] {
         refused(&imagined.trial, &state(members), no_prefix);
     }
+}
+
+#[test]
+fn lost_settings() {
+    let imagined = Imagined::new(5, "0".parse().expect("a mode"), 50);
+    let (mut trial, mut state) = (imagined.trial.clone(), imagined.states[50].clone());
+    trial.declared[1] = Declarations::after([3, 4]);
+    assert!(matches!(trial.judge(&state), Err(Wrong::Settings(_))));
+    state.settings[1] = [3, 4];
+    trial.judge(&state).expect("what was declared is there");
 }
