@@ -13,10 +13,11 @@ use dormouse_shard::snapshot::Snapshot;
 use dormouse_storage::log::Log;
 use dormouse_storage::store::Store;
 use dormouse_types::record::{Record, Value};
-use dormouse_types::{Item, ObjectRef};
+use dormouse_types::stream::Head;
+use dormouse_types::{Item, ObjectRef, Stream, StreamId};
 use futures::executor::block_on;
 
-const RELEASES: &[&str] = &["0.1.0"];
+const RELEASES: &[&str] = &["0.1.0", "0.2.0"];
 
 fn unpack(version: &str, to: &Path) {
     let archive: PathBuf =
@@ -46,11 +47,14 @@ fn shown(record: &Record) -> String {
         Value::Object(ObjectRef::Text(text)) => ("string", vec![text.to_vec()]),
         Value::Object(ObjectRef::List(list)) => ("list", list.iter().map(item).collect()),
         Value::Object(ObjectRef::Hash(hash)) => {
-            let field = |(field, value): (Item<'_>, Item<'_>)| [&field.to_vec()[..], b"=", &value.to_vec()].concat();
-            ("hash", hash.iter().map(field).collect())
+            let field = |(field, value, expiry): (Item<'_>, Item<'_>, Option<u64>)| {
+                let expiry = expiry.map_or(String::new(), |at| format!("@{at}"));
+                [&field.to_vec()[..], b"=", &value.to_vec(), expiry.as_bytes()].concat()
+            };
+            ("hash", hash.entries().map(field).collect())
         }
         Value::Object(ObjectRef::Set(set)) => ("set", set.iter().map(item).collect()),
-        Value::Object(ObjectRef::Stream(stream)) => ("stream", vec![format!("{stream:?}").into_bytes()]),
+        Value::Object(ObjectRef::Stream(stream)) => ("stream", shown_stream(stream)),
         Value::Object(ObjectRef::SortedSet(set)) => {
             ("zset", set.iter().map(|(it, score)| pair(it, score.to_string())).collect())
         }
@@ -63,7 +67,26 @@ fn shown(record: &Record) -> String {
     [kind.to_owned(), expiry].into_iter().chain(elements).collect::<Vec<_>>().join("\t")
 }
 
-/// Contents by database, index and key.
+fn shown_stream(stream: &Stream) -> Vec<Vec<u8>> {
+    let Head { last, max_deleted, added, .. } = stream.entries().head();
+    let mut lines = vec![format!("head {last} {max_deleted} {added}").into_bytes()];
+    for entry in stream.entries().iter() {
+        let pair = |(field, value): (Item<'_>, Item<'_>)| [field.to_vec(), value.to_vec()].join(&b'=');
+        let pairs: Vec<Vec<u8>> = entry.fields().map(pair).collect();
+        lines.push([format!("{} ", entry.id).as_bytes(), &pairs.join(&b',')].concat());
+    }
+    for group in stream.groups() {
+        lines.push([b"group ", group.name(), format!(" {}", group.last()).as_bytes()].concat());
+        for (_, consumer) in group.consumers() {
+            let pending = consumer.pending_from(StreamId::MIN).filter_map(|id| group.pending(id));
+            let pending: String = pending.map(|pending| format!(" {}/{}", pending.id, pending.deliveries)).collect();
+            lines.push([b"consumer ", consumer.name(), pending.as_bytes()].concat());
+        }
+    }
+    lines
+}
+
+/// Contents by database, index and key. Libraries and users are in the index after the last one.
 type Keys = BTreeMap<(String, usize, String), String>;
 
 fn found(store: &Arc<Store>, databases: &[&str]) -> Keys {
@@ -77,6 +100,13 @@ fn found(store: &Arc<Store>, databases: &[&str]) -> Keys {
                 Ok(())
             }))
             .expect("readable");
+        }
+        for text in snapshot.functions() {
+            keys.insert((database.to_owned(), 16, "library".to_owned()), escaped(&text));
+        }
+        let users = snapshot.manifest().settings.get("users").map_or("", String::as_str);
+        for user in users.lines().filter(|user| user.contains("golden")) {
+            keys.insert((database.to_owned(), 16, "user".to_owned()), escaped(user.as_bytes()));
         }
     }
     keys

@@ -3,7 +3,7 @@
 
 It writes VERSION.tar.gz: the folder `store`, as a kill -9 leaves it, and `expected.txt`, what the databases in it hold as
 that binary itself answers, one key a line. It is run once for each release, by that release's own binary, and never
-again: the file is what later versions are held to.
+again: the file is what later versions are held to. Versions before 0.2.0 have neither streams, scripts nor users.
 """
 
 import os
@@ -23,7 +23,9 @@ class Client:
     def __init__(self, port, database):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self.reader = self.socket.makefile("rb")
-        self("AUTH", f"dm_{database}_x")
+        owner = database.split(".")[0]
+        # A branch is entered with the token of its owner.
+        self("AUTH", *([database] if owner != database else []), f"dm_{owner}_x")
 
     def __call__(self, *words):
         words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
@@ -66,7 +68,40 @@ def fill(run):
         run("SET", f"many:{at}", f"value {at}")
 
 
-def make(binary, folder):
+LIBRARY = "#!lua name=golden\nredis.register_function('golden', function() return 'golden' end)"
+
+
+def fill_newer(run):
+    for at in range(1, 301):
+        run("XADD", "stream:300", f"{at}-{at % 3}", "field", f"value {at}", f"field {at}", at)
+    for at in range(1, 6):
+        run("XADD", "stream:5", f"{LATER_MS}-{at}", "field", f"value {at}")
+    run("XTRIM", "stream:300", "MAXLEN", "=", 280)
+    run("XDEL", "stream:300", "150-0", "299-2")
+    run("XGROUP", "CREATE", "stream:300", "early", 0)
+    run("XGROUP", "CREATE", "stream:300", "late", "$")
+    run("XGROUP", "CREATECONSUMER", "stream:300", "late", "idle")
+    run("XREADGROUP", "GROUP", "early", "first", "COUNT", 40, "STREAMS", "stream:300", ">")
+    run("XREADGROUP", "GROUP", "early", "second", "COUNT", 4, "STREAMS", "stream:300", ">")
+    run("XACK", "stream:300", "early", "21-0", "22-1")
+    run("XGROUP", "CREATE", "stream:empty", "only", "7-7", "MKSTREAM")
+    for count in (3, 700):
+        for at in range(count):
+            run("HSETEX", f"fields:{count}", "PXAT", LATER_MS + at, "FIELDS", 1, f"field {at}", f"value {at}")
+            run("HSET", f"fields:{count}", f"kept {at}", at)
+    run("EVAL", "for at = 1, 20 do redis.call('SADD', KEYS[1], 'member ' .. at) end", 1, "scripted")
+    run("FUNCTION", "LOAD", LIBRARY)
+    run("ACL", "SETUSER", "golden", "on", ">golden", "~golden:*", "+@read")
+
+
+def change_newer(run, turn):
+    run("XADD", "stream:300", f"{1000 + turn}-0", "turn", turn)
+    run("XREADGROUP", "GROUP", "early", "second", "COUNT", 1, "STREAMS", "stream:300", ">")
+    run("HSETEX", "fields:700", "PXAT", LATER_MS + 9000 + turn, "FIELDS", 1, "field 5", f"turn {turn}")
+    run("EVAL", "for _, key in ipairs(KEYS) do redis.call('INCRBY', key, ARGV[1]) end", 2, "one", "other", turn)
+
+
+def make(binary, folder, newer):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -78,6 +113,8 @@ def make(binary, folder):
         server.stdout.readline()
         run = Client(port, "default")
         fill(run)
+        if newer:
+            fill_newer(run)
         for index in (1, 2, 3, 5):
             run("SELECT", index)
             run("SET", "index", index)
@@ -91,14 +128,18 @@ def make(binary, folder):
             run("SET", "text", f"tail {turn}")
             run("HSET", "hash:300", "field 1", f"tail {turn}")
             run("DEL", f"many:{turn}")
+            if newer:
+                change_newer(run, turn)
             run("DORMOUSE", "CHECKPOINT")
         run("DORMOUSE", "BRANCH", "branch")
-        branch = Client(port, "branch")
+        # Since 0.2.0 the name of a branch begins with that of its owner.
+        name_of_branch = "default.branch" if newer else "branch"
+        branch = Client(port, name_of_branch)
         branch("SET", "only in the branch", 1)
         branch("DEL", "list:300")
         branch("DORMOUSE", "CHECKPOINT")
         # What follows is in the log only.
-        for to, name in ((run, "default"), (branch, "branch")):
+        for to, name in ((run, "default"), (branch, name_of_branch)):
             to("SET", "log", name)
             to("INCRBYFLOAT", "float", "1.25")
             to("LPUSH", "list:3", "log")
@@ -106,13 +147,20 @@ def make(binary, folder):
             to("PEXPIREAT", "many:100", LATER_MS + 3)
             to("SPOP", "intset:300", 5)
             to("RENAME", "many:200", "renamed")
+            if newer:
+                change_newer(to, 7)
+                to("XTRIM", "stream:5", "MINID", "=", f"{LATER_MS}-3")
+                to("HPERSIST", "fields:3", "FIELDS", 1, "field 2")
+                to("XCLAIM", "stream:300", "early", "third", 0, "30-0", "31-1", "JUSTID")
             to("SELECT", 7)
             to("SET", "in another index", name)
             to("SELECT", 0)
         Client(port, "unsaved")("SET", "a", 1)
         lines = []
-        for name in ("default", "branch", "unsaved"):
+        for name in ("default", name_of_branch, "unsaved"):
             lines += shown(Client(port, name), name)
+            if newer:
+                lines += settings(Client(port, name), name)
         return lines
     finally:
         server.send_signal(signal.SIGKILL)
@@ -127,13 +175,19 @@ def shown(run, name):
             kind = run("TYPE", key).decode()
             if kind == "string":
                 elements = [run("GET", key)]
+            elif kind == "stream":
+                elements = stream(run, key)
             elif kind == "list":
                 elements = run("LRANGE", key, 0, -1)
             elif kind == "set":
                 elements = sorted(run("SMEMBERS", key))
             elif kind == "hash":
                 flat = run("HGETALL", key)
-                elements = sorted(field + b"=" + value for field, value in zip(flat[::2], flat[1::2]))
+                expiries = [-1] * (len(flat) // 2)
+                if key.startswith(b"fields:"):
+                    expiries = run("HPEXPIRETIME", key, "FIELDS", len(expiries), *flat[::2])
+                after = [b"" if expiry < 0 else b"@%d" % expiry for expiry in expiries]
+                elements = sorted(map(b"%s=%s%s".__mod__, zip(flat[::2], flat[1::2], after)))
             else:
                 flat = run("ZRANGE", key, 0, -1, "WITHSCORES")
                 elements = sorted(member + b"=" + score for member, score in zip(flat[::2], flat[1::2]))
@@ -141,6 +195,32 @@ def shown(run, name):
             fields = [name.encode(), b"%d" % index, key, kind.encode(), b"%d" % expiry, *elements]
             lines.append("\t".join(escaped(field) for field in fields))
     return lines
+
+
+def stream(run, key):
+    info = run("XINFO", "STREAM", key, "FULL", "COUNT", 0)
+    info = dict(zip(info[::2], info[1::2]))
+    head = [info[name] for name in (b"last-generated-id", b"max-deleted-entry-id")]
+    elements = [b"head %s %s %d" % (*head, info[b"entries-added"])]
+    for at, fields in info[b"entries"]:
+        elements.append(at + b" " + b",".join(map(b"%s=%s".__mod__, zip(fields[::2], fields[1::2]))))
+    for group in info[b"groups"]:
+        group = dict(zip(group[::2], group[1::2]))
+        elements.append(b"group %s %s" % (group[b"name"], group[b"last-delivered-id"]))
+        for consumer in group[b"consumers"]:
+            consumer = dict(zip(consumer[::2], consumer[1::2]))
+            pending = [b" %s/%d" % (at, count) for at, _, count in consumer[b"pending"]]
+            elements.append(b"consumer " + consumer[b"name"] + b"".join(pending))
+    return sorted(elements)
+
+
+def settings(run, name):
+    libraries = run("FUNCTION", "LIST", "WITHCODE")
+    found = [(b"library", dict(zip(one[::2], one[1::2]))[b"library_code"]) for one in libraries]
+    found += [(b"user", user) for user in run("ACL", "LIST") if b"golden" in user]
+    # They stand where an index after the last one would.
+    lines = [[name.encode(), b"16", key, text] for key, text in found]
+    return ["\t".join(escaped(field) for field in line) for line in lines]
 
 
 def escaped(text):
@@ -154,7 +234,7 @@ def main():
         sys.exit(f"{version} is there already: golden files are never made again")
     with tempfile.TemporaryDirectory() as folder:
         store = os.path.join(folder, "store")
-        lines = make(os.path.abspath(binary), store)
+        lines = make(os.path.abspath(binary), store, not version.startswith("0.1"))
         text = os.path.join(folder, "expected.txt")
         with open(text, "w", encoding="ascii") as out:
             out.write("\n".join(lines) + "\n")
