@@ -41,6 +41,24 @@ fn sink(disk: &Arc<Disk>, store: &Arc<Store>) -> Box<dyn Sink> {
     }
 }
 
+/// The engine of a process, all of which runs on the present runtime.
+pub fn engine(store: Arc<Store>, writer: u64, log: &Arc<Log>, recovered: Recovered) -> Engine {
+    let lane = Lane::on(&Handle::current());
+    Engine {
+        store,
+        lane: lane.clone(),
+        loader: lane.clone(),
+        patient: lane,
+        background: Handle::current(),
+        clock: clock::now_ms,
+        writer,
+        log: Some(Arc::clone(log)),
+        recovered: Arc::new(Mutex::new(recovered)),
+        give_back: || {},
+        health: Arc::default(),
+    }
+}
+
 impl Node {
     /// # Errors
     /// When an earlier log cannot be read.
@@ -48,20 +66,7 @@ impl Node {
         let store = store(disk);
         let (log, recovered) =
             Log::over(sink(disk, &store), writer, clock::now_ms).map_err(|error| error.to_string())?;
-        let lane = Lane::on(&Handle::current());
-        let engine = Engine {
-            store,
-            lane: lane.clone(),
-            loader: lane.clone(),
-            patient: lane,
-            background: Handle::current(),
-            clock: clock::now_ms,
-            writer,
-            log: Some(Arc::clone(&log)),
-            recovered: Arc::new(Mutex::new(recovered)),
-            give_back: || {},
-            health: Arc::default(),
-        };
+        let engine = engine(store, writer, &log, recovered);
         let mut databases = Vec::new();
         for (at, seed) in plan.seeds.iter().enumerate() {
             let database = Database::open(name(at), *seed, engine.clone()).await;

@@ -17,9 +17,8 @@ use std::{fmt, io};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dormouse_shard::database::{Database, Engine};
+use dormouse_shard::database::Database;
 use dormouse_shard::execution::{self, Ended, Plan, Step, Turn};
-use dormouse_shard::lane::Lane;
 use dormouse_storage::log::sink::Objects;
 use dormouse_storage::log::{Log, Window};
 use dormouse_storage::store::{Store, StoreError};
@@ -32,11 +31,12 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Builder;
 
 use crate::chance::Chance;
 use crate::client;
 use crate::clock;
+use crate::node::engine;
 use crate::run::Outcome;
 use crate::script::Asked;
 use crate::trace::Trace;
@@ -221,21 +221,7 @@ impl Process {
             let is_passing = error.is_taken() || matches!(error, StoreError::Unavailable { .. });
             if is_passing { excused(error) } else { Refused::Fault(format!("the log cannot be opened: {error}")) }
         })?;
-        let lane = Lane::on(&Handle::current());
-        let engine = Engine {
-            store,
-            lane: lane.clone(),
-            loader: lane.clone(),
-            patient: lane,
-            background: Handle::current(),
-            clock: clock::now_ms,
-            writer,
-            log: Some(Arc::clone(&log)),
-            recovered: Arc::new(Mutex::new(recovered)),
-            give_back: || {},
-            health: Arc::default(),
-        };
-        let database = Database::open(DATABASE, 7, engine).await;
+        let database = Database::open(DATABASE, 7, engine(store, writer, &log, recovered)).await;
         database.shared.journal.declare(Window::Zero);
         Ok(Self { desk: Arc::clone(desk), log, database })
     }

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use crate::commands::args::{Args, Rest, integer};
 use crate::commands::elements::write_item;
+use crate::commands::moment::TimeUnit;
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, run};
 use crate::error::{Error, Result, repeated};
 use crate::keyspace::changes::KeyEvent;
@@ -108,22 +109,22 @@ type Asked<'a> = (&'a [u8], &'a [u8], Args<'a>);
 
 /// `HEXPIRE key seconds [NX | XX | GT | LT] FIELDS numfields field [field ...]`
 fn hexpire(db: &mut Keyspace<'_>, reply: &mut Reply, asked: Asked<'_>) -> Result<()> {
-    expire(db, reply, asked, Unit::Seconds, "hexpire")
+    expire(db, reply, asked, TimeUnit::Seconds, "hexpire")
 }
 
 /// `HPEXPIRE key milliseconds [NX | XX | GT | LT] FIELDS numfields field [field ...]`
 fn hpexpire(db: &mut Keyspace<'_>, reply: &mut Reply, asked: Asked<'_>) -> Result<()> {
-    expire(db, reply, asked, Unit::Milliseconds, "hpexpire")
+    expire(db, reply, asked, TimeUnit::Milliseconds, "hpexpire")
 }
 
 /// `HEXPIREAT key unix-time-seconds [NX | XX | GT | LT] FIELDS numfields field [field ...]`
 fn hexpireat(db: &mut Keyspace<'_>, reply: &mut Reply, asked: Asked<'_>) -> Result<()> {
-    expire(db, reply, asked, Unit::UnixSeconds, "hexpireat")
+    expire(db, reply, asked, TimeUnit::UnixSeconds, "hexpireat")
 }
 
 /// `HPEXPIREAT key unix-time-milliseconds [NX | XX | GT | LT] FIELDS numfields field [field ...]`
 fn hpexpireat(db: &mut Keyspace<'_>, reply: &mut Reply, asked: Asked<'_>) -> Result<()> {
-    expire(db, reply, asked, Unit::UnixMilliseconds, "hpexpireat")
+    expire(db, reply, asked, TimeUnit::UnixMilliseconds, "hpexpireat")
 }
 
 /// `HPERSIST key FIELDS numfields field [field ...]`
@@ -325,11 +326,11 @@ fn expire(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
     (key, number, mut words): Asked<'_>,
-    unit: Unit,
+    unit: TimeUnit,
     command: &'static str,
 ) -> Result<()> {
     check_type(db, key)?;
-    let moment = unit.moment(number, db.now(), command)?;
+    let moment = moment(unit, number, db.now(), command)?;
     let ExpireOptions { condition, fields } = ExpireOptions::read(&mut words)?;
     let (now, passed) = (db.horizon(), db.has_passed(moment));
     if passed {
@@ -407,37 +408,14 @@ fn seconds(ms: u64) -> u64 {
     ms.div_ceil(1000)
 }
 
-/// The unit of a time to live, or of the moment when it ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unit {
-    Seconds,
-    Milliseconds,
-    UnixSeconds,
-    UnixMilliseconds,
-}
-
-impl Unit {
-    fn named(word: &[u8]) -> Option<Self> {
-        match word {
-            b"EX" => Some(Self::Seconds),
-            b"PX" => Some(Self::Milliseconds),
-            b"EXAT" => Some(Self::UnixSeconds),
-            b"PXAT" => Some(Self::UnixMilliseconds),
-            _ => None,
-        }
+/// The moment in Unix milliseconds that `number` means now, for `command`'s error.
+fn moment(unit: TimeUnit, number: &[u8], now_ms: u64, command: &'static str) -> Result<u64> {
+    let number = integer(number)?;
+    if number < 0 {
+        return Err(Error::text("ERR invalid expire time, must be >= 0"));
     }
-
-    /// The moment in Unix milliseconds that `number` means now, for `command`'s error.
-    fn moment(self, number: &[u8], now_ms: u64, command: &'static str) -> Result<u64> {
-        let number = integer(number)?;
-        if number < 0 {
-            return Err(Error::text("ERR invalid expire time, must be >= 0"));
-        }
-        let scale = if matches!(self, Self::Seconds | Self::UnixSeconds) { 1000 } else { 1 };
-        let base = if matches!(self, Self::Seconds | Self::Milliseconds) { now_ms as i64 } else { 0 };
-        let moment = number.checked_mul(scale).and_then(|ms| ms.checked_add(base)).filter(|ms| *ms <= MOMENT_MAX);
-        moment.map(|ms| ms as u64).ok_or(Error::InvalidExpire(command))
-    }
+    let moment = unit.moment(number, now_ms).filter(|ms| *ms <= MOMENT_MAX);
+    moment.map(|ms| ms as u64).ok_or(Error::InvalidExpire(command))
 }
 
 /// When an expiry is to be set, given the present one. None counts as later than any.
@@ -529,7 +507,7 @@ impl ExpiryOption {
     /// Takes the option if it comes next.
     fn read(&mut self, words: &mut Args<'_>, now_ms: u64) -> Result<bool> {
         let Some(word) = words.upper() else { return Ok(false) };
-        let unit = Unit::named(word.as_bytes());
+        let unit = TimeUnit::named(word.as_bytes());
         if unit.is_none() && word.as_bytes() != self.other.0.as_bytes() {
             return Ok(false);
         }
@@ -541,7 +519,7 @@ impl ExpiryOption {
             None => self.other.1,
             Some(unit) => {
                 let number = words.bytes().map_err(|_| Error::text("ERR missing expire time"))?;
-                SetExpiry::At(unit.moment(number, now_ms, self.command)?)
+                SetExpiry::At(moment(unit, number, now_ms, self.command)?)
             }
         });
         Ok(true)

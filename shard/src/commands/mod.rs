@@ -28,6 +28,7 @@ mod lcs;
 mod lists;
 mod long_double;
 mod memory;
+mod moment;
 #[cfg(test)]
 mod replica_tests;
 pub mod scripting;

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use crate::commands::args::{Args, Argument, Pairs, Rest, canonical_integer, integer};
 use crate::commands::cost::BYTES_PER_ELEMENT;
 use crate::commands::long_double::LongDouble;
+use crate::commands::moment::TimeUnit;
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, lcs, run};
 use crate::error::{Error, Result};
 use crate::keyspace::changes::KeyEvent;
@@ -182,7 +183,7 @@ fn set(db: &mut Keyspace<'_>, reply: &mut Reply, (key, value, options): (&[u8], 
     let expiry = match options.ttl {
         Ttl::Unsaid => Expiry::None,
         Ttl::Keep => Expiry::Keep,
-        Ttl::At(unit, number) => Expiry::At(unit.moment(number, db.now(), "set")?),
+        Ttl::At(unit, number) => Expiry::At(moment(unit, number, db.now(), "set")?),
     };
     if options.get {
         write_text(reply, db.string(key)?);
@@ -211,7 +212,7 @@ fn setnx(db: &mut Keyspace<'_>, reply: &mut Reply, (key, value): (&[u8], &[u8]))
 
 /// `SETEX key seconds value`
 fn setex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, seconds, value): (&[u8], &[u8], &[u8])) -> Result<()> {
-    let at = Unit::Seconds.moment(seconds, db.now(), "setex")?;
+    let at = moment(TimeUnit::Seconds, seconds, db.now(), "setex")?;
     db.set_string(key, value, Expiry::At(at));
     reply.ok();
     Ok(())
@@ -219,7 +220,7 @@ fn setex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, seconds, value): (&[u8]
 
 /// `PSETEX key milliseconds value`
 fn psetex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, ms, value): (&[u8], &[u8], &[u8])) -> Result<()> {
-    let at = Unit::Milliseconds.moment(ms, db.now(), "psetex")?;
+    let at = moment(TimeUnit::Milliseconds, ms, db.now(), "psetex")?;
     db.set_string(key, value, Expiry::At(at));
     reply.ok();
     Ok(())
@@ -264,7 +265,7 @@ fn getex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, GetexOptions(ttl)): (&[
             db.set_expiry(key, None);
         }
         GetexTtl::At(unit, number) => {
-            let at = unit.moment(number, now, "getex")?;
+            let at = moment(unit, number, now, "getex")?;
             if db.has_passed(at) {
                 db.delete(key);
             } else {
@@ -485,35 +486,11 @@ fn part(bytes: &[u8], start: i64, end: i64) -> &[u8] {
     if start > end { b"" } else { &bytes[start as usize..=end as usize] }
 }
 
-/// The unit of a time to live, or of the moment when it ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unit {
-    Seconds,
-    Milliseconds,
-    UnixSeconds,
-    UnixMilliseconds,
-}
-
-impl Unit {
-    /// `EX`, `PX`, `EXAT`, `PXAT`.
-    fn named(word: &[u8]) -> Option<Self> {
-        match word {
-            b"EX" => Some(Self::Seconds),
-            b"PX" => Some(Self::Milliseconds),
-            b"EXAT" => Some(Self::UnixSeconds),
-            b"PXAT" => Some(Self::UnixMilliseconds),
-            _ => None,
-        }
-    }
-
-    /// The moment in Unix milliseconds that `number` means now, for `command`'s error.
-    fn moment(self, number: &[u8], now_ms: u64, command: &'static str) -> Result<u64> {
-        let number = integer(number)?;
-        let scale = if matches!(self, Self::Seconds | Self::UnixSeconds) { 1000 } else { 1 };
-        let base = if matches!(self, Self::Seconds | Self::Milliseconds) { now_ms as i64 } else { 0 };
-        let moment = number.checked_mul(scale).filter(|ms| *ms > 0).and_then(|ms| ms.checked_add(base));
-        moment.map(|ms| ms as u64).ok_or(Error::InvalidExpire(command))
-    }
+/// The moment in Unix milliseconds that `number` means now, for `command`'s error.
+fn moment(unit: TimeUnit, number: &[u8], now_ms: u64, command: &'static str) -> Result<u64> {
+    let number = Some(integer(number)?).filter(|number| *number > 0);
+    let moment = number.and_then(|number| unit.moment(number, now_ms));
+    moment.map(|ms| ms as u64).ok_or(Error::InvalidExpire(command))
 }
 
 /// The options of `SET`, in any order.
@@ -528,7 +505,7 @@ struct SetOptions<'a> {
 enum Ttl<'a> {
     Unsaid,
     Keep,
-    At(Unit, &'a [u8]),
+    At(TimeUnit, &'a [u8]),
 }
 
 impl<'a> Argument<'a> for SetOptions<'a> {
@@ -551,7 +528,7 @@ impl<'a> SetOptions<'a> {
                 (b"GET", _) => options.get = true,
                 (b"KEEPTTL", Ttl::Unsaid | Ttl::Keep) => options.ttl = Ttl::Keep,
                 (word, before) => {
-                    let unit = Unit::named(word).ok_or(Error::Syntax)?;
+                    let unit = TimeUnit::named(word).ok_or(Error::Syntax)?;
                     match before {
                         Ttl::Unsaid => {}
                         Ttl::At(said, _) if said == unit => {}
@@ -571,7 +548,7 @@ struct GetexOptions<'a>(GetexTtl<'a>);
 enum GetexTtl<'a> {
     Unsaid,
     Persist,
-    At(Unit, &'a [u8]),
+    At(TimeUnit, &'a [u8]),
 }
 
 impl<'a> Argument<'a> for GetexOptions<'a> {
@@ -582,7 +559,7 @@ impl<'a> Argument<'a> for GetexOptions<'a> {
             ttl = match (word.as_bytes(), ttl) {
                 (b"PERSIST", GetexTtl::Unsaid | GetexTtl::Persist) => GetexTtl::Persist,
                 (word, before) => {
-                    let unit = Unit::named(word).ok_or(Error::Syntax)?;
+                    let unit = TimeUnit::named(word).ok_or(Error::Syntax)?;
                     match before {
                         GetexTtl::Unsaid => {}
                         GetexTtl::At(said, _) if said == unit => {}
