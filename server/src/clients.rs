@@ -479,6 +479,11 @@ impl Client {
         self.outbox_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether it is one of a database's clients, and not closed.
+    fn is_of(&self, database: &str) -> bool {
+        !self.is_gone() && &*self.told.lock().database == database
+    }
+
     pub fn is_subscriber(&self) -> bool {
         [&self.channels, &self.sharded, &self.patterns].iter().any(|count| count.load(Ordering::Relaxed) > 0)
     }
@@ -810,12 +815,26 @@ impl Clients {
         self.all.lock().by_id.values().cloned().collect()
     }
 
+    /// How many clients have a place for a database.
+    pub fn count_of(&self, database: &str) -> usize {
+        self.all.lock().by_database.get(database).copied().unwrap_or(0)
+    }
+
     /// The clients of one database: no tenant sees another's. A closed client is left out even if its worker has yet to
     /// notice.
     pub fn of_database(&self, database: &str) -> Vec<Arc<Client>> {
         let mut clients = self.list();
-        clients.retain(|client| !client.is_gone() && &*client.told.lock().database == database);
+        clients.retain(|client| client.is_of(database));
         clients
+    }
+
+    /// Those of one database among the next `count` clients of all, from id `from` on, and where to continue.
+    pub fn some_of_database(&self, database: &str, from: u64, count: usize) -> (Vec<Arc<Client>>, Option<u64>) {
+        let mut clients: Vec<_> =
+            self.all.lock().by_id.range(from..).take(count).map(|(_, it)| Arc::clone(it)).collect();
+        let next = clients.last().filter(|_| clients.len() == count).map(|last| last.id + 1);
+        clients.retain(|client| client.is_of(database));
+        (clients, next)
     }
 }
 

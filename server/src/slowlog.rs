@@ -103,6 +103,13 @@ impl Slowlog {
         self.entries.lock().1.iter().take(count).cloned().collect()
     }
 
+    /// The newest `count` entries of those before an id.
+    pub fn newest_before(&self, id: Option<u64>, count: usize) -> Vec<Slow> {
+        let entries = self.entries.lock();
+        let later = id.map_or(0, |id| entries.1.partition_point(|entry| entry.id >= id));
+        entries.1.range(later..).take(count).cloned().collect()
+    }
+
     pub fn len(&self) -> usize {
         self.entries.lock().1.len()
     }

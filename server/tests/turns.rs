@@ -145,3 +145,55 @@ fn a_message_to_long_patterns_reaches_everybody() {
     publisher.run(&["PUBLISH", &channel, "three"]);
     assert_eq!(publisher.say("EXEC").items(), [Value::Integer(9)]);
 }
+
+/// Clients whose lines take more than a turn.
+const CLIENTS: usize = 300;
+
+#[test]
+fn many_clients_are_listed_and_killed_in_turns() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    let mut others: Vec<Connection> = (0..CLIENTS).map(|_| server.connect()).collect();
+    for (n, other) in others.iter_mut().enumerate() {
+        assert_eq!(other.say(&format!("CLIENT SETNAME other{n}")).text(), "OK");
+    }
+    let listed = client.say("CLIENT LIST");
+    let lines: Vec<&str> = listed.text().lines().collect();
+    assert_eq!(lines.len(), CLIENTS + 1);
+    for n in 0..CLIENTS {
+        assert_eq!(lines.iter().filter(|line| line.contains(&format!(" name=other{n} "))).count(), 1, "{n}");
+    }
+    assert_eq!(client.say("CLIENT LIST TYPE replica").text(), "");
+    assert_eq!(client.say("CLIENT KILL MAXAGE 1000000").integer(), 0);
+    assert_eq!(client.say("CLIENT KILL TYPE normal").integer(), CLIENTS as i64);
+    assert_eq!(client.say("CLIENT LIST").text().lines().count(), 1);
+    assert!(others.iter_mut().all(|other| other.read().is_none()), "they are closed");
+}
+
+#[test]
+fn many_entries_of_the_slow_log_are_shown_in_turns() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    assert_eq!(client.say("CONFIG SET slowlog-max-len 1000 slowlog-log-slower-than 0").text(), "OK");
+    for n in 0..500 {
+        assert_eq!(client.say(&format!("ECHO {n}")).text(), n.to_string());
+    }
+    let shown = client.say("SLOWLOG GET -1");
+    let words: Vec<&str> = shown.items().iter().map(|entry| entry.items()[3].items()[1].text()).collect();
+    let echoed: Vec<String> = (0..500).rev().map(|n| n.to_string()).collect();
+    assert_eq!(words[..500], echoed, "the newest first");
+    assert_eq!(client.say("SLOWLOG GET 400").items().len(), 400);
+    assert_eq!(client.say("SLOWLOG GET").items().len(), 10);
+}
+
+#[test]
+fn many_keys_are_watched_elsewhere() {
+    let server = Served::start(&[]);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    send_all(&mut client, "WATCH", &names(MANY));
+    assert_eq!(client.read().unwrap().text(), "OK");
+    assert_eq!(other.say("SET name11999 x").text(), "OK");
+    assert_eq!(client.say("MULTI").text(), "OK");
+    assert_eq!(client.say("GET name1").text(), "QUEUED");
+    assert_eq!(client.say("EXEC"), Value::Null);
+}

@@ -10,15 +10,16 @@ use dormouse_shard::commands::args::{Args, Argument, LastOfSubcommand, Rest, int
 use dormouse_shard::commands::blocking::Timeout;
 use dormouse_shard::commands::{Category, Command, Context, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result, repeated};
+use dormouse_shard::execution::budget::TURN;
 
 use crate::acl::Acl;
 use crate::clients::Client;
 use crate::commands::client_line::line;
 use crate::commands::connection::{check_name_length, set_name};
-use crate::commands::{client_tracking, help, now};
+use crate::commands::{client_tracking, help, now, parsed};
 use crate::rights::Rights;
 use crate::session::{ReplyMode, Session};
-use crate::table::SessionRun;
+use crate::table::{SessionRun, Weighed};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE).union(Flags::KEEPS_CACHING);
 const BASE: Flags = ANY_TIME.union(Flags::NO_SCRIPT);
@@ -40,7 +41,7 @@ pub const FAMILY: Family<SessionRun> = Family {
             Command::new("INFO", exactly(2), &[], BASE, now!(info, 2))
                 .doc("6.2.0", "O(1)", "Returns information about the connection.")
                 .tips(VARIES),
-            Command::new("LIST", at_least(2), &[], ADMIN, now!(list, 2))
+            Command::new("LIST", at_least(2), &[], ADMIN, SessionRun::Weighed(LIST))
                 .doc("2.4.0", "O(N) where N is the number of client connections", "Lists open connections.")
                 .tips(VARIES),
             Command::new("SETNAME", exactly(3), &[], BASE, now!(setname, 2))
@@ -54,7 +55,7 @@ pub const FAMILY: Family<SessionRun> = Family {
             Command::new("SETINFO", exactly(4), &[], BASE, now!(setinfo, 2))
                 .doc("7.2.0", "O(1)", "Sets information specific to the client or connection.")
                 .tips(EVERYWHERE),
-            Command::new("KILL", at_least(3), &[], ADMIN, SessionRun::Now(kill)).doc(
+            Command::new("KILL", at_least(3), &[], ADMIN, SessionRun::Weighed(KILL)).doc(
                 "2.4.0",
                 "O(N) where N is the number of client connections",
                 "Terminates open connections.",
@@ -134,15 +135,48 @@ fn info(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     Ok(())
 }
 
+/// The cost of a client's line, or of a look at all that a filter may ask for.
+const COST_OF_CLIENT: usize = 20;
+/// Clients that are looked at in a turn.
+const CLIENTS_OF_A_TURN: usize = TURN / COST_OF_CLIENT;
+
+const LIST: Weighed = Weighed {
+    run: parsed!(list, 2),
+    weigh: weigh_clients,
+    in_turns: |session, reply, request| Box::pin(list_in_turns(session, reply, request)),
+};
+
+const KILL: Weighed = Weighed {
+    run: kill,
+    weigh: weigh_clients,
+    in_turns: |session, reply, request| Box::pin(kill_in_turns(session, reply, request)),
+};
+
+/// All of the node's clients are gone through, and those of the database are looked at.
+fn weigh_clients(session: &Session, _: Request<'_>) -> usize {
+    let clients = &session.node.clients;
+    clients.count() / 2 + clients.count_of(session.tenant.name()) * COST_OF_CLIENT
+}
+
 /// `CLIENT LIST [TYPE type] [ID id [id ...]]`
 fn list(session: &mut Session, reply: &mut Reply, (which,): (Which,)) -> Result<()> {
     let (_, now_ms) = session.worker.now();
     let mut text = String::new();
-    for client in session.node.clients.of_database(session.tenant.name()) {
-        if which.takes(&client) {
-            text += &line(&client, now_ms);
-            text.push('\n');
-        }
+    which.show(&session.node.clients.of_database(session.tenant.name()), now_ms, &mut text);
+    reply.verbatim("txt", text.as_bytes());
+    Ok(())
+}
+
+/// The same among many clients.
+async fn list_in_turns(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let (which,): (Which,) = parse(request, 2)?;
+    let (mut text, mut from) = (String::new(), Some(0));
+    while let Some(first) = from {
+        let (_, now_ms) = session.worker.now();
+        let (clients, next) = session.node.clients.some_of_database(session.tenant.name(), first, CLIENTS_OF_A_TURN);
+        which.show(&clients, now_ms, &mut text);
+        from = next;
+        session.pass_turn().await;
     }
     reply.verbatim("txt", text.as_bytes());
     Ok(())
@@ -152,6 +186,16 @@ enum Which {
     All,
     Class(Class),
     Ids(BTreeSet<i64>),
+}
+
+impl Which {
+    /// Appends the lines of those clients that it takes.
+    fn show(&self, clients: &[Arc<Client>], now_ms: u64, text: &mut String) {
+        for client in clients.iter().filter(|client| self.takes(client)) {
+            *text += &line(client, now_ms);
+            text.push('\n');
+        }
+    }
 }
 
 impl<'a> Argument<'a> for Which {
@@ -245,17 +289,32 @@ fn setinfo(session: &mut Session, reply: &mut Reply, (what, value): (&[u8], &[u8
 
 /// `CLIENT KILL <ip:port | [ID id] [TYPE type] [USER user] [ADDR ip:port] [LADDR ip:port] [SKIPME yes|no] [MAXAGE s] ...>`
 fn kill(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
-    let old = request.len() == 3;
-    let mut args = Args::new(request, 2);
-    let filter = if old {
-        Filter { address: Some(args.bytes()?), skip_me: false, ..Filter::default() }
-    } else {
-        Filter::take(&mut args, &session.tenant.acl)?
-    };
+    let acl = Arc::clone(&session.tenant.acl);
+    let filter = Filter::of(request, &acl)?;
+    let clients = session.node.clients.of_database(session.tenant.name());
+    let killed = kill_some(session, &filter, &clients);
+    write_killed(reply, request, killed)
+}
+
+/// The same among many clients.
+async fn kill_in_turns(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let acl = Arc::clone(&session.tenant.acl);
+    let filter = Filter::of(request, &acl)?;
+    let (mut killed, mut from) = (0, Some(0));
+    while let Some(first) = from {
+        let (clients, next) = session.node.clients.some_of_database(session.tenant.name(), first, CLIENTS_OF_A_TURN);
+        killed += kill_some(session, &filter, &clients);
+        from = next;
+        session.pass_turn().await;
+    }
+    write_killed(reply, request, killed)
+}
+
+fn kill_some(session: &mut Session, filter: &Filter<'_>, clients: &[Arc<Client>]) -> i64 {
     let (_, now_ms) = session.worker.now();
     let mut killed = 0;
-    for client in session.node.clients.of_database(session.tenant.name()) {
-        if !filter.takes(&client, session, now_ms) {
+    for client in clients {
+        if !filter.takes(client, session, now_ms) {
             continue;
         }
         if client.id == session.client.id {
@@ -267,7 +326,11 @@ fn kill(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Resul
         }
         killed += 1;
     }
-    match (old, killed) {
+    killed
+}
+
+fn write_killed(reply: &mut Reply, request: Request<'_>, killed: i64) -> Result<()> {
+    match (is_old_form(request), killed) {
         (true, 0) => return Err(Error::text("ERR No such client")),
         (true, _) => reply.ok(),
         (false, killed) => reply.integer(killed),
@@ -291,7 +354,21 @@ impl Default for Filter<'_> {
     }
 }
 
+/// `CLIENT KILL ip:port`
+fn is_old_form(request: Request<'_>) -> bool {
+    request.len() == 3
+}
+
 impl<'a> Filter<'a> {
+    /// The filter of a request.
+    fn of(request: Request<'a>, acl: &Acl) -> Result<Self> {
+        let mut args = Args::new(request, 2);
+        match is_old_form(request) {
+            true => Ok(Self { address: Some(args.bytes()?), skip_me: false, ..Self::default() }),
+            false => Self::take(&mut args, acl),
+        }
+    }
+
     /// Reads the filter.
     fn take(args: &mut Args<'a>, acl: &Acl) -> Result<Self> {
         let mut filter = Self::default();

@@ -5,22 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_shard::commands::args::{Args, Argument, LastOfSubcommand, Rest};
+use dormouse_shard::commands::args::{self, Args, Argument, LastOfSubcommand, Rest};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
+use dormouse_shard::execution::budget::TURN;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::clock::unix_ns;
 use crate::commands::TABLE;
 use crate::commands::absent::{self, refuse};
-use crate::commands::{access, answer, help, in_script, latency, later, now};
+use crate::commands::{access, answer, help, in_script, latency, later, now, parsed};
 use crate::config::Access;
 use crate::databases::Tenant;
 use crate::health;
 use crate::node::{Node, Shutdown};
 use crate::session::Session;
-use crate::table::{Answer, CommandEntry, SessionRun};
+use crate::slowlog::Slow;
+use crate::table::{Answer, CommandEntry, SessionRun, Weighed};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = ANY_TIME.union(Flags::ADMIN);
@@ -78,7 +80,7 @@ pub const FAMILY: Family<SessionRun> = Family {
         Command::container(
             "SLOWLOG",
             &[
-                Command::new("GET", at_least(2), &[], ADMIN, now!(slowlog_get, 2))
+                Command::new("GET", at_least(2), &[], ADMIN, SessionRun::Weighed(SLOWLOG_GET))
                     .doc("2.2.12", "O(N) where N is the number of entries returned", "Returns the slow log's entries.")
                     .tips(&["request_policy:all_nodes", "nondeterministic_output"]),
                 Command::new("LEN", exactly(2), &[], ADMIN, now!(slowlog_len, 2))
@@ -296,22 +298,58 @@ impl<'a> Argument<'a> for How {
     }
 }
 
+/// The cost of an entry of the slow log: it may have 32 words.
+const COST_OF_SLOW: usize = 50;
+const SLOW_OF_A_TURN: usize = TURN / COST_OF_SLOW;
+
+const SLOWLOG_GET: Weighed = Weighed {
+    run: parsed!(slowlog_get, 2),
+    weigh: |session, request| {
+        let (count,): (LastOfSubcommand<SlowlogCount>,) = args::parse(request, 2).unwrap_or((LastOfSubcommand(None),));
+        count.0.map_or(10, |count| count.0).min(session.tenant.slowlog.len()) * COST_OF_SLOW
+    },
+    in_turns: |session, reply, request| Box::pin(slowlog_get_in_turns(session, reply, request)),
+};
+
 /// `SLOWLOG GET [count]`
 fn slowlog_get(session: &mut Session, reply: &mut Reply, (count,): (LastOfSubcommand<SlowlogCount>,)) -> Result<()> {
     let count = count.0.map_or(10, |count| count.0);
     let entries = session.tenant.slowlog.newest(count);
     reply.array(entries.len());
-    for entry in entries {
-        reply.array(6);
-        reply.integer(entry.id as i64);
-        reply.integer(entry.at_seconds as i64);
-        reply.integer(entry.microseconds as i64);
-        reply.array(entry.arguments.len());
-        entry.arguments.iter().for_each(|argument| reply.bulk(argument));
-        reply.bulk(entry.peer.as_bytes());
-        reply.bulk(&entry.name);
+    entries.iter().for_each(|entry| write_slow(reply, entry));
+    Ok(())
+}
+
+/// The same for many entries.
+async fn slowlog_get_in_turns(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let (count,): (LastOfSubcommand<SlowlogCount>,) = args::parse(request, 2)?;
+    let mut entries = Vec::new();
+    let left = count.0.map_or(10, |count| count.0).min(session.tenant.slowlog.len());
+    let mut before = None;
+    while entries.len() < left {
+        let some = session.tenant.slowlog.newest_before(before, SLOW_OF_A_TURN.min(left - entries.len()));
+        let Some(last) = some.last() else { break };
+        before = Some(last.id);
+        entries.extend(some);
+        session.pass_turn().await;
+    }
+    reply.array(entries.len());
+    for some in entries.chunks(SLOW_OF_A_TURN) {
+        some.iter().for_each(|entry| write_slow(reply, entry));
+        session.pass_turn().await;
     }
     Ok(())
+}
+
+fn write_slow(reply: &mut Reply, entry: &Slow) {
+    reply.array(6);
+    reply.integer(entry.id as i64);
+    reply.integer(entry.at_seconds as i64);
+    reply.integer(entry.microseconds as i64);
+    reply.array(entry.arguments.len());
+    entry.arguments.iter().for_each(|argument| reply.bulk(argument));
+    reply.bulk(entry.peer.as_bytes());
+    reply.bulk(&entry.name);
 }
 
 struct SlowlogCount(usize);

@@ -139,6 +139,9 @@ pub enum Ran {
     Count(Box<Counts>),
 }
 
+/// The cost of watching a key: it is looked up, and noted in two maps.
+const COST_OF_WATCH: usize = 4;
+
 impl Plan {
     pub fn new(asked_ms: u64, seed: u64) -> Self {
         Self {
@@ -184,7 +187,9 @@ impl Plan {
     /// Whether it is known to be long without a look at the keys.
     pub(super) fn is_slow(&self) -> bool {
         let read = |command: &PlannedCommand| cost::of_request(command.request.as_request());
-        self.any(Flags::SLOW_LANE) || self.commands().map(read).sum::<usize>() > cost::TURN
+        let watched = self.steps.iter().filter(|step| matches!(step, Step::Watch { .. })).count();
+        let requests = self.commands().map(read).sum::<usize>() + watched * COST_OF_WATCH;
+        self.any(Flags::SLOW_LANE) || requests > cost::TURN
     }
 
     /// Whether everything must be in memory before it runs.
