@@ -89,7 +89,7 @@ pub struct Registered {
     pub flags: ScriptFlags,
 }
 
-/// What a run shares with the functions of `redis`.
+/// State that a run shares with the functions of `redis`.
 #[derive(Default)]
 pub(crate) struct State {
     /// The script must end.
@@ -140,7 +140,7 @@ struct Vm {
     lua: Lua,
     state: Rc<State>,
     names: Rc<Names>,
-    /// What scripts see as globals, behind the table that they cannot write.
+    /// The globals of scripts, behind the table that they cannot write.
     globals: Table,
     /// The metatable of that table.
     shown: Table,
@@ -464,7 +464,7 @@ impl Host for Loading {
     fn log(&mut self, _: i64, _: &[u8]) {}
 }
 
-/// What an error calls the script.
+/// The name of the script in errors.
 fn title(run: Runnable<'_>) -> String {
     match run {
         Runnable::Script(script) => script.sha.to_string(),

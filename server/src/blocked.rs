@@ -37,7 +37,7 @@ pub enum Unblocked {
     ByOther,
 }
 
-/// What a blocked client's connection has to do.
+/// The next task of a blocked client's connection.
 #[derive(Debug)]
 pub enum BlockedEvent {
     Over(Unblocked),

@@ -68,7 +68,7 @@ pub struct Facts {
     pub cluster: ClusterFacts,
 }
 
-/// What clients of Redis Cluster are shown.
+/// The mode in which clients of Redis Cluster are answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterFacts {
     pub mode: ClusterMode,

@@ -107,7 +107,7 @@ pub struct Session {
     pub authenticated: bool,
     /// Its rights. Meaningless before it is authenticated.
     pub rights: Rights,
-    /// What its user may do in its database. Meaningless before it is authenticated.
+    /// The permissions of its user in its database. Meaningless before it is authenticated.
     pub permissions: Permissions,
     /// Number of wrong tokens that it has shown, and the time for which the reply to the last is held back.
     guesses: u32,
@@ -131,7 +131,7 @@ pub struct Session {
     pub own: Vec<Invalidated>,
     /// Its command, if that has found nothing and waits.
     pub blocked: Option<Box<Blocked>>,
-    /// What it has said about itself for a replication, and the replica that it has become.
+    /// Its properties as a future replica, and the replica that it has become.
     pub announced: Option<Box<Announced>>,
     pub replica: Option<Arc<Replica>>,
     /// Whether it sees the commands of its database: `MONITOR`.

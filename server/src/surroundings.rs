@@ -1,4 +1,4 @@
-//! What the scripts of a database reach beyond the engine: subscribers, the clock, the log.
+//! Services outside the engine for the scripts of a database: subscribers, the clock, the log.
 
 use std::sync::Arc;
 

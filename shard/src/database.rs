@@ -106,7 +106,7 @@ pub struct Database {
     pub(crate) goes_on_after: Mutex<Option<u64>>,
     /// Places that could not be told their present location in the store.
     pub(crate) unmoved: Mutex<Vec<(u32, Range53)>>,
-    /// What was declared for this database rather than for the node, as the next manifest says it.
+    /// Declarations of this database, which override those of the node, as the next manifest will have them.
     pub(crate) declared: Mutex<Declared>,
     /// The store may have a manifest that says otherwise.
     pub(crate) is_declared_unsure: AtomicBool,

@@ -1,4 +1,4 @@
-//! What a database declares for itself, rather than for the node: its loss window and its users.
+//! Declarations of a database for itself, which override those of the node: its loss window and its users.
 //!
 //! The newest manifest holds it, among its settings. A change is *remembered* by committing a copy of the manifest
 //! before with it, whether the database sleeps or not. So it is in force after a crash, and a branch begins with a copy.

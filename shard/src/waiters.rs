@@ -85,7 +85,7 @@ pub struct ServedReply {
     pub left: Left,
 }
 
-/// What a waiter's client learns.
+/// A notice to a waiter's client.
 #[derive(Debug)]
 pub enum WaitEvent {
     Served(ServedReply),

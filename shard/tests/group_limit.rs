@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bench::Bench;
 use dormouse_shard::keyspace::EngineSettings;
 
-/// What becomes pending, and a new consumer, count as what other writes add.
+/// Pending entries and new consumers count towards the limit, like the additions of other writes.
 #[test]
 fn a_group_takes_no_more_than_the_database_may_have() {
     let bench = Bench::new();

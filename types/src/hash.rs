@@ -39,7 +39,7 @@ struct Large {
 /// The cost of removing a field, in looks at one.
 const REMOVAL_LOOKS: usize = 4;
 
-/// What becomes of the expiry of a field that is set.
+/// The effect of setting a field on its expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetExpiry {
     Drop,

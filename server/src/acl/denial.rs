@@ -1,4 +1,4 @@
-//! What a user was denied, and the texts that say so.
+//! Denials of commands, keys and channels, and their texts.
 
 use dormouse_protocol::Request;
 

@@ -1,4 +1,4 @@
-//! What one connection may do.
+//! The permissions of one connection.
 
 use std::sync::Arc;
 

@@ -15,7 +15,7 @@ use super::catalogue::{Catalogue, Subject, category};
 use super::denial::Denial;
 use super::rule_error::RuleError;
 
-/// What a pattern permits to do with matching keys.
+/// The uses of matching keys that a pattern permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct KeyUse {
     read: bool,
@@ -26,7 +26,7 @@ impl KeyUse {
     const ALL: Self = Self { read: true, write: true };
     const READ: Self = Self { read: true, write: false };
 
-    /// What a command needs for a key that it uses so.
+    /// The permission that a command needs for a key that it uses so.
     fn needed(access: Access) -> Self {
         let write = access.intersects(Access::INSERT.union(Access::DELETE).union(Access::UPDATE));
         Self { read: access.contains(Access::ACCESS), write }

@@ -122,7 +122,7 @@ impl User {
     /// Checks a request that sees the logical database `select`: the one function that decides what a user may do.
     ///
     /// # Errors
-    /// What is denied.
+    /// The denial.
     pub fn check(&self, subject: &Subject, request: Request<'_>, select: u8) -> Result<(), Denial> {
         let mut denial = Denial::Command;
         let mut is_permitted = false;

@@ -1,4 +1,4 @@
-//! What a Dormouse node does not do, and what to do instead: the errors of commands that exist only to be refused.
+//! Errors of commands that exist only to be refused. They name the feature that is missing, and what to use instead.
 
 use dormouse_protocol::{Reply, Request};
 use dormouse_shard::error::{Error, Result};

@@ -79,7 +79,7 @@ const FUNCTION: &[Command<SessionRun>] = &[
         .also(Category::SCRIPTING),
 ];
 
-/// What changes libraries waits for the store, which a transaction cannot.
+/// Changes of libraries wait for the store, which a transaction cannot.
 fn not_queued(_: &mut Session, _: &mut Reply, _: Request<'_>) -> Result<()> {
     Err(Error::text("ERR functions cannot be changed inside a transaction"))
 }
@@ -173,7 +173,7 @@ fn change(
     Ok(done.map(|done| answer(done, |(), reply| reply.ok())).boxed())
 }
 
-/// What `FUNCTION RESTORE` does with libraries that exist.
+/// The treatment of existing libraries by `FUNCTION RESTORE`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Policy {
     Flush,

@@ -1,4 +1,4 @@
-//! What a presented name and secret open.
+//! Logins: the database and user that a presented name and secret open.
 //!
 //! On a server with tokens the secret names the database, as a token does: `dm_shop_s3cret` is for `shop`, anything else
 //! for `default`. The name, whatever it is, cannot lead to a database that the secret does not open.

@@ -48,7 +48,7 @@ impl Session {
     /// Checks a request that sees the logical database `select`.
     ///
     /// # Errors
-    /// What is denied.
+    /// The denial.
     pub(crate) async fn check(&self, entry: &CommandEntry, request: &OwnedRequest, select: u8) -> Result<(), Denial> {
         match self.permissions.restricted() {
             Some(user) => self.check_as(user, entry, request, select).await,
@@ -59,7 +59,7 @@ impl Session {
     /// The same as another user of the database.
     ///
     /// # Errors
-    /// What is denied.
+    /// The denial.
     pub(crate) async fn check_as(
         &self,
         user: &Arc<User>,

@@ -1,4 +1,4 @@
-//! What the node shows to clients of Redis Cluster.
+//! The modes in which the node answers clients of Redis Cluster.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ impl fmt::Display for ClusterMode {
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct ClusterOptions {
-    /// What clients of Redis Cluster are shown
+    /// Answers to clients of Redis Cluster
     #[arg(long, value_name = "MODE", default_value_t, value_enum, help_heading = "Listening")]
     pub cluster_mode: ClusterMode,
 

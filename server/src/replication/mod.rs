@@ -78,7 +78,7 @@ pub enum ReplicaCopy {
     Durable,
 }
 
-/// What waits for the pump.
+/// The queue of the pump.
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,

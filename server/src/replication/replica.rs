@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::{ReplicaCopy, SILENCE};
 use crate::clients::{Client, OutputLimit};
 
-/// What a client has said about itself before it asks for the stream: `REPLCONF`.
+/// The properties that a client declares with `REPLCONF` before it asks for the stream.
 #[derive(Debug, Default, Clone)]
 pub struct Announced {
     pub port: u16,
@@ -49,7 +49,7 @@ impl ReplicaState {
     }
 }
 
-/// What a replica has to know of the node.
+/// Properties of the node that a replica is told.
 pub trait Surroundings: Send + Sync {
     /// The limit of what may wait to be sent to a replica.
     fn output_limit(&self) -> OutputLimit;

@@ -1,4 +1,4 @@
-//! What a person has to write about commands, in `words.txt`:
+//! The texts about commands that are written by hand, in `words.txt`:
 //!
 //! ```text
 //! absent NAME: why it is missing; `ar*` is for every name with this beginning

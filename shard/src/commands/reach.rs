@@ -1,4 +1,4 @@
-//! What a command reaches beyond the keys that it names: what a user must be permitted to use.
+//! The reach of a command beyond the keys that it names, all of which its user must be permitted to use.
 
 use dormouse_protocol::Request;
 

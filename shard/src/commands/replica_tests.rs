@@ -1,4 +1,4 @@
-//! What commands leave for replicas, which run it at another time and know the commands of Redis 7.0.
+//! Tests of the effects for replicas, which run them at another time and know the commands of Redis 7.0.
 
 use std::sync::Arc;
 

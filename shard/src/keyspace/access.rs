@@ -1,4 +1,4 @@
-//! What a record remembers of its uses, in the 24 bits of its access field: when it was last used, or, under a policy by
+//! The access field of a record, 24 bits about its uses: when it was last used, or, under a policy by
 //! frequency (LFU), how often.
 //!
 //! ```text
@@ -19,7 +19,7 @@ use super::settings::{EngineSettings, LfuSettings};
 /// The counter of a new record.
 const COUNTER_FIRST: u8 = 5;
 
-/// What a use leaves in a record.
+/// The change that a use makes to a record's access field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uses {
     /// The clock of the access field.

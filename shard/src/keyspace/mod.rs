@@ -110,7 +110,7 @@ pub struct Keyspace<'a> {
     sees_expired: bool,
     now_ms: u64,
     random: Rng,
-    /// What is noted in records that are read or written now.
+    /// The mark that a use leaves in records that are read or written now.
     uses: Uses,
     recording: Recording,
     /// The effects of the commands so far, as items of the log.
@@ -227,7 +227,7 @@ impl<'a> Keyspace<'a> {
         &self.settings.limits
     }
 
-    /// What is noted in records that are used now.
+    /// The mark for records that are used now.
     pub fn uses(&self) -> Uses {
         self.uses
     }

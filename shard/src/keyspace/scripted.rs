@@ -1,4 +1,4 @@
-//! What scripts need of a keyspace beyond the commands that they call.
+//! Operations of a keyspace for running scripts, beside the commands that they call.
 
 use dormouse_types::segment::SLOTS;
 

@@ -38,7 +38,7 @@ pub struct KnownScript {
 pub struct Scripts {
     known: RwLock<Known>,
     running: Mutex<Option<Arc<Running>>>,
-    /// What scripts reach beyond the engine.
+    /// Services that scripts use outside the engine.
     surroundings: OnceLock<Arc<dyn ScriptSurroundings>>,
     /// Milliseconds after which other clients are told that a script runs.
     busy_after_ms: AtomicU64,
@@ -84,7 +84,7 @@ pub enum Unkillable {
     OtherKind,
 }
 
-/// What scripts reach beyond the engine.
+/// Services that scripts use outside the engine.
 pub trait ScriptSurroundings: Send + Sync {
     /// How many clients a message to a channel reaches.
     fn receivers(&self, channel: &[u8], is_sharded: bool) -> usize;

@@ -155,7 +155,7 @@ impl Interest {
         }
     }
 
-    /// What has been noted since the last call.
+    /// Takes the notes since the last call.
     #[inline]
     pub fn take_stirred(&self) -> Option<Stirred> {
         if !self.is_stirred.load(Ordering::Relaxed) {

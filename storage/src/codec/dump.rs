@@ -123,7 +123,7 @@ pub fn restore<'a>(payload: &'a [u8], limits: &Limits) -> Result<LoadedValue<'a>
     Ok(value)
 }
 
-/// What is between a payload's beginning and its version, if that is known and the checksum is right.
+/// The part of a payload before its version, if that is known and the checksum is right.
 pub(super) fn body_of(payload: &[u8]) -> Option<&[u8]> {
     open(payload).map(|(body, _)| body)
 }
