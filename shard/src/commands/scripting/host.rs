@@ -89,6 +89,9 @@ pub(super) struct Calls<'d, 'k> {
     /// Whether the thread serves connections: what is left of its turn.
     turn: Option<usize>,
     has_written: bool,
+    /// Whether the data has changed: then no command is refused for the state of memory or of the disk, since a part of
+    /// the script would remain.
+    is_dirty: bool,
     /// Whether memory was full when the script began.
     was_full: bool,
     /// Bytes of data when it began.
@@ -123,6 +126,7 @@ impl<'d, 'k> Calls<'d, 'k> {
             turn,
             // In a transaction nothing may run again.
             has_written: db.must_finish(),
+            is_dirty: false,
             was_full: db.shared().is_full(),
             bytes_before: db.resident_bytes(),
             running,
@@ -180,10 +184,10 @@ impl<'d, 'k> Calls<'d, 'k> {
         if self.reads_only && (writes || row.flags.contains(Flags::MAY_REPLICATE)) {
             return Err(Error::text("ERR Write commands are not allowed from read-only scripts."));
         }
-        if row.flags.contains(Flags::DENY_OOM) && self.was_full && !self.allow_oom {
+        if row.flags.contains(Flags::DENY_OOM) && self.was_full && !self.allow_oom && !self.is_dirty {
             return Err(Error::OutOfMemory);
         }
-        if writes {
+        if writes && !self.is_dirty {
             self.db.shared().admit_client()?;
         }
         Ok(run)
@@ -254,7 +258,8 @@ impl<'d, 'k> Calls<'d, 'k> {
             let asked = self.db.ask(Asked::ByScript);
             let done = commands::call(row, run, self.db, reply, request);
             self.db.ask(asked);
-            if self.db.changes() > 0 && !self.has_written {
+            self.is_dirty |= self.db.changes() > 0;
+            if self.is_dirty && !self.has_written {
                 self.has_written = true;
                 if let Some(running) = &self.running {
                     // Killed in the same moment: what is written is.
