@@ -389,6 +389,35 @@ fn a_script_without_an_end_is_killed() {
     assert_eq!(connection.run("SCRIPT KILL"), Reply::error("NOTBUSY No scripts in execution right now."));
 }
 
+/// Each step of these scripts looks at megabytes, so many steps take minutes.
+#[test]
+fn scripts_of_long_steps_are_killed() {
+    let server = Server::start();
+    let mut connection = Connection::open(server.port());
+    connection.run("CONFIG SET busy-reply-threshold 50");
+    for work in [
+        "s:lower()",
+        "redis.sha1hex(s)",
+        "s:find('b', 1, true)",
+        "table.insert(t, 1, 0) t[#t] = nil",
+        "table.concat(t)",
+        "table.sort(t)",
+        "local x = s < u",
+    ] {
+        let script = format!(
+            "local s, u, t = ('a'):rep(2 ^ 23), ('a'):rep(2 ^ 23) .. 'b', {{}}
+             for i = 1, 2 ^ 17 do t[i] = 1 end while true do {work} end"
+        );
+        let mut other = Connection::open(server.port());
+        other.write(&request(&words(&["EVAL", &script, "0"]))).unwrap();
+        let killed = Reply::Line('+', "OK".into());
+        let kill = || (connection.run("SCRIPT KILL") == killed).then_some(());
+        wait_for(Duration::from_secs(20), kill).expect("the script runs");
+        let ended = other.read().unwrap();
+        assert!(matches!(&ended, Reply::Line('-', text) if text.starts_with("ERR Script killed")), "{work}: {ended:?}");
+    }
+}
+
 #[test]
 fn functions_survive_sleep_and_crash_and_go_with_branches() {
     let mut server = Server::start();

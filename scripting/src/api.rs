@@ -32,7 +32,8 @@ pub(crate) fn table(lua: &Lua, state: &Rc<State>, names: &Rc<Names>) -> mlua::Re
         None => field(lua, &its.err, lua.create_string("ERR wrong number or type of arguments")?),
     };
     redis.raw_set("status_reply", lua.create_function(status)?)?;
-    redis.raw_set("sha1hex", lua.create_function(sha1hex)?)?;
+    let its = Rc::clone(state);
+    redis.raw_set("sha1hex", lua.create_function(move |lua, arguments| sha1hex(lua, &its, arguments))?)?;
     redis.raw_set("log", lua.create_function(log)?)?;
     let its = Rc::clone(state);
     redis.raw_set("setresp", lua.create_function(move |lua, arguments| setresp(lua, &its, arguments))?)?;
@@ -119,6 +120,7 @@ fn call(lua: &Lua, state: &State, names: &Names, arguments: MultiValue, raises: 
         },
     };
     *state.scratch.borrow_mut() = scratch;
+    state.lift_first_limit(lua)?;
     value
 }
 
@@ -175,11 +177,13 @@ fn trim_line_ends(text: &[u8]) -> &[u8] {
     &text[start..end]
 }
 
-fn sha1hex(lua: &Lua, arguments: MultiValue) -> mlua::Result<LuaString> {
+fn sha1hex(lua: &Lua, state: &State, arguments: MultiValue) -> mlua::Result<LuaString> {
     if arguments.len() != 1 {
         return Err(Raised::Command(b"ERR wrong number of arguments".to_vec()).into());
     }
     let text = arguments.front().and_then(text_of).unwrap_or_default();
+    // A hash takes longer than a copy.
+    state.weigh(8 * text.len())?;
     lua.create_string(Sha::of(&text).to_string())
 }
 

@@ -10,10 +10,12 @@ use crate::vm::State;
 /// The depth of nested tables in a reply.
 const DEPTH_MAX: usize = 1000;
 
-/// The names of fields with a meaning in replies.
+/// The names of fields with a meaning in replies, and of the globals of a run.
 pub(crate) struct Names {
     pub(crate) err: LuaString,
     pub(crate) ok: LuaString,
+    pub(crate) keys: LuaString,
+    pub(crate) argv: LuaString,
     double: LuaString,
     map: LuaString,
     set: LuaString,
@@ -26,6 +28,8 @@ impl Names {
         Ok(Self {
             err: lua.create_string("err")?,
             ok: lua.create_string("ok")?,
+            keys: lua.create_string("KEYS")?,
+            argv: lua.create_string("ARGV")?,
             double: lua.create_string("double")?,
             map: lua.create_string("map")?,
             set: lua.create_string("set")?,

@@ -10,6 +10,9 @@ use mlua::{Error, Lua, Value};
 
 use crate::vm::State;
 
+/// The text of an allocation that failed, as Lua has it.
+pub(crate) const NO_MEMORY: &str = "not enough memory";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Raised {
     /// A command's error: code and text.
@@ -52,6 +55,18 @@ pub(crate) fn raise_at(lua: &Lua, level: usize, text: &[u8]) -> Error {
     let mut message = place.flatten().unwrap_or_default().into_bytes();
     message.extend_from_slice(text);
     Raised::Text(message).into()
+}
+
+/// The same of the first function that is neither C nor the sandbox's.
+pub(crate) fn raise_outside(lua: &Lua, text: &[u8]) -> Error {
+    let is_outside = |level| {
+        lua.inspect_stack(level, |debug| {
+            let source = debug.source();
+            source.what != "C" && source.source.as_deref() != Some("=sandbox")
+        })
+    };
+    let level = (1..=5).map_while(|level| Some((level, is_outside(level)?))).find(|(_, is_outside)| *is_outside);
+    raise_at(lua, level.map_or(1, |(level, _)| level), text)
 }
 
 /// `bad argument #1 to 'encode' (expected 1 argument)`
@@ -102,7 +117,7 @@ pub(crate) fn raised(error: &Error) -> Option<&Raised> {
 pub(crate) fn message(error: &Error) -> String {
     match error {
         Error::RuntimeError(text) | Error::SyntaxError { message: text, .. } => text.clone(),
-        Error::MemoryError(_) => "not enough memory".into(),
+        Error::MemoryError(_) => NO_MEMORY.into(),
         Error::CallbackError { cause, .. } | Error::WithContext { cause, .. } => message(cause),
         other => other.to_string(),
     }

@@ -8,6 +8,7 @@
 //!   access ([`sandbox`]); `KEYS`, `ARGV`, chance and settings belong to one run.
 //! - A script can neither take memory beyond its limit nor run on without the host being asked: an allocation beyond the
 //!   limit is an error of the script, and the host's [`Host::tick`] can end it at any time, whatever it catches.
+//! - The host is told of work that is long for its number of steps ([`Host::weigh`]).
 //! - What the C library does without an end or a bound is done here: patterns ([`pattern`]), and the libraries `cjson`,
 //!   `cmsgpack`, `struct` and `bit`.
 #![forbid(unsafe_code)]
@@ -48,11 +49,23 @@ pub trait Host {
     /// When the script must end. Nothing may be written then.
     fn call(&mut self, request: Request<'_>, reply: &mut Reply) -> Result<(), Halt>;
 
-    /// Called every few thousand steps of a script that may be interrupted; `held_bytes`: memory that it takes now.
+    /// Called every thousand steps of a script that may be interrupted; `held_bytes`: memory that it takes now.
     ///
     /// # Errors
     /// When the script must end.
     fn tick(&mut self, held_bytes: usize) -> Result<(), Halt>;
+
+    /// Called before a function looks at so many bytes at once.
+    ///
+    /// # Errors
+    /// When the script must end.
+    fn weigh(&mut self, bytes: usize) -> Result<(), Halt>;
+
+    /// Called when the script needs more than its [first memory](RunLimits::first_memory_bytes).
+    ///
+    /// # Errors
+    /// When it will run again with more.
+    fn outgrow(&mut self) -> Result<(), Halt>;
 
     /// Whether the script has changed something: then it cannot run again.
     fn is_final(&self) -> bool;

@@ -16,7 +16,7 @@ use mlua::chunk::ChunkMode;
 use mlua::{Function, Lua, LuaOptions, LuaString, MultiValue, StdLib, Table, Value, Variadic};
 
 use crate::convert::Names;
-use crate::errors::{self, Raised, bad_argument, caught, message, raise, raise_at};
+use crate::errors::{self, Raised, bad_argument, caught, message, raise, raise_at, raise_outside};
 use crate::vm::State;
 use crate::{api, bits, json, msgpack, strings, structs};
 
@@ -29,6 +29,7 @@ pub(crate) struct Sandbox {
     /// What a library sees while it is loaded.
     pub(crate) loading: Table,
     pub(crate) xpcall: Function,
+    pub(crate) invoke: Function,
     pub(crate) handler: Function,
 }
 
@@ -42,13 +43,28 @@ local lua, ours, frozen = ...
 local pcall, xpcall, next, pairs, rawget, rawset, unpack = lua.pcall, lua.xpcall, lua.next, lua.pairs, lua.rawget, lua.rawset, lua.unpack
 local tonumber, type, select, setmetatable, resume = lua.tonumber, lua.type, lua.select, lua.setmetatable, lua.coroutine.resume
 local caught, readonly, toomany = ours.caught, ours.readonly, ours.toomany
-local insert, remove, sort = lua.table.insert, lua.table.remove, lua.table.sort
+local insert, remove, sort, concat = lua.table.insert, lua.table.remove, lua.table.sort, lua.table.concat
+local select, weigh, fail = lua.select, ours.weigh, ours.fail
+
+-- Functions of tables move or read all elements in one step: the host is told of those of a long one.
+local function long(t, bytes)
+  local n = #t
+  if n > 500 then weigh(n * bytes) end
+end
+-- Fails as the function that the script has called would.
+local function need(name, at, what, n, value)
+  fail('bad argument #' .. at .. " to '" .. name .. "' (" .. what .. ' expected, got ' .. (at > n and 'no value' or type(value)) .. ')')
+end
 
 local function settle(ok, ...)
   if ok then return ok, ... end
   return ok, caught((...))
 end
 local out = { table = {}, coroutine = {} }
+-- Calls a function of a library.
+function out.invoke(f, handler, keys, args)
+  return xpcall(function() return f(keys, args) end, handler)
+end
 -- A command's error is caught as its text.
 local function plain(ok, e, ...)
   if not ok and type(e) == 'table' and type(e.err) == 'string' then e = e.err end
@@ -75,17 +91,48 @@ function out.rawset(t, k, v)
   if frozen[t] then readonly() end
   return rawset(t, k, v)
 end
-function out.table.insert(t, ...)
+function out.table.insert(...)
+  local n, t, at = select('#', ...), ...
+  if type(t) ~= 'table' then need('insert', 1, 'table', n, t) end
   if frozen[t] then readonly() end
-  return insert(t, ...)
+  if n ~= 2 and n ~= 3 then fail("wrong number of arguments to 'insert'") end
+  if n == 3 then
+    if not tonumber(at) then need('insert', 2, 'number', n, at) end
+    long(t, 16)
+  end
+  return insert(...)
 end
-function out.table.remove(t, ...)
+function out.table.remove(...)
+  local n, t, at = select('#', ...), ...
+  if type(t) ~= 'table' then need('remove', 1, 'table', n, t) end
   if frozen[t] then readonly() end
-  return remove(t, ...)
+  if n > 1 and at ~= nil then
+    if not tonumber(at) then need('remove', 2, 'number', n, at) end
+    long(t, 16)
+  end
+  return remove(...)
 end
-function out.table.sort(t, ...)
+function out.table.sort(...)
+  local n, t, less = select('#', ...), ...
+  if type(t) ~= 'table' then need('sort', 1, 'table', n, t) end
   if frozen[t] then readonly() end
-  return sort(t, ...)
+  if n > 1 and less ~= nil and type(less) ~= 'function' then need('sort', 2, 'function', n, less) end
+  long(t, 256)
+  return sort(...)
+end
+function out.table.concat(...)
+  local t = ...
+  if type(t) == 'table' then long(t, 16) end
+  return concat(...)
+end
+function out.table.maxn(...)
+  local n, t = select('#', ...), ...
+  if type(t) ~= 'table' then need('maxn', 1, 'table', n, t) end
+  local most = 0
+  for k in next, t do
+    if type(k) == 'number' and k > most then most = k end
+  end
+  return most
 end
 -- A call has 8,000 places, for its arguments and what it returns.
 function out.unpack(t, ...)
@@ -132,7 +179,7 @@ pub(crate) fn new(state: &Rc<State>) -> mlua::Result<Sandbox> {
     }
 
     let (table, coroutine): (Table, Table) = (native.raw_get("table")?, native.raw_get("coroutine")?);
-    for name in ["insert", "remove", "sort"] {
+    for name in ["insert", "remove", "sort", "concat", "maxn"] {
         table.raw_set(name, wrapped.raw_get::<Table>("table")?.raw_get::<Value>(name)?)?;
     }
     coroutine.raw_set("resume", wrapped.raw_get::<Table>("coroutine")?.raw_get::<Value>("resume")?)?;
@@ -183,8 +230,8 @@ pub(crate) fn new(state: &Rc<State>) -> mlua::Result<Sandbox> {
     loading.set_metatable(Some(strict))?;
 
     let handler = handler(&lua, state, &names)?;
-    let xpcall = native.raw_get("xpcall")?;
-    Ok(Sandbox { xpcall, lua, names, globals: real, shown: globals_shown, loading, handler })
+    let (xpcall, invoke) = (native.raw_get("xpcall")?, wrapped.raw_get("invoke")?);
+    Ok(Sandbox { xpcall, invoke, lua, names, globals: real, shown: globals_shown, loading, handler })
 }
 
 /// Compiles a text in the sandbox's world.
@@ -221,6 +268,11 @@ fn ours(lua: &Lua, state: &Rc<State>) -> mlua::Result<Table> {
         Err(Raised::Text(b"Attempt to modify a readonly table".to_vec()).into())
     };
     ours.raw_set("readonly", lua.create_function(refuse)?)?;
+    let its = Rc::clone(state);
+    ours.raw_set("weigh", lua.create_function(move |_, bytes: f64| its.weigh(bytes as usize))?)?;
+    // Raised by a function of a function that the script has called.
+    let fail = |lua: &Lua, text: LuaString| -> mlua::Result<()> { Err(raise_outside(lua, &text.as_bytes())) };
+    ours.raw_set("fail", lua.create_function(fail)?)?;
     let too_many = |lua: &Lua, (): ()| -> mlua::Result<()> { Err(raise_at(lua, 2, b"too many results to unpack")) };
     ours.raw_set("toomany", lua.create_function(too_many)?)?;
     Ok(ours)

@@ -1,10 +1,10 @@
 //! Scripts and libraries as their authors wrote them: the text, its name, and the flags of its first line.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use dormouse_protocol::split_words;
 
-use crate::survey::{CallSite, survey};
+use crate::survey::{CallSite, survey, survey_library};
 
 /// Bytes of the first line of a library.
 const LINE_BYTES_MAX: usize = 64 << 10;
@@ -32,7 +32,11 @@ impl Sha {
 
 impl fmt::Display for Sha {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let digit = |bits: u8| char::from(b"0123456789abcdef"[usize::from(bits & 15)]);
+        self.0.iter().try_for_each(|byte| {
+            f.write_char(digit(byte >> 4))?;
+            f.write_char(digit(*byte))
+        })
     }
 }
 
@@ -147,6 +151,8 @@ pub struct Library {
     pub name: Box<str>,
     pub text: Box<[u8]>,
     pub sha: Sha,
+    /// The calls of its functions that are straight lines, by name.
+    pub calls: Vec<(Box<str>, Vec<CallSite>)>,
     shebang_bytes: usize,
 }
 
@@ -181,7 +187,8 @@ impl Library {
         if !engine.eq_ignore_ascii_case(b"lua") {
             return Err(format!("ERR Engine '{}' not found", shown(engine)));
         }
-        Ok(Self { name: shown(name).into(), text: text.into(), sha: Sha::of(text), shebang_bytes: end })
+        let calls = survey_library(&text[end..]).unwrap_or_default();
+        Ok(Self { name: shown(name).into(), text: text.into(), sha: Sha::of(text), calls, shebang_bytes: end })
     }
 
     /// The Lua in it.

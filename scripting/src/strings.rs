@@ -1,4 +1,5 @@
-//! The functions of `string` that the C library leaves without a bound: patterns ([`crate::pattern`]) and `rep`.
+//! The functions of `string` that the C library leaves without a bound: patterns ([`crate::pattern`]) and `rep`. Those
+//! that look at every byte of a text tell the host.
 
 use std::rc::Rc;
 
@@ -38,7 +39,23 @@ pub(crate) fn install(lua: &Lua, state: &Rc<State>, string: &Table) -> mlua::Res
     let its = Rc::clone(state);
     string.raw_set("gsub", lua.create_function(move |lua, arguments: MultiValue| gsub(lua, &its, &arguments))?)?;
     let its = Rc::clone(state);
-    string.raw_set("rep", lua.create_function(move |lua, arguments: MultiValue| rep(lua, &its, &arguments))?)
+    string.raw_set("rep", lua.create_function(move |lua, arguments: MultiValue| rep(lua, &its, &arguments))?)?;
+    for (name, change) in [
+        ("lower", <[u8]>::make_ascii_lowercase as fn(&mut [u8])),
+        ("upper", <[u8]>::make_ascii_uppercase),
+        ("reverse", <[u8]>::reverse),
+    ] {
+        let its = Rc::clone(state);
+        let changed = move |lua: &Lua, arguments: MultiValue| {
+            let text = string_argument(lua, &arguments, 1, name)?;
+            let mut text = text.as_bytes().to_vec();
+            its.weigh(text.len())?;
+            change(&mut text);
+            lua.create_string(text)
+        };
+        string.raw_set(name, lua.create_function(changed)?)?;
+    }
+    Ok(())
 }
 
 /// Whether a search may go on. A script that runs without questions never searches.
@@ -115,6 +132,7 @@ fn search(lua: &Lua, state: &State, arguments: &MultiValue, finds: bool) -> mlua
     let pattern = string_argument(lua, arguments, 2, function)?;
     let init = number_argument(lua, arguments, 3, function)?.unwrap_or(1.0) as i64;
     let (subject, pattern) = (subject.as_bytes(), pattern.as_bytes());
+    state.weigh(subject.len())?;
     let len = subject.len() as i64;
     let from = if init < 0 { init.saturating_add(len + 1) } else { init };
     let mut start = (from - 1).clamp(0, len) as usize;
@@ -282,5 +300,6 @@ fn rep(lua: &Lua, state: &State, arguments: &MultiValue) -> mlua::Result<LuaStri
     if text.is_empty() {
         return lua.create_string(b"");
     }
+    state.weigh(text.len() * count)?;
     lua.create_string(text.repeat(count))
 }

@@ -12,11 +12,17 @@
 //! Whatever else occurs, the script is none of these, and the survey ends with `None`. That is no verdict on the script:
 //! it runs elsewhere.
 
+mod functions;
+
+pub use functions::survey_library;
+
 /// A call of a command, in the order of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallSite {
     /// The arguments, the command's name first.
     pub arguments: Vec<CallArgument>,
+    /// Operations behind it in the text whose work may be linear in their operands.
+    pub operations_after: usize,
 }
 
 /// An argument, as far as the text tells it.
@@ -30,6 +36,9 @@ pub enum CallArgument {
 
 /// A longer text is not looked at.
 const TEXT_BYTES_MAX: usize = 8 << 10;
+
+/// Nor is one with more tokens: each may be an operation on all the memory that a script may take.
+const TOKENS_MAX: usize = 1000;
 
 /// Functions whose work is at most linear in their arguments, and that call no function of the script.
 const GLOBALS: &[&str] = &["tonumber", "tostring", "type", "assert", "error", "select"];
@@ -45,6 +54,32 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("cmsgpack", &["pack", "unpack"]),
 ];
 
+/// Functions and libraries whose work has no such bound, or that would give a script others.
+const UNKNOWN: &[&str] = &[
+    "_G",
+    "collectgarbage",
+    "coroutine",
+    "getfenv",
+    "getmetatable",
+    "ipairs",
+    "load",
+    "loadstring",
+    "newproxy",
+    "next",
+    "os",
+    "pairs",
+    "pcall",
+    "rawequal",
+    "rawget",
+    "rawset",
+    "setfenv",
+    "setmetatable",
+    "struct",
+    "table",
+    "unpack",
+    "xpcall",
+];
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
     Name(String),
@@ -58,24 +93,39 @@ pub fn survey(text: &[u8]) -> Option<Vec<CallSite>> {
     if text.len() > TEXT_BYTES_MAX {
         return None;
     }
-    let tokens = tokens(text)?;
-    let (mut sites, mut depth) = (Vec::new(), 0usize);
+    survey_tokens(&tokens(text)?)
+}
+
+fn survey_tokens(tokens: &[Token]) -> Option<Vec<CallSite>> {
+    if tokens.len() > TOKENS_MAX {
+        return None;
+    }
+    let (mut sites, mut depth) = (Vec::<CallSite>::new(), 0usize);
     for at in 0..tokens.len() {
+        if is_linear(&tokens[at]) {
+            sites.iter_mut().for_each(|site| site.operations_after += 1);
+        }
         match tokens[at] {
             Token::Symbol("(" | "[" | "{") => depth += 1,
             Token::Symbol(")" | "]" | "}") => depth = depth.checked_sub(1)?,
             _ => {}
         }
         match &tokens[at] {
-            Token::Name(name) if name == "KEYS" => check_keys(&tokens, at, depth)?,
-            Token::Name(name) => check_name(&tokens, at, name, &mut sites)?,
+            Token::Name(name) if name == "KEYS" => check_keys(tokens, at, depth)?,
+            Token::Name(name) => check_name(tokens, at, name, &mut sites)?,
             // A call of what an index, a call or a string gives.
-            Token::Symbol("(") if at > 0 && ends_value(&tokens[at - 1]) && !is_known_call(&tokens, at) => return None,
+            Token::Symbol("(") if at > 0 && ends_value(&tokens[at - 1]) && !is_known_call(tokens, at) => return None,
             Token::Symbol("{") | Token::String(_) if at > 0 && ends_value(&tokens[at - 1]) => return None,
             _ => {}
         }
     }
     Some(sites)
+}
+
+/// Whether the work of an operation may be linear in its operands: texts are joined, compared, converted, and passed to
+/// functions.
+fn is_linear(token: &Token) -> bool {
+    matches!(token, Token::Symbol(".." | "<" | ">" | "<=" | ">=" | "+" | "-" | "*" | "/" | "%" | "^" | "("))
 }
 
 /// Whether a token may be the end of an expression that could be called.
@@ -146,30 +196,6 @@ fn check_name(tokens: &[Token], at: usize, name: &str, sites: &mut Vec<CallSite>
     if GLOBALS.contains(&name) {
         return matches!(tokens.get(at + 1), Some(Token::Symbol("("))).then_some(());
     }
-    const UNKNOWN: &[&str] = &[
-        "_G",
-        "collectgarbage",
-        "coroutine",
-        "getfenv",
-        "getmetatable",
-        "ipairs",
-        "load",
-        "loadstring",
-        "newproxy",
-        "next",
-        "os",
-        "pairs",
-        "pcall",
-        "rawequal",
-        "rawget",
-        "rawset",
-        "setfenv",
-        "setmetatable",
-        "struct",
-        "table",
-        "unpack",
-        "xpcall",
-    ];
     (!UNKNOWN.contains(&name)).then_some(())
 }
 
@@ -222,7 +248,7 @@ fn site(tokens: &[Token], open: usize) -> Option<CallSite> {
             // The name must be known, and a call among the arguments may stand for several if it is the last.
             let is_named = matches!(arguments.first(), Some(CallArgument::Literal(_)));
             let is_counted = !matches!(tokens.get(at - 1), Some(Token::Symbol(")" | "...")));
-            return (is_named && is_counted).then_some(CallSite { arguments });
+            return (is_named && is_counted).then_some(CallSite { arguments, operations_after: 0 });
         }
     }
     None

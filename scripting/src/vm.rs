@@ -10,13 +10,13 @@
 //! every [`TICK_STEPS`] steps.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dormouse_protocol::{Reply, Request, Span, Version};
 use mlua::{Function, HookTriggers, Lua, Table, Value, VmState};
+use rapidhash::RapidHashMap;
 
 use crate::convert::{self, Names};
 use crate::errors::{self, Raised};
@@ -25,25 +25,37 @@ use crate::random::Random;
 use crate::script::{Library, Script, ScriptFlags, Sha};
 use crate::{Halt, Host, sandbox};
 
-/// Steps of the virtual machine between two questions whether a script may go on.
-/// Values between two such questions.
+/// Values between two questions whether a script may go on.
 const TICK_VALUES: usize = 1024;
+
+/// Bytes that functions look at between two such questions.
+const TICK_BYTES: usize = 256 << 10;
 
 /// Bytes of a text that a script compiles.
 pub(crate) const TEXT_BYTES_MAX: usize = 16 << 20;
 
-pub(crate) const TICK_STEPS: u32 = 10_000;
+/// Steps of the virtual machine between two such questions. A step may compare or join texts of all the memory that a
+/// script may take, in some ten milliseconds.
+pub(crate) const TICK_STEPS: u32 = 1_000;
 
 /// Scripts and libraries that a thread keeps compiled.
 const COMPILED_MAX: usize = 512;
 /// Bytes of their texts.
 const COMPILED_BYTES_MAX: usize = 8 << 20;
 
+/// Bytes of keys and arguments that are taken over before the memory is limited, and what each takes beside its text.
+const UNLIMITED_BYTES_MAX: usize = 16 << 10;
+const WORD_BYTES: usize = 64;
+
+/// Bytes of a buffer that is kept for the next run.
+const KEPT_BYTES_MAX: usize = 4 << 10;
+
 /// Garbage that a run may leave; more is collected at once.
 const LEFT_BYTES_MAX: usize = 4 << 20;
 
 /// The bounds of a library that registers its functions.
-const LOADING: RunLimits = RunLimits { memory_bytes: 16 << 20, ticks: true, values: 1 << 20, chance: 0 };
+const LOADING: RunLimits =
+    RunLimits { memory_bytes: 16 << 20, first_memory_bytes: 16 << 20, ticks: true, values: 1 << 20, chance: 0 };
 const LOADING_TIME: Duration = Duration::from_millis(500);
 
 /// Memory for compiling, in bytes for each byte of text, and at least.
@@ -64,6 +76,8 @@ thread_local! {
 pub struct RunLimits {
     /// Memory beyond what the virtual machine takes without the script.
     pub memory_bytes: usize,
+    /// The same until the script has written. If it needs more, the host decides where it runs.
+    pub first_memory_bytes: usize,
     /// Whether the host is asked again and again.
     pub ticks: bool,
     /// Values that a script may write as a reply, JSON or MessagePack. A few tables that hold each other may stand for
@@ -79,6 +93,16 @@ pub enum Runnable<'a> {
     Script(&'a Script),
     /// A function of a library.
     Function(&'a Arc<Library>, &'a str),
+}
+
+impl Runnable<'_> {
+    /// The name of the script in errors.
+    pub fn title(self) -> String {
+        match self {
+            Runnable::Script(script) => script.sha.to_string(),
+            Runnable::Function(_, name) => name.to_owned(),
+        }
+    }
 }
 
 /// A function that a library has registered.
@@ -101,6 +125,11 @@ pub(crate) struct State {
     pub(crate) scratch: RefCell<Scratch>,
     /// The memory limit of the run.
     pub(crate) memory_bytes: Cell<usize>,
+    first_memory_bytes: Cell<usize>,
+    /// Whether this lower limit holds, until the script has written.
+    is_first: Cell<bool>,
+    /// Bytes that functions have looked at since the host was told.
+    weighed_bytes: Cell<usize>,
     /// The memory in use when the run began.
     pub(crate) base_bytes: Cell<usize>,
     /// Values that may still be written.
@@ -110,6 +139,33 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Called before work that is linear in `bytes`.
+    ///
+    /// # Errors
+    /// When the script must end.
+    pub(crate) fn weigh(&self, bytes: usize) -> mlua::Result<()> {
+        let bytes = self.weighed_bytes.get().saturating_add(bytes);
+        if bytes < TICK_BYTES {
+            self.weighed_bytes.set(bytes);
+            return Ok(());
+        }
+        self.weighed_bytes.set(0);
+        if HOST.is_set() && HOST.with(|host| host.weigh(bytes)).is_err() {
+            self.halted.set(true);
+            return Err(Raised::Halt.into());
+        }
+        Ok(())
+    }
+
+    /// Lets a script that has written take all its memory, since it cannot run again elsewhere.
+    pub(crate) fn lift_first_limit(&self, lua: &Lua) -> mlua::Result<()> {
+        if self.is_first.get() && HOST.with(|host| host.is_final()) {
+            self.is_first.set(false);
+            lua.set_memory_limit(self.base_bytes.get() + self.memory_bytes.get())?;
+        }
+        Ok(())
+    }
+
     /// Called for each value that is written.
     ///
     /// # Errors
@@ -136,6 +192,29 @@ pub(crate) struct Scratch {
     pub(crate) reply: Reply,
 }
 
+impl Scratch {
+    /// Takes memory for replies from where `reply` has it.
+    fn begin(&mut self, reply: &Reply) {
+        let buffer = std::mem::take(&mut self.reply.buffer);
+        self.reply = reply.another();
+        self.reply.buffer = buffer;
+    }
+
+    /// Forgets all contents, and keeps small buffers.
+    fn clear(&mut self) {
+        let mut reply = std::mem::take(&mut self.reply.buffer);
+        reply.clear();
+        self.reply = Reply::default();
+        if reply.capacity() <= KEPT_BYTES_MAX {
+            self.reply.buffer = reply;
+        }
+        self.bytes.clear();
+        self.spans.clear();
+        self.bytes.shrink_to(KEPT_BYTES_MAX);
+        self.spans.shrink_to(KEPT_BYTES_MAX / size_of::<Span>());
+    }
+}
+
 struct Vm {
     lua: Lua,
     state: Rc<State>,
@@ -147,9 +226,11 @@ struct Vm {
     /// What a library sees while it is loaded.
     loading: Table,
     xpcall: Function,
+    /// Calls a function of a library with its two tables as `xpcall` does.
+    invoke: Function,
     handler: Function,
-    scripts: HashMap<Sha, Function>,
-    libraries: HashMap<Sha, HashMap<Box<str>, Function>>,
+    scripts: RapidHashMap<Sha, Function>,
+    libraries: RapidHashMap<Sha, RapidHashMap<Box<str>, Function>>,
     compiled_bytes: usize,
     hooked: bool,
 }
@@ -177,8 +258,8 @@ pub fn load(library: &Arc<Library>) -> Result<Vec<Registered>, String> {
 /// When the host has ended it. Nothing is written then.
 pub fn run<'a>(
     run: Runnable<'_>,
-    keys: impl ExactSizeIterator<Item = &'a [u8]>,
-    arguments: impl ExactSizeIterator<Item = &'a [u8]>,
+    keys: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+    arguments: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
     limits: RunLimits,
     host: &mut dyn Host,
     reply: &mut Reply,
@@ -193,7 +274,13 @@ pub fn run<'a>(
             }
         };
         vm.begin(limits, reply);
-        let outcome = HOST.set(host, || vm.call(run, function, keys, arguments, reply));
+        let outcome = HOST.set(host, || {
+            let outcome = vm.call(run, function, keys, arguments, reply);
+            if vm.state.is_first.get() && vm.ran_out_of_memory(&outcome) && HOST.with(|host| host.outgrow()).is_err() {
+                vm.state.halted.set(true);
+            }
+            outcome.map(drop)
+        });
         vm.end();
         if vm.state.halted.get() {
             reply.truncate(start);
@@ -219,7 +306,7 @@ fn with<T>(work: impl FnOnce(&mut Vm) -> T) -> T {
 impl Vm {
     fn new() -> mlua::Result<Self> {
         let state = Rc::new(State::default());
-        let sandbox::Sandbox { lua, names, globals, shown, loading, xpcall, handler } = sandbox::new(&state)?;
+        let sandbox::Sandbox { lua, names, globals, shown, loading, xpcall, invoke, handler } = sandbox::new(&state)?;
         Ok(Self {
             lua,
             state,
@@ -228,9 +315,10 @@ impl Vm {
             shown,
             loading,
             xpcall,
+            invoke,
             handler,
-            scripts: HashMap::new(),
-            libraries: HashMap::new(),
+            scripts: RapidHashMap::default(),
+            libraries: RapidHashMap::default(),
             compiled_bytes: 0,
             hooked: false,
         })
@@ -260,7 +348,9 @@ impl Vm {
 
     fn compile(&self, text: &[u8], name: &str) -> mlua::Result<Function> {
         self.lua.set_memory_limit(self.lua.used_memory() + COMPILE_BYTES + COMPILE_FACTOR * text.len())?;
-        sandbox::compile(&self.lua, text, name)
+        let compiled = sandbox::compile(&self.lua, text, name);
+        self.lua.set_memory_limit(0)?;
+        compiled
     }
 
     fn begin(&mut self, limits: RunLimits, reply: &Reply) {
@@ -270,15 +360,19 @@ impl Vm {
         state.version.set(Version::Resp2);
         state.random.start(limits.chance);
         *state.json.borrow_mut() = Settings::default();
-        state.scratch.borrow_mut().reply = reply.another();
+        state.scratch.borrow_mut().begin(reply);
         let used = self.lua.used_memory();
         state.base_bytes.set(used);
         state.memory_bytes.set(limits.memory_bytes);
+        state.first_memory_bytes.set(limits.first_memory_bytes);
+        state.is_first.set(limits.first_memory_bytes < limits.memory_bytes);
+        state.weighed_bytes.set(0);
         state.values_left.set(limits.values);
     }
 
     fn limit_memory(&self) -> mlua::Result<()> {
-        self.lua.set_memory_limit(self.state.base_bytes.get() + self.state.memory_bytes.get()).map(drop)
+        let bytes = if self.state.is_first.get() { &self.state.first_memory_bytes } else { &self.state.memory_bytes };
+        self.lua.set_memory_limit(self.state.base_bytes.get() + bytes.get()).map(drop)
     }
 
     fn set_hook(&mut self, on: bool) {
@@ -305,9 +399,10 @@ impl Vm {
     }
 
     fn end(&mut self) {
-        *self.state.scratch.borrow_mut() = Scratch::default();
+        self.state.scratch.borrow_mut().clear();
+        self.lua.set_memory_limit(0).expect("the virtual machine has its own allocator");
         // No script may find another one's data.
-        for name in ["KEYS", "ARGV"] {
+        for name in [&self.names.keys, &self.names.argv] {
             self.globals.raw_set(name, Value::Nil).expect("a field that exists is cleared without memory");
         }
         if self.lua.used_memory() > self.state.base_bytes.get() + LEFT_BYTES_MAX {
@@ -320,21 +415,26 @@ impl Vm {
         &mut self,
         run: Runnable<'_>,
         function: Function,
-        keys: impl ExactSizeIterator<Item = &'a [u8]>,
-        arguments: impl ExactSizeIterator<Item = &'a [u8]>,
+        keys: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+        arguments: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
         reply: &mut Reply,
-    ) -> mlua::Result<()> {
-        self.limit_memory()?;
+    ) -> mlua::Result<Option<Value>> {
+        // While memory has a limit, each allocation from outside needs a frame of its own that catches errors.
+        let bytes: usize = keys.clone().chain(arguments.clone()).map(|word| word.len() + WORD_BYTES).sum();
+        if bytes > UNLIMITED_BYTES_MAX {
+            self.limit_memory()?;
+        }
         let (keys, arguments) = (self.strings(keys)?, self.strings(arguments)?);
         let (ok, value): (bool, Value) = match run {
             Runnable::Script(_) => {
-                self.globals.raw_set("KEYS", keys)?;
-                self.globals.raw_set("ARGV", arguments)?;
+                self.globals.raw_set(&self.names.keys, keys)?;
+                self.globals.raw_set(&self.names.argv, arguments)?;
+                self.limit_memory()?;
                 self.xpcall.call((function, &self.handler))?
             }
             Runnable::Function(..) => {
-                let bound = function.bind((keys, arguments))?;
-                self.xpcall.call((bound, &self.handler))?
+                self.limit_memory()?;
+                self.invoke.call((function, &self.handler, keys, arguments))?
             }
         };
         if self.state.halted.get() {
@@ -344,10 +444,25 @@ impl Vm {
             reply.defer(false);
         }
         if ok {
-            return convert::to_reply(&self.state, &self.names, &value, reply);
+            return convert::to_reply(&self.state, &self.names, &value, reply).map(|()| None);
         }
         reply.error_bytes(&self.failure(run, &value)?);
-        Ok(())
+        Ok(Some(value))
+    }
+
+    /// Whether a run that has ended like this needed more memory than it had.
+    fn ran_out_of_memory(&self, outcome: &mlua::Result<Option<Value>>) -> bool {
+        let is_it = |text: &[u8]| text.ends_with(errors::NO_MEMORY.as_bytes());
+        match outcome {
+            Ok(None) => false,
+            Ok(Some(Value::String(text))) => is_it(&text.as_bytes()),
+            Ok(Some(Value::Table(table))) => match table.raw_get(&self.names.err) {
+                Ok(Value::String(text)) => is_it(&text.as_bytes()),
+                _ => false,
+            },
+            Ok(Some(_)) => false,
+            Err(error) => is_it(errors::message(error).as_bytes()),
+        }
     }
 
     fn strings<'a>(&self, strings: impl ExactSizeIterator<Item = &'a [u8]>) -> mlua::Result<Table> {
@@ -362,7 +477,7 @@ impl Vm {
     fn failure(&self, run: Runnable<'_>, value: &Value) -> mlua::Result<Vec<u8>> {
         let Value::Table(table) = value else {
             let text = value.to_string().unwrap_or_else(|_| "execution failure".into());
-            return Ok(format!("ERR Error running script {}, {text}", title(run)).into_bytes());
+            return Ok(format!("ERR Error running script {}, {text}", run.title()).into_bytes());
         };
         let mut message = match table.raw_get(&self.names.err)? {
             Value::String(text) => text.as_bytes().to_vec(),
@@ -370,7 +485,7 @@ impl Vm {
         };
         let (source, line) = (table.raw_get::<Value>("source")?, table.raw_get::<Value>("line")?);
         if let (Value::String(source), Some(line)) = (source, line.as_i64()) {
-            message.extend_from_slice(format!(" script: {}, on ", title(run)).as_bytes());
+            message.extend_from_slice(format!(" script: {}, on ", run.title()).as_bytes());
             message.extend_from_slice(&source.as_bytes());
             message.extend_from_slice(format!(":{line}.").as_bytes());
         }
@@ -381,7 +496,7 @@ impl Vm {
     fn outside(&self, run: Runnable<'_>, error: &mlua::Error) -> String {
         match errors::raised(error) {
             Some(raised) => raised.to_string(),
-            None => format!("ERR Error running script {}, {}", title(run), errors::message(error)),
+            None => format!("ERR Error running script {}, {}", run.title(), errors::message(error)),
         }
     }
 
@@ -449,6 +564,14 @@ impl Host for Loading {
         Ok(())
     }
 
+    fn weigh(&mut self, _: usize) -> Result<(), Halt> {
+        self.tick(0)
+    }
+
+    fn outgrow(&mut self) -> Result<(), Halt> {
+        Ok(())
+    }
+
     fn tick(&mut self, _: usize) -> Result<(), Halt> {
         if self.started.elapsed() > LOADING_TIME { Err(Halt) } else { Ok(()) }
     }
@@ -462,12 +585,4 @@ impl Host for Loading {
     }
 
     fn log(&mut self, _: i64, _: &[u8]) {}
-}
-
-/// The name of the script in errors.
-fn title(run: Runnable<'_>) -> String {
-    match run {
-        Runnable::Script(script) => script.sha.to_string(),
-        Runnable::Function(_, name) => name.to_owned(),
-    }
 }

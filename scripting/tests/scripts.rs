@@ -15,7 +15,7 @@ struct TestHost {
 
 impl TestHost {
     fn new() -> Self {
-        Self { calls: Vec::new(), ticks_left: 1000, has_written: false }
+        Self { calls: Vec::new(), ticks_left: 50_000, has_written: false }
     }
 }
 
@@ -62,6 +62,14 @@ impl Host for TestHost {
         Ok(())
     }
 
+    fn weigh(&mut self, _: usize) -> Result<(), Halt> {
+        self.tick(0)
+    }
+
+    fn outgrow(&mut self) -> Result<(), Halt> {
+        if self.has_written { Ok(()) } else { Err(Halt) }
+    }
+
     fn is_final(&self) -> bool {
         self.has_written
     }
@@ -75,7 +83,8 @@ impl Host for TestHost {
     }
 }
 
-const LIMITS: RunLimits = RunLimits { memory_bytes: 16 << 20, ticks: true, values: 1 << 18, chance: 7 };
+const LIMITS: RunLimits =
+    RunLimits { memory_bytes: 16 << 20, first_memory_bytes: 16 << 20, ticks: true, values: 1 << 18, chance: 7 };
 
 fn run_with(host: &mut TestHost, version: Version, text: &str, keys: &[&str], arguments: &[&str]) -> Option<String> {
     let script = match Script::new(text.as_bytes()) {
@@ -304,6 +313,76 @@ fn hostile_scripts_end() {
         assert_eq!(run_with(&mut host, Version::Resp2, text, &[], &[]), None, "{text}");
     }
     assert_eq!(run("return 1"), ":1", "the virtual machine goes on");
+}
+
+/// Each call is one step, and looks at a megabyte or more.
+#[test]
+fn the_host_is_told_of_long_steps() {
+    let text = "local s, t = ('x'):rep(2 ^ 20), {} for i = 1, 2 ^ 16 do t[i] = 1 end for i = 1, 100 do WORK end";
+    for work in [
+        "string.lower(s)",
+        "s:upper()",
+        "s:reverse()",
+        "redis.sha1hex(s)",
+        "s:find('y')",
+        "('x'):rep(2 ^ 20)",
+        "table.insert(t, 1, 0)",
+        "table.remove(t, 1)",
+        "table.concat(t)",
+        "table.sort(t)",
+        "table.maxn(t)",
+    ] {
+        let mut host = TestHost::new();
+        host.ticks_left = 600;
+        let text = text.replace("WORK", work);
+        let mut reply = run_with(&mut host, Version::Resp2, &text, &[], &[]);
+        assert!(host.ticks_left < 400 || reply.take().is_none(), "{work}: {} ticks left", host.ticks_left);
+    }
+}
+
+#[test]
+fn a_script_that_outgrows_its_first_memory_runs_elsewhere() {
+    let run = |text: &str| {
+        let (mut host, script) = (TestHost::new(), Script::new(text.as_bytes()).unwrap());
+        let limits = RunLimits { first_memory_bytes: 128 << 10, ticks: false, ..LIMITS };
+        let mut reply = Reply::default();
+        let ran = vm::run(Runnable::Script(&script), [].into_iter(), [].into_iter(), limits, &mut host, &mut reply);
+        ran.map(|()| String::from_utf8_lossy(&reply.buffer).replace("\r\n", " "))
+    };
+    assert_eq!(run("return 1"), Ok(":1 ".into()));
+    for text in [
+        "local s = 'x' while true do s = s .. s end",
+        "return ('x'):rep(2 ^ 20)",
+        "local s = ('x'):rep(2 ^ 16) return {s, s .. 'y', s .. 'z'}",
+        "local t = {} for i = 1, 2 ^ 14 do t[i] = i end return 1",
+    ] {
+        assert_eq!(run(text), Err(Halt), "{text}");
+        // It cannot run again after a write, so it has all memory then.
+        let after = run(&format!("redis.call('set', 'k', 'v') {text}"));
+        let is_ended = text.contains("while");
+        assert!(after.is_ok_and(|reply| reply.starts_with('-') == is_ended), "{text}");
+    }
+}
+
+#[test]
+fn errors_of_wrapped_functions_have_their_place() {
+    for (text, error) in [
+        ("table.insert(1)", "bad argument #1 to 'insert' (table expected, got number)"),
+        ("table.insert()", "bad argument #1 to 'insert' (table expected, got no value)"),
+        ("table.insert({}, 1, 2, 3)", "wrong number of arguments to 'insert'"),
+        ("table.insert({}, 'x', 2)", "bad argument #2 to 'insert' (number expected, got string)"),
+        ("table.remove(5)", "bad argument #1 to 'remove' (table expected, got number)"),
+        ("table.sort(nil)", "bad argument #1 to 'sort' (table expected, got nil)"),
+        ("table.sort({}, 1)", "bad argument #2 to 'sort' (function expected, got number)"),
+        ("table.maxn()", "bad argument #1 to 'maxn' (table expected, got no value)"),
+        ("string.lower()", "bad argument #1 to 'lower' (string expected, got no value)"),
+    ] {
+        let reply = run(text);
+        assert!(reply.starts_with(&format!("-ERR user_script:1: {error} script: ")), "{text}: {reply}");
+        assert!(reply.ends_with("on @user_script:1."), "{text}: {reply}");
+        let reply = run(&format!("local ok, e = pcall(function() {text} end) return e"));
+        assert!(reply.ends_with(&format!("user_script:1: {error}")), "{text}: {reply}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use dormouse_scripting::Library;
 use dormouse_storage::functions;
 use dormouse_storage::manifest::Manifest;
 
+use crate::commands::scripting::are_plain;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::keyspace::functions::{Libraries, LoadedLibrary};
@@ -51,7 +52,8 @@ impl Database {
             let library = text.and_then(|text| Library::new(&text).ok());
             match library {
                 Some(library) => {
-                    libraries.by_name.insert(library.name.clone(), Arc::new(LoadedLibrary::new(library)));
+                    let library = Arc::new(LoadedLibrary::new(library, are_plain));
+                    libraries.by_name.insert(library.library.name.clone(), library);
                 }
                 None => tracing::error!(database = self.name(), library = name, "a library of functions is malformed"),
             }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use dormouse_scripting::Library;
+use dormouse_shard::commands::scripting::are_plain;
 use dormouse_shard::database::Database;
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::keyspace::functions::LoadedLibrary;
@@ -96,7 +97,7 @@ pub async fn declare(database: &Arc<Database>, setting: Setting, version: u64) -
         Setting::Library => {
             let text = scripted::library(version);
             let library = Library::new(text.as_bytes()).map_err(|problem| Error::Text(problem.into()))?;
-            let library = Arc::new(LoadedLibrary::new(library));
+            let library = Arc::new(LoadedLibrary::new(library, are_plain));
             database.change_functions(move |libraries| libraries.add(library, true, false)).await
         }
     }

@@ -6,6 +6,7 @@ use dormouse_protocol::glob::Glob;
 use dormouse_protocol::{Reply, Request};
 use dormouse_scripting::Library;
 use dormouse_shard::commands::args::{Args, Argument, parse};
+use dormouse_shard::commands::scripting::are_plain;
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result, repeated};
 use dormouse_shard::keyspace::functions::{Libraries, LoadedLibrary};
@@ -116,7 +117,7 @@ fn load(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static
     }
     let text: &[u8] = Argument::take(&mut args).map_err(|_| Error::text("ERR Function code is missing"))?;
     let library = Library::new(text).map_err(|problem| Error::Text(problem.into()))?;
-    let (name, library) = (library.name.clone(), Arc::new(LoadedLibrary::new(library)));
+    let (name, library) = (library.name.clone(), Arc::new(LoadedLibrary::new(library, are_plain)));
     let tenant = Arc::clone(&session.tenant);
     let change = async move {
         loaded(&tenant, vec![Arc::clone(&library)]).await?;
@@ -200,7 +201,7 @@ fn restore(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'sta
         }
     };
     let texts = read_functions(payload).ok_or(Error::text("ERR DUMP payload version or checksum are wrong"))?;
-    let read = |text: &Vec<u8>| Library::new(text).map(|library| Arc::new(LoadedLibrary::new(library)));
+    let read = |text: &Vec<u8>| Library::new(text).map(|library| Arc::new(LoadedLibrary::new(library, are_plain)));
     let libraries: Vec<_> =
         texts.iter().map(read).collect::<Result<_, _>>().map_err(|problem| Error::Text(problem.into()))?;
     let tenant = Arc::clone(&session.tenant);

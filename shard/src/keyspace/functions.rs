@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use dormouse_scripting::Library;
+use dormouse_scripting::survey::CallSite;
 use dormouse_scripting::vm::{self, Registered};
 
 use crate::error::{Error, Result};
@@ -39,6 +40,8 @@ pub struct Libraries {
 /// A library, with its functions once it has been loaded.
 pub struct LoadedLibrary {
     pub library: Arc<Library>,
+    /// The functions that may run on a worker. See [`crate::commands::scripting`].
+    plain: Vec<Box<str>>,
     functions: OnceLock<Result<Vec<Registered>>>,
 }
 
@@ -49,8 +52,14 @@ impl fmt::Debug for LoadedLibrary {
 }
 
 impl LoadedLibrary {
-    pub fn new(library: Library) -> Self {
-        Self { library: Arc::new(library), functions: OnceLock::new() }
+    /// `is_plain` tells whether a function with these calls may run on a worker.
+    pub fn new(library: Library, is_plain: fn(&[CallSite]) -> bool) -> Self {
+        let plain = library.calls.iter().filter(|(_, calls)| is_plain(calls)).map(|(name, _)| name.clone()).collect();
+        Self { library: Arc::new(library), plain, functions: OnceLock::new() }
+    }
+
+    fn has_plain(&self, name: &[u8]) -> bool {
+        self.plain.iter().any(|plain| plain.as_bytes().eq_ignore_ascii_case(name))
     }
 
     /// Its functions, in the order in which it registers them.
@@ -65,13 +74,21 @@ impl LoadedLibrary {
 }
 
 impl Libraries {
-    /// The function `name`, in letters of either case, with its library.
-    pub fn find(&self, name: &[u8]) -> Option<(&LoadedLibrary, &Registered)> {
-        self.by_name.values().find_map(|library| {
+    /// The function `name`, in letters of either case, with its library, and whether it may run on a worker. To find one
+    /// that may, no library is loaded that others are in.
+    pub fn find(&self, name: &[u8]) -> Option<(&LoadedLibrary, &Registered, bool)> {
+        let plain = self.by_name.values().filter(|library| library.has_plain(name)).map(|library| (library, true));
+        let all = self.by_name.values().map(|library| (library, false));
+        plain.chain(all).find_map(|(library, is_plain)| {
             let functions = library.functions().ok()?;
             let found = functions.iter().find(|function| function.name.as_bytes().eq_ignore_ascii_case(name))?;
-            Some((&**library, found))
+            Some((&**library, found, is_plain))
         })
+    }
+
+    /// Whether the function `name` may run on a worker. Loads no library.
+    pub fn is_plain(&self, name: &[u8]) -> bool {
+        self.by_name.values().any(|library| library.has_plain(name))
     }
 
     /// Adds a library. `restored`: from a payload, for which Redis words an error differently.

@@ -6,7 +6,6 @@
 //! - One script at a time may be long in a database: it holds all shards that it may use. While it runs, others see it
 //!   here, and may end it as long as it has not written.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -398,7 +397,7 @@ impl Running {
 /// Scripts by their texts, so that a text that is sent again and again need not be hashed each time.
 #[derive(Default)]
 pub struct Texts {
-    by_hash: HashMap<u64, Arc<KnownScript>>,
+    by_hash: RapidHashMap<u64, Arc<KnownScript>>,
 }
 
 /// Texts that a thread keeps, and the bytes of each at most.

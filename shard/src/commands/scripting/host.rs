@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_scripting::{Halt, Host, RunLimits};
+use dormouse_scripting::{Halt, Host, RunLimits, Runnable};
 use dormouse_storage::stopwatch::Stopwatch;
 
 use crate::commands::cost::{self, BYTES_PER_ELEMENT, TURN};
@@ -19,8 +19,11 @@ use crate::keyspace::{Asked, Fault, Keyspace};
 /// Memory of a script.
 const MEMORY_BYTES_MAX: usize = 64 << 20;
 
-/// Memory of a plain script on a worker.
+/// Memory of a plain script.
 const PLAIN_MEMORY_BYTES_MAX: usize = 16 << 20;
+
+/// Memory of a plain script on a worker before it has written: each of its operations may be on all of it.
+const SHORT_MEMORY_BYTES_MAX: usize = 128 << 10;
 
 /// Values that a script writes as a reply, JSON or MessagePack.
 const VALUES_MAX: usize = 1 << 26;
@@ -109,15 +112,16 @@ impl<'d, 'k> Calls<'d, 'k> {
         db: &'d mut Keyspace<'k>,
         reply: &Reply,
         request: Request<'_>,
-        title: &str,
-        is_function: bool,
+        run: Runnable<'_>,
         is_plain: bool,
     ) -> Self {
         let turn = reply.is_inline().then_some(TURN);
         if !db.must_finish() {
             db.forget_calls();
         }
-        let running = (!is_plain).then(|| db.shared().scripts.begin(Running::new(title, is_function, request)));
+        let is_function = matches!(run, Runnable::Function(..));
+        let begin = || db.shared().scripts.begin(Running::new(&run.title(), is_function, request));
+        let running = (!is_plain).then(begin);
         Self {
             select: db.selected(),
             reads_only: false,
@@ -145,7 +149,9 @@ impl<'d, 'k> Calls<'d, 'k> {
     pub(super) fn limits(&mut self) -> RunLimits {
         let memory_bytes = if self.is_plain { PLAIN_MEMORY_BYTES_MAX } else { MEMORY_BYTES_MAX };
         let values = if self.is_plain { PLAIN_VALUES_MAX } else { VALUES_MAX };
-        RunLimits { memory_bytes, ticks: !self.is_plain, values, chance: self.db.random() }
+        let is_short = self.turn.is_some() && !self.has_written;
+        let first_memory_bytes = if is_short { SHORT_MEMORY_BYTES_MAX } else { memory_bytes };
+        RunLimits { memory_bytes, first_memory_bytes, ticks: !self.is_plain, values, chance: self.db.random() }
     }
 
     /// Ends the run; returns why it was ended early.
@@ -325,6 +331,15 @@ impl Host for Calls<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    fn weigh(&mut self, bytes: usize) -> Result<(), Halt> {
+        self.spend(bytes / BYTES_PER_ELEMENT)?;
+        self.tick(self.work_bytes)
+    }
+
+    fn outgrow(&mut self) -> Result<(), Halt> {
+        if self.turn.is_none() || self.has_written { Ok(()) } else { self.halt(Ended::Long) }
     }
 
     fn is_final(&self) -> bool {

@@ -3,14 +3,14 @@
 //! A script runs as one command, under the locks of its plan, and leaves its effects in the plan's one entry. What it
 //! needs is not known before, so:
 //!
-//! 1. *A plain script* is a straight line that names its commands and takes its keys from `KEYS` ([`is_plain`]). It needs
+//! 1. *A plain script*, or function, is a straight line that names its commands and takes its keys from `KEYS` ([`is_plain`]). It needs
 //!    the shards of these keys and no more. Each of its commands declares its cost before it runs, and none that may be
-//!    long follows a write, so it runs on a worker: if it turns out to be long, nothing has changed yet, and it runs again
-//!    on the slow lane.
+//!    long follows a write, so it runs on a worker: if it turns out to be long, or to need more memory than a short script,
+//!    nothing has changed yet, and it runs again on the slow lane.
 //! 2. Every other script takes all shards of its database and runs on the slow lane. There it may use any key.
 //! 3. A place that is not in memory is loaded, and the script runs again from its start; after its first write it waits
 //!    for the load under its locks instead.
-//! 4. On the lane it is asked every few thousand steps whether it may go on: it may be killed as long as it has not
+//! 4. On the lane it is asked every thousand steps whether it may go on: it may be killed as long as it has not
 //!    written, its memory is charged to its database, and its time is bounded ([`host`]).
 
 pub mod host;
@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use dormouse_protocol::{OwnedRequest, Reply, Request};
-use dormouse_scripting::survey::CallArgument;
+use dormouse_scripting::survey::{CallArgument, CallSite};
 use dormouse_scripting::{Script, ScriptFlags, Sha, vm};
 
 use self::host::{Calls, Ended};
@@ -76,15 +76,15 @@ pub(crate) const FAMILY: Family<Run> = Family {
             .strays(evalsha_strays),
         Command::new("FCALL", at_least(3), KEYS_NOTED, RUNS, fcall as Run)
             .doc("7.0.0", "Depends on the function that is executed.", "Invokes a function.")
-            .cost(|_, _| usize::MAX)
-            .strays(|_, _| true)
+            .cost(fcall_cost)
+            .strays(fcall_strays)
             .reads(|shared, request| {
-                reads(shared.functions.get().find(request.arg(1)).map(|(_, function)| function.flags))
+                reads(shared.functions.get().find(request.arg(1)).map(|(_, function, _)| function.flags))
             }),
         Command::new("FCALL_RO", at_least(3), KEYS_READ_NOTED, READS, fcall_ro as Run)
             .doc("7.0.0", "Depends on the function that is executed.", "Invokes a read-only function.")
-            .cost(|_, _| usize::MAX)
-            .strays(|_, _| true),
+            .cost(fcall_cost)
+            .strays(fcall_strays),
     ],
 };
 
@@ -93,6 +93,10 @@ const PLAIN_COST: usize = 16;
 
 /// Calls of a plain script.
 const PLAIN_CALLS_MAX: usize = 64;
+
+/// Operations on texts after the first write of a plain script: from then on it cannot move to the lane, whatever its
+/// texts have grown to.
+const OPERATIONS_AFTER_WRITE_MAX: usize = 32;
 
 const TOO_MUCH: Error = Error::text("OOM the scripts of this database take too much memory: SCRIPT FLUSH makes room");
 
@@ -137,7 +141,7 @@ fn fcall_ro(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>) -> R
 
 fn call_function(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>, reads_only: bool) -> Result<()> {
     let libraries = db.shared().functions.get();
-    let (library, function) = libraries.find(request.arg(1)).ok_or(Error::text("ERR Function not found"))?;
+    let (library, function, is_plain) = libraries.find(request.arg(1)).ok_or(Error::text("ERR Function not found"))?;
     let keys = match integer(request.arg(2)) {
         Ok(_) => numkeys(request)?,
         Err(_) => return Err(Error::text("ERR Bad number of keys provided")),
@@ -145,12 +149,8 @@ fn call_function(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>,
     if reads_only && !function.flags.no_writes {
         return Err(Error::text("ERR Can not execute a script with write flag using *_ro command."));
     }
-    let code = Code {
-        run: vm::Runnable::Function(&library.library, &function.name),
-        title: &function.name,
-        flags: Some(function.flags),
-        is_plain: false,
-    };
+    let code =
+        Code { run: vm::Runnable::Function(&library.library, &function.name), flags: Some(function.flags), is_plain };
     run(db, reply, request, &code, keys, reads_only)
 }
 
@@ -221,6 +221,14 @@ fn evalsha_strays(shared: &Shared, request: Request<'_>) -> bool {
     !plain_by_sha(shared, request)
 }
 
+fn fcall_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    script_cost(db.shared().functions.get().is_plain(request.arg(1)))
+}
+
+fn fcall_strays(shared: &Shared, request: Request<'_>) -> bool {
+    !shared.functions.get().is_plain(request.arg(1))
+}
+
 /// A request that is refused counts as plain: it is over at once.
 fn plain_by_text(request: Request<'_>) -> bool {
     let text = request.arg(1);
@@ -245,29 +253,36 @@ fn reads(flags: Option<ScriptFlags>) -> bool {
 /// Whether a script is a straight line over declared keys whose commands may all run on a worker: none of them looks for
 /// keys by itself, and none that may be long follows a write.
 fn is_plain(script: &Script) -> bool {
-    let Some(calls) = script.calls.as_ref().filter(|calls| calls.len() <= PLAIN_CALLS_MAX) else { return false };
+    script.calls.as_deref().is_some_and(are_plain)
+}
+
+/// Whether a straight line with these calls is [plain](is_plain).
+pub fn are_plain(calls: &[CallSite]) -> bool {
     let mut has_written = false;
-    calls.iter().all(|call| {
-        let words: Vec<&[u8]> = call
-            .arguments
-            .iter()
-            .map(|argument| match argument {
-                CallArgument::Literal(text) => &text[..],
-                CallArgument::Key | CallArgument::Other => b"",
-            })
-            .collect();
-        let request = OwnedRequest::from_args(&words);
-        let request = request.as_request();
-        // Others are unknown here, or concern the session.
-        let Some((row, _)) = super::find(request) else { return false };
-        let is_long = row.cost.is_some() && has_written;
-        has_written |= row.flags.contains(Flags::WRITE);
-        !is_long
-            && !row.flags.intersects(FINDS_KEYS)
-            && row.elsewhere.is_none()
-            && row.strays.is_none()
-            && names_keys(row, request, &call.arguments)
-    })
+    calls.len() <= PLAIN_CALLS_MAX
+        && calls.iter().all(|call| {
+            let words: Vec<&[u8]> = call
+                .arguments
+                .iter()
+                .map(|argument| match argument {
+                    CallArgument::Literal(text) => &text[..],
+                    CallArgument::Key | CallArgument::Other => b"",
+                })
+                .collect();
+            let request = OwnedRequest::from_args(&words);
+            let request = request.as_request();
+            // Others are unknown here, or concern the session.
+            let Some((row, _)) = super::find(request) else { return false };
+            let is_long = row.cost.is_some() && has_written;
+            has_written |= row.flags.contains(Flags::WRITE);
+            let goes_on = has_written && call.operations_after > OPERATIONS_AFTER_WRITE_MAX;
+            !is_long
+                && !goes_on
+                && !row.flags.intersects(FINDS_KEYS)
+                && row.elsewhere.is_none()
+                && row.strays.is_none()
+                && names_keys(row, request, &call.arguments)
+        })
 }
 
 /// Flags of commands that need more than the keys that they name.
@@ -288,7 +303,6 @@ fn names_keys(row: &Row, request: Request<'_>, arguments: &[CallArgument]) -> bo
 /// Something to run.
 struct Code<'a> {
     run: vm::Runnable<'a>,
-    title: &'a str,
     flags: Option<ScriptFlags>,
     is_plain: bool,
 }
@@ -306,8 +320,8 @@ fn run_script(
     if !db.shared().scripts.learn(known, false, &db.shared().used) && !is_plain {
         return Err(TOO_MUCH);
     }
-    let (title, flags) = (script.sha.to_string(), script.flags);
-    let code = Code { run: vm::Runnable::Script(script), title: &title, flags, is_plain: *is_plain };
+    let flags = script.flags;
+    let code = Code { run: vm::Runnable::Script(script), flags, is_plain: *is_plain };
     if reads_only && flags.is_some_and(|flags| !flags.no_writes) {
         return Err(Error::text("ERR Can not execute a script with write flag using *_ro command."));
     }
@@ -326,14 +340,13 @@ fn run(
         check_flags(db, flags)?;
     }
     let reads_only = reads_only || code.flags.is_some_and(|flags| flags.no_writes);
-    let mut calls =
-        Calls::new(db, reply, request, code.title, matches!(code.run, vm::Runnable::Function(..)), code.is_plain);
+    let mut calls = Calls::new(db, reply, request, code.run, code.is_plain);
     calls.restrict(reads_only, code.flags.is_some_and(|flags| flags.allow_oom));
     let limits = calls.limits();
     let words = |range: Range<usize>| range.map(move |at| request.arg(at));
     let ran = vm::run(code.run, words(3..3 + keys), words(3 + keys..request.len()), limits, &mut calls, reply);
     let ended = calls.end();
-    finish(db, reply, if ran.is_err() { ended } else { None }, code.title)
+    finish(db, reply, if ran.is_err() { ended } else { None }, code.run)
 }
 
 /// Refuses a script that may write where nothing may be written.
@@ -351,9 +364,10 @@ fn check_flags(db: &Keyspace<'_>, flags: ScriptFlags) -> Result<()> {
 }
 
 /// Answers for a script that was ended.
-fn finish(db: &mut Keyspace<'_>, reply: &mut Reply, ended: Option<Ended>, title: &str) -> Result<()> {
+fn finish(db: &mut Keyspace<'_>, reply: &mut Reply, ended: Option<Ended>, run: vm::Runnable<'_>) -> Result<()> {
     // Its commands have recorded their own effects.
     db.begin(true, false);
+    let title = || run.title();
     let text = match ended {
         None => return Ok(()),
         Some(Ended::Fault(fault)) => {
@@ -364,15 +378,16 @@ fn finish(db: &mut Keyspace<'_>, reply: &mut Reply, ended: Option<Ended>, title:
             reply.defer_now();
             return Ok(());
         }
-        Some(Ended::Killed) => format!("ERR Script killed by user with SCRIPT KILL. script: {title}"),
+        Some(Ended::Killed) => format!("ERR Script killed by user with SCRIPT KILL. script: {}", title()),
         Some(Ended::TimedOut) => {
             format!(
-                "ERR Script ended after {} seconds, the longest time that one may take. script: {title}",
-                host::TIME_MS_MAX / 1000
+                "ERR Script ended after {} seconds, the longest time that one may take. script: {}",
+                host::TIME_MS_MAX / 1000,
+                title()
             )
         }
         Some(Ended::OutOfMemory(limit)) => {
-            format!("OOM the script needs too much memory: it would exceed '{limit}'. script: {title}")
+            format!("OOM the script needs too much memory: it would exceed '{limit}'. script: {}", title())
         }
         Some(Ended::Store(error)) => error.to_string(),
     };

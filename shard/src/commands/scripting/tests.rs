@@ -1,6 +1,6 @@
-use dormouse_scripting::Script;
+use dormouse_scripting::{Library, Script};
 
-use super::is_plain;
+use super::{are_plain, is_plain};
 use crate::commands::testing::{Bench, check, check_effects};
 
 #[test]
@@ -83,6 +83,42 @@ fn what_is_plain_is_known_from_the_text() {
         "for i = 1, 2 do redis.call('incr', KEYS[1]) end",
     ] {
         assert!(!is(text), "{text}");
+    }
+}
+
+/// Nothing interrupts a plain script, and each operation may be on all the memory that it may take.
+#[test]
+fn a_plain_script_has_few_operations() {
+    let is = |text: &str| is_plain(&Script::new(text.as_bytes()).unwrap());
+    for operation in ["s = s .. s ", "b = s < t ", "s = string.lower(s) ", "s = redis.sha1hex(s) "] {
+        let some = operation.repeat(20);
+        assert!(is(&format!("local s, t, b = ARGV[1] {some} return redis.call('set', KEYS[1], s)")), "{operation}");
+        assert!(is(&format!("local s, t, b = ARGV[1] redis.call('set', KEYS[1], s) {some}")), "{operation}");
+        let after = operation.repeat(40);
+        assert!(!is(&format!("local s, t, b = ARGV[1] redis.call('set', KEYS[1], s) {after}")), "{operation}");
+        let many = operation.repeat(250);
+        assert!(!is(&format!("local s, t, b = ARGV[1] {many} return redis.call('set', KEYS[1], s)")), "{operation}");
+    }
+}
+
+#[test]
+fn functions_are_plain_as_scripts_are() {
+    let plain = |body: &str| {
+        let text = format!("#!lua name=l\nredis.register_function('f', function(keys, args) {body} end)");
+        let library = Library::new(text.as_bytes()).unwrap();
+        library.calls.iter().any(|(name, calls)| &**name == "f" && are_plain(calls))
+    };
+    for body in ["return redis.call('incr', keys[1])", "return redis.call('set', keys[1], args[1])", "return 1"] {
+        assert!(plain(body), "{body}");
+    }
+    for body in [
+        "return redis.call('incr', args[1])",
+        "return redis.call('incr', 'k')",
+        "return redis.call('keys', '*')",
+        "redis.call('set', keys[1], 1) return redis.call('lrange', keys[2], 0, -1)",
+        "for i = 1, 2 do redis.call('incr', keys[1]) end",
+    ] {
+        assert!(!plain(body), "{body}");
     }
 }
 
