@@ -82,6 +82,10 @@ pub struct Tenant {
     pub is_kept_up: AtomicBool,
     /// Checkpoints and sleeps that the keeper starts.
     pub saving: Mutex<Saving>,
+    /// Whether a save that a client asked for has not begun yet.
+    pub is_save_waiting: AtomicBool,
+    /// Held by the one that runs.
+    pub background_save: tokio::sync::Mutex<()>,
     /// Load of each shard in the last second, by its id.
     loads: Mutex<BTreeMap<u64, Lately>>,
     /// Number of successful write commands when the last checkpoint began.
@@ -167,6 +171,8 @@ impl Tenant {
             is_left_alone: AtomicBool::new(false),
             is_kept_up: AtomicBool::new(false),
             saving: Mutex::default(),
+            is_save_waiting: AtomicBool::new(false),
+            background_save: tokio::sync::Mutex::default(),
             loads: Mutex::default(),
             writes_saved,
             counted,

@@ -501,3 +501,32 @@ fn a_lock_that_is_held_keeps_no_other_database_from_expiring() {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn saves_that_are_asked_for_meanwhile_become_one() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.connect();
+    client.check("SET k 0", "+OK\r\n");
+    let tenant = bench.tenant("default");
+    let counters = &tenant.database.counters;
+    bench.faults.hold(StoreRequest::Put);
+    let asked = bench.faults.asked(StoreRequest::Put);
+    client.check("BGSAVE", "+Background saving started\r\n");
+    while bench.faults.asked(StoreRequest::Put) == asked {
+        std::thread::yield_now();
+    }
+    let one = counters.checkpoint_running.load(Ordering::SeqCst);
+    client.check("SET k 1", "+OK\r\n");
+    for _ in 0..50 {
+        client.check("BGREWRITEAOF", "+Background append only file rewriting scheduled\r\n");
+        client.check("BGSAVE SCHEDULE", "+Background saving scheduled\r\n");
+        client.check("BGSAVE", "-ERR Background save already in progress\r\n");
+    }
+    assert_eq!(counters.checkpoint_running.load(Ordering::SeqCst), one + 1, "a single one waits");
+    bench.faults.release(StoreRequest::Put);
+    while counters.checkpoint_running.load(Ordering::SeqCst) > 0 {
+        std::thread::yield_now();
+    }
+    let dirty: usize = tenant.database.shards(false).iter().map(|shard| shard.dirty_bytes).sum();
+    assert_eq!(dirty, 0, "what was written before the last request is saved");
+}

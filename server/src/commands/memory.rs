@@ -4,13 +4,14 @@
 //! process's, as in INFO.
 
 use std::fmt::Write;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dormouse_protocol::Reply;
 use dormouse_shard::commands::{Category, Command, Family, Flags, exactly};
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::keyspace::{INDEXES, Left};
 
+use crate::clock;
 use crate::commands::{help, now};
 use crate::databases::Tenant;
 use crate::memory::{self, Allocator};
@@ -220,10 +221,51 @@ fn report(used: &MemoryUse, max_memory: u64, connections: u64, refusals: usize) 
     }
 }
 
+/// The allocator belongs to all databases, so none may keep it busy. A purge that is refused would have found little: one
+/// runs, or has just run.
+static PURGES: Purges = Purges { is_running: AtomicBool::new(false), from_ms: AtomicU64::new(0) };
+
+/// Shortest time between the beginnings of two purges.
+const PURGE_PAUSE_MS: u64 = 1000;
+
+struct Purges {
+    is_running: AtomicBool,
+    /// When the next one may begin.
+    from_ms: AtomicU64,
+}
+
+impl Purges {
+    /// Begins a purge, which ends when the result is dropped.
+    fn begin(&self, now_ms: u64) -> Option<Purge<'_>> {
+        if self.is_running.swap(true, Ordering::SeqCst) {
+            return None;
+        }
+        let purge = Purge(self);
+        let is_due = now_ms >= self.from_ms.load(Ordering::SeqCst);
+        is_due.then(|| {
+            self.from_ms.store(now_ms + PURGE_PAUSE_MS, Ordering::SeqCst);
+            purge
+        })
+    }
+}
+
+struct Purge<'a>(&'a Purges);
+
+impl Drop for Purge<'_> {
+    fn drop(&mut self) {
+        self.0.is_running.store(false, Ordering::SeqCst);
+    }
+}
+
 /// `MEMORY PURGE`
 fn purge(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     // It reads the allocator's whole state, so it does not run on a worker.
-    session.node.engine.background.spawn(async { memory::give_back() });
+    if let Some(turn) = PURGES.begin(clock::monotonic_ms()) {
+        session.node.engine.background.spawn(async move {
+            memory::give_back();
+            drop(turn);
+        });
+    }
     reply.ok();
     Ok(())
 }
@@ -267,6 +309,17 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn purges_neither_overlap_nor_follow_at_once() {
+        let purges = Purges { is_running: AtomicBool::new(false), from_ms: AtomicU64::new(0) };
+        let first = purges.begin(10_000);
+        assert!(first.is_some());
+        assert!(purges.begin(20_000).is_none(), "one runs");
+        drop(first);
+        assert!(purges.begin(10_000 + PURGE_PAUSE_MS - 1).is_none(), "one has just run");
+        assert!(purges.begin(10_000 + PURGE_PAUSE_MS).is_some(), "a refused one holds up none");
+    }
 
     #[test]
     fn a_report_names_what_is_wrong() {

@@ -217,13 +217,21 @@ fn bgrewriteaof(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> 
     Ok(())
 }
 
+/// Saves once the save that runs, if any, has ended. One that has not begun yet includes everything written until now, so
+/// no further one is added to it.
 fn save_in_background(node: Arc<Node>, tenant: Arc<Tenant>) {
+    if tenant.is_save_waiting.swap(true, Ordering::SeqCst) {
+        return;
+    }
     // Other commands see the save as running from here on.
     tenant.database.counters.checkpoint_running.fetch_add(1, Ordering::Relaxed);
     let background = node.engine.background.clone();
     background.spawn(async move {
+        let turn = tenant.background_save.lock().await;
+        tenant.is_save_waiting.store(false, Ordering::SeqCst);
         // A failure has been logged, and INFO reports it.
         let _ = save_all(&node, &tenant).await;
+        drop(turn);
         tenant.database.counters.checkpoint_running.fetch_sub(1, Ordering::Relaxed);
     });
 }
