@@ -91,7 +91,9 @@ fn pfadd(db: &mut Keyspace<'_>, reply: &mut Reply, (key, elements): (&[u8], Rest
         }
         let is_dense = hyperloglog::is_dense(bytes);
         let add = |bytes: &mut [u8]| {
-            elements.iter().fold(false, |changed, element| hyperloglog::add_dense(bytes, element) || changed)
+            let mut changed = false;
+            elements.iter().for_each(|element| changed |= hyperloglog::add_dense(bytes, element));
+            changed
         };
         let changed = is_dense && add(bytes);
         Ok(Change::when(changed, is_dense.then_some(changed)))
