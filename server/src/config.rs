@@ -27,6 +27,7 @@ use crate::{process, strangers};
 mod absent;
 pub mod events;
 mod hints;
+pub mod kept;
 
 /// Connections that the system keeps until they are accepted.
 pub const LISTEN_BACKLOG: i32 = 4096;

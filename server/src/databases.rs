@@ -18,7 +18,7 @@ use crate::account::{self, Account};
 use crate::acl::Acl;
 use crate::acl::catalogue::Catalogue;
 use crate::clock;
-use crate::config::DatabaseSettings;
+use crate::config::{DatabaseSettings, Settings, kept};
 use crate::errors::Errors;
 use crate::latency::Events;
 use crate::metering::{CountedCommands, DatabaseMeters, Totals};
@@ -64,6 +64,8 @@ pub struct Tenant {
     pub slowlog: Slowlog,
     pub events: Events,
     settings: ArcSwap<DatabaseSettings>,
+    /// What it begins with.
+    command_line: Settings,
     /// Unix milliseconds of the last command over the keyspace by closed connections and jobs.
     pub worked_ms: AtomicU64,
     /// Error replies that its clients got.
@@ -114,7 +116,7 @@ impl Tenant {
     pub async fn open(
         name: &str,
         engine: &Engine,
-        settings: &DatabaseSettings,
+        command_line: &Settings,
         counted: &'static CountedCommands,
         catalogue: &'static Catalogue,
         seed: u64,
@@ -161,7 +163,8 @@ impl Tenant {
             pause: Pause::default(),
             slowlog: Slowlog::default(),
             events: Events::default(),
-            settings: ArcSwap::from_pointee(settings.clone()),
+            settings: ArcSwap::from_pointee(command_line.database.clone()),
+            command_line: command_line.clone(),
             worked_ms: AtomicU64::new(now_ms),
             errors: Errors::default(),
             connections: AtomicU64::new(0),
@@ -177,14 +180,15 @@ impl Tenant {
             writes_saved,
             counted,
         };
-        tenant.configure(settings.clone());
+        let loss_window = command_line.database.loss_window;
         match tenant.database.own_window() {
-            Some(own) if own != settings.loss_window => {
+            Some(own) if own != loss_window => {
                 tracing::info!(database = name, loss_window = %own, "the database has its own loss window");
             }
             Some(_) => {}
-            None => tenant.database.shared.journal.declare(settings.loss_window),
+            None => tenant.database.shared.journal.declare(loss_window),
         }
+        tenant.adopt_config(tenant.database.config().as_deref());
         let surroundings = OfDatabase {
             name: name.into(),
             pubsub: Arc::clone(&tenant.pubsub),
@@ -193,7 +197,37 @@ impl Tenant {
             catalogue,
         };
         tenant.database.shared.scripts.surround(Arc::new(surroundings));
-        Arc::new(tenant)
+        let tenant = Arc::new(tenant);
+        let adopting = Arc::downgrade(&tenant);
+        tenant.database.on_config_adopted(Box::new(move |text| {
+            if let Some(tenant) = adopting.upgrade() {
+                tenant.adopt_config(text);
+            }
+        }));
+        tenant
+    }
+
+    /// Takes the settings that a manifest keeps, and those of the command line for all others.
+    fn adopt_config(&self, text: Option<&str>) {
+        let loss_window = self.database.shared.journal.window();
+        let (settings, problems) = kept::decode(text.unwrap_or_default(), &self.command_line, loss_window);
+        for problem in problems {
+            tracing::warn!(database = self.name(), problem, "a setting in the manifest is left out");
+        }
+        self.configure(settings);
+    }
+
+    /// Keeps the settings as they are, so that the database has them after a restart.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn keep_settings(self: &Arc<Self>) -> Result<()> {
+        let tenant = Arc::clone(self);
+        let text = move || {
+            let text = kept::encode(&tenant.settings_now(), &tenant.command_line);
+            Some(text).filter(|text| !text.is_empty()).map(Arc::from)
+        };
+        self.database.declare_config(text).await
     }
 
     pub fn name(&self) -> &str {
@@ -340,13 +374,13 @@ impl Tenants {
     pub async fn open(
         tokens: Tokens,
         engine: &Engine,
-        settings: &DatabaseSettings,
+        command_line: &Settings,
         counted: &'static CountedCommands,
         catalogue: &'static Catalogue,
         mut seed: impl FnMut() -> u64,
     ) -> std::result::Result<Self, String> {
         let (default, swept, stored) = futures::join!(
-            Tenant::open(DEFAULT_DATABASE, engine, settings, counted, catalogue, seed()),
+            Tenant::open(DEFAULT_DATABASE, engine, command_line, counted, catalogue, seed()),
             manifest::sweep(&engine.store, (engine.clock)()),
             manifest::databases(&engine.store),
         );
@@ -361,7 +395,7 @@ impl Tenants {
         let named = tokens.iter().filter(|token| !token.is_of_branch()).map(|token| token.name());
         let named = named.chain(logged.iter().map(|name| &**name));
         let named: BTreeSet<&str> = named.filter(|name| !by_name.contains_key(*name)).collect();
-        for tenant in open_all(named, engine, settings, (counted, catalogue), &mut seed).await {
+        for tenant in open_all(named, engine, command_line, (counted, catalogue), &mut seed).await {
             by_name.insert(tenant.name().into(), tenant);
         }
         let stored = stored.unwrap_or_else(|error| {
@@ -370,7 +404,8 @@ impl Tenants {
         });
         let stored = stored.iter().map(String::as_str).filter(|name| check_full_name(name).is_ok());
         let others: BTreeSet<&str> = stored.filter(|name| !by_name.contains_key(*name)).collect();
-        for tenant in open_all(existing(others, engine).await, engine, settings, (counted, catalogue), &mut seed).await
+        for tenant in
+            open_all(existing(others, engine).await, engine, command_line, (counted, catalogue), &mut seed).await
         {
             by_name.insert(tenant.name().into(), tenant);
         }
@@ -491,7 +526,9 @@ impl Tenants {
         let made = source.database.branch(&name, expires_ms).await;
         if made.is_ok() || matches!(made, Err(Error::Store(_) | Error::Damaged(_))) {
             let seed = source.database.shared.placement.seed ^ (engine.clock)();
-            let tenant = Tenant::open(&name, engine, &source.settings_now(), self.counted, self.catalogue, seed).await;
+            let tenant = Tenant::open(&name, engine, &source.command_line, self.counted, self.catalogue, seed).await;
+            // Those too that the source has not kept.
+            tenant.configure(source.settings_now());
             // A store that did not answer may have made it nevertheless.
             if made.is_ok() || tenant.database.lineage().source().is_some() {
                 self.change(|by_name| drop(by_name.insert(name.as_str().into(), Arc::clone(&tenant))));
@@ -518,7 +555,7 @@ impl Tenants {
             let engine = &tenant.database.engine;
             let seed = tenant.database.shared.placement.seed ^ (engine.clock)();
             let fresh =
-                Tenant::open(DEFAULT_DATABASE, engine, &tenant.settings(), self.counted, self.catalogue, seed).await;
+                Tenant::open(DEFAULT_DATABASE, engine, &tenant.command_line, self.counted, self.catalogue, seed).await;
             self.default.store(Arc::clone(&fresh));
             self.change(|by_name| drop(by_name.insert(DEFAULT_DATABASE.into(), Arc::clone(&fresh))));
         } else if deleted.is_ok() {
@@ -613,7 +650,7 @@ async fn existing<'a>(names: BTreeSet<&'a str>, engine: &Engine) -> BTreeSet<&'a
 async fn open_all(
     names: BTreeSet<&str>,
     engine: &Engine,
-    settings: &DatabaseSettings,
+    command_line: &Settings,
     (counted, catalogue): (&'static CountedCommands, &'static Catalogue),
     seed: &mut impl FnMut() -> u64,
 ) -> Vec<Arc<Tenant>> {
@@ -621,8 +658,10 @@ async fn open_all(
     let mut opened = Vec::with_capacity(names.len());
     for some in names.chunks(OPENED_TOGETHER) {
         opened.extend(
-            join_all(some.iter().map(|(name, seed)| Tenant::open(name, engine, settings, counted, catalogue, *seed)))
-                .await,
+            join_all(
+                some.iter().map(|(name, seed)| Tenant::open(name, engine, command_line, counted, catalogue, *seed)),
+            )
+            .await,
         );
     }
     opened

@@ -159,7 +159,7 @@ impl Server {
         let tenants = background.block_on(Tenants::open(
             options.tokens.clone(),
             &engine,
-            &settings.database,
+            &settings,
             &COUNTED,
             &SUBJECTS,
             // Each has its own: no tenant may infer another's seed from what it sees of its own.

@@ -80,7 +80,7 @@ impl Bench {
     fn open_with<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Result<Tenants, String> {
         let words = ["dormouse", "--store", "memory://"].into_iter().chain(words).map(OsString::from);
         let Ok(Invocation::Serve(options)) = Invocation::parse(words, []) else { unreachable!() };
-        let settings = Settings::new(&options).database;
+        let settings = Settings::new(&options);
         self.runtime.block_on(Tenants::open(
             options.tokens.clone(),
             &self.engine(),

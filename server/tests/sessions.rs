@@ -460,7 +460,7 @@ fn a_database_that_is_closed_serves_until_its_last_checkpoint_and_again_if_that_
     let again = bench.runtime.block_on(Tenant::open(
         "default",
         &engine,
-        &bench.tenant("default").settings(),
+        &bench.node.settings_for(&bench.tenant("default")),
         &COUNTED,
         &SUBJECTS,
         1,
@@ -529,4 +529,46 @@ fn saves_that_are_asked_for_meanwhile_become_one() {
     }
     let dirty: usize = tenant.database.shards(false).iter().map(|shard| shard.dirty_bytes).sum();
     assert_eq!(dirty, 0, "what was written before the last request is saved");
+}
+
+#[test]
+fn rewritten_settings_outlast_the_process_and_pass_on_to_branches() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.connect();
+    let command_line = bench.node.settings_for(&bench.tenant("default"));
+    // Opens a database as the next process would.
+    let reopened = |name: &str| {
+        let opened = Tenant::open(name, &bench.node.engine, &command_line, &COUNTED, &SUBJECTS, 1);
+        let settings = bench.runtime.block_on(opened).settings();
+        (settings.max_memory_policy.name(), settings.set_max_intset_entries, settings.replica_ping_seconds)
+    };
+    client.check("CONFIG SET maxmemory-policy allkeys-lru set-max-intset-entries 7", "+OK\r\n");
+    assert_eq!(reopened("default"), ("noeviction", 512, 10), "nothing asked to keep them");
+    bench.faults.fail(StoreRequest::Put, 0, 1, StoreFault::Full);
+    client.send(&["CONFIG REWRITE"]);
+    let mut refused = [0; 1024];
+    let len = client.stream.read(&mut refused).expect("an error");
+    assert!(
+        refused.starts_with(b"-") && refused[..len].ends_with(b"\r\n"),
+        "{}",
+        String::from_utf8_lossy(&refused[..len])
+    );
+    assert_eq!(reopened("default"), ("noeviction", 512, 10), "the store refused them");
+    client.check("CONFIG REWRITE", "+OK\r\n");
+    assert_eq!(reopened("default"), ("allkeys-lru", 7, 10));
+    client.send(&["MULTI", "CONFIG REWRITE", "EXEC"]);
+    client
+        .expect("+OK\r\n+QUEUED\r\n*1\r\n-ERR CONFIG REWRITE cannot be in a transaction: it has to be waited for\r\n");
+    // A branch begins as its source is, and keeps what its source keeps.
+    client.check("CONFIG SET repl-ping-replica-period 3", "+OK\r\n");
+    client.check("DORMOUSE BRANCH b", "+OK\r\n");
+    let branch = bench.tenant("default.b").settings();
+    assert_eq!((branch.max_memory_policy.name(), branch.replica_ping_seconds), ("allkeys-lru", 3));
+    assert_eq!(reopened("default.b"), ("allkeys-lru", 7, 10));
+    // A sleeping database keeps them as well; what is as on the command line is no longer kept.
+    bench.sleep();
+    client.check("CONFIG SET maxmemory-policy noeviction", "+OK\r\n");
+    client.check("CONFIG REWRITE", "+OK\r\n");
+    assert_eq!(reopened("default"), ("noeviction", 7, 3));
+    assert_eq!(reopened("default.b"), ("allkeys-lru", 7, 10));
 }

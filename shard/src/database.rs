@@ -78,10 +78,12 @@ pub(crate) struct Declared {
     pub window: Option<Window>,
     /// A text that only the server reads.
     pub users: Option<Arc<str>>,
+    /// The other settings, in another such text.
+    pub config: Option<Arc<str>>,
 }
 
-/// Called with the users that a manifest of another process has.
-pub type UsersAdopted = Box<dyn Fn(Option<&str>) + Send + Sync>;
+/// Called with a text that a manifest of another process has.
+pub type Adopted = Box<dyn Fn(Option<&str>) + Send + Sync>;
 
 pub struct Database {
     pub shared: Arc<Shared>,
@@ -110,7 +112,8 @@ pub struct Database {
     pub(crate) declared: Mutex<Declared>,
     /// The store may have a manifest that says otherwise.
     pub(crate) is_declared_unsure: AtomicBool,
-    pub(crate) users_adopted: Mutex<Option<UsersAdopted>>,
+    pub(crate) users_adopted: Mutex<Option<Adopted>>,
+    pub(crate) config_adopted: Mutex<Option<Adopted>>,
     /// The libraries of functions, as the next manifest says them.
     pub(crate) kept_functions: Mutex<Vec<(String, String)>>,
     pub(crate) declaring: AsyncMutex<()>,
@@ -244,6 +247,7 @@ impl Database {
             declared: Mutex::default(),
             is_declared_unsure: AtomicBool::new(false),
             users_adopted: Mutex::default(),
+            config_adopted: Mutex::default(),
             kept_functions: Mutex::default(),
             declaring: AsyncMutex::new(()),
             closed: AtomicBool::new(false),

@@ -1,4 +1,5 @@
-//! Declarations of a database for itself, which override those of the node: its loss window and its users.
+//! Declarations of a database for itself, which override those of the node: its loss window, its users and its other
+//! settings.
 //!
 //! The newest manifest holds it, among its settings. A change is *remembered* by committing a copy of the manifest
 //! before with it, whether the database sleeps or not. So it is in force after a crash, and a branch begins with a copy.
@@ -12,12 +13,13 @@ use std::sync::atomic::Ordering;
 use dormouse_storage::log::Window;
 use dormouse_storage::manifest::Manifest;
 
-use crate::database::{Database, Declared, UsersAdopted};
+use crate::database::{Adopted, Database, Declared};
 use crate::error::{Error, Result};
 
 /// The keys in a manifest's settings.
 const LOSS_WINDOW: &str = "loss-window";
 const USERS: &str = "users";
+const CONFIG: &str = "config";
 
 impl Database {
     /// The users that the database has declared, as the server has written them.
@@ -26,8 +28,18 @@ impl Database {
     }
 
     /// Sets a function that learns of users which this process finds in a later manifest of another one.
-    pub fn on_users_adopted(&self, adopted: UsersAdopted) {
+    pub fn on_users_adopted(&self, adopted: Adopted) {
         *self.users_adopted.lock() = Some(adopted);
+    }
+
+    /// The settings that the database has declared besides its window, as the server has written them.
+    pub fn config(&self) -> Option<Arc<str>> {
+        self.declared.lock().config.clone()
+    }
+
+    /// The same as [`Self::on_users_adopted`] for the settings.
+    pub fn on_config_adopted(&self, adopted: Adopted) {
+        *self.config_adopted.lock() = Some(adopted);
     }
 
     /// Declares the users that `change` returns. It is called once no other process can declare any, and `publish` once
@@ -40,13 +52,40 @@ impl Database {
         change: impl FnOnce() -> Result<(Option<Arc<str>>, S)> + Send + 'static,
         publish: impl FnOnce(S) -> T + Send + 'static,
     ) -> Result<T> {
+        let change = move || {
+            let (users, staged) = change()?;
+            Ok((move |own: &mut Declared| own.users = users, staged))
+        };
+        self.declare(change, publish).await
+    }
+
+    /// Declares the settings that `text` returns. It is called once no other process can declare any.
+    ///
+    /// # Errors
+    /// When the store refuses: the settings before are kept.
+    pub async fn declare_config(
+        self: &Arc<Self>,
+        text: impl FnOnce() -> Option<Arc<str>> + Send + 'static,
+    ) -> Result<()> {
+        let change = move || {
+            let config = text();
+            Ok((move |own: &mut Declared| own.config = config, ()))
+        };
+        self.declare(change, |()| ()).await
+    }
+
+    async fn declare<S: Send + 'static, T: Send + 'static, C: FnOnce(&mut Declared) + Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce() -> Result<(C, S)> + Send + 'static,
+        publish: impl FnOnce(S) -> T + Send + 'static,
+    ) -> Result<T> {
         let database = Arc::clone(self);
         // Runs to its end, even if the client disconnects.
         let done = self.engine.background.spawn(async move {
             let _turn = database.declaring.lock().await;
             database.claim().await?;
-            let (users, staged) = change()?;
-            database.remember(|own| own.users = users).await?;
+            let (change, staged) = change()?;
+            database.remember(change).await?;
             Ok(publish(staged))
         });
         done.await.map_err(|error| Error::Store(format!("database {}: {error}", self.name())))?
@@ -56,8 +95,10 @@ impl Database {
     pub(crate) fn adopt_declared(&self, manifest: &Manifest) {
         // A window that only a later version knows counts as the strictest one that this version has.
         let window = manifest.settings.get(LOSS_WINDOW).map(|text| text.parse().unwrap_or(Window::Zero));
-        let users: Option<Arc<str>> = manifest.settings.get(USERS).map(|text| text.as_str().into());
-        let before = std::mem::replace(&mut *self.declared.lock(), Declared { window, users: users.clone() });
+        let text = |name| manifest.settings.get(name).map(|text| Arc::from(text.as_str()));
+        let (users, config): (Option<Arc<str>>, Option<Arc<str>>) = (text(USERS), text(CONFIG));
+        let declared = Declared { window, users: users.clone(), config: config.clone() };
+        let before = std::mem::replace(&mut *self.declared.lock(), declared);
         if let Some(window) = window {
             self.shared.journal.declare(window);
         }
@@ -65,6 +106,11 @@ impl Database {
             && before.users != users
         {
             adopted(users.as_deref());
+        }
+        if let Some(adopted) = &*self.config_adopted.lock()
+            && before.config != config
+        {
+            adopted(config.as_deref());
         }
     }
 
@@ -113,9 +159,12 @@ impl Database {
             manifest.writer = self.engine.writer;
             manifest.epoch += 1;
         }
-        let Declared { window, users } = self.declared.lock().clone();
-        let values =
-            [(LOSS_WINDOW, window.map(|window| window.to_string())), (USERS, users.map(|users| users.to_string()))];
+        let Declared { window, users, config } = self.declared.lock().clone();
+        let values = [
+            (LOSS_WINDOW, window.map(|window| window.to_string())),
+            (USERS, users.map(|users| users.to_string())),
+            (CONFIG, config.map(|config| config.to_string())),
+        ];
         for (name, value) in values {
             match value {
                 Some(value) => manifest.settings.insert(name.to_owned(), value),

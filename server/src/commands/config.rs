@@ -49,9 +49,15 @@ pub const FAMILY: Family<SessionRun> = Family {
             Command::new("RESETSTAT", exactly(2), &[], ADMIN, now!(resetstat, 2))
                 .doc("2.0.0", "O(1)", "Resets the server's statistics.")
                 .tips(EVERYWHERE),
-            Command::new("REWRITE", exactly(2), &[], ADMIN, now!(rewrite, 2))
-                .doc("2.8.0", "O(1)", "Persists the effective configuration to file.")
-                .tips(EVERYWHERE),
+            Command::new(
+                "REWRITE",
+                exactly(2),
+                &[],
+                ADMIN.union(Flags::PATIENT),
+                SessionRun::Either(rewrite_in_transaction, rewrite),
+            )
+            .doc("2.8.0", "O(1)", "Persists the effective configuration to file.")
+            .tips(EVERYWHERE),
             Command::new("HELP", exactly(2), &[], ANY_TIME, now!(show_help, 2)).doc(
                 "5.0.0",
                 "O(1)",
@@ -177,8 +183,14 @@ fn resetstat(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
 }
 
 /// `CONFIG REWRITE`
-fn rewrite(_: &mut Session, _: &mut Reply, (): ()) -> Result<()> {
-    Err(Error::text("ERR The server is running without a config file"))
+fn rewrite(session: &mut Session, _: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
+    let tenant = Arc::clone(&session.tenant);
+    Ok(async move { answer(tenant.keep_settings().await, |(), reply| reply.ok()) }.boxed())
+}
+
+/// The same in a transaction, which cannot wait.
+fn rewrite_in_transaction(_: &mut Session, _: &mut Reply, _: Request<'_>) -> Result<()> {
+    Err(Error::text("ERR CONFIG REWRITE cannot be in a transaction: it has to be waited for"))
 }
 
 /// `CONFIG HELP`

@@ -86,6 +86,9 @@ macro_rules! word {
 /// The name of the parameter, which is also one of a command.
 const SAVE: &str = "save";
 
+/// Nothing charges a tenant for them.
+const SAVE_POINTS_MAX: usize = 64;
+
 /// The moments of Redis's snapshots: pairs of seconds and changes. While a database writes a log, it keeps more than any
 /// snapshot would. Without one, its checkpoints have an interval of their own.
 fn save_points(settings: &mut Settings, text: &str) -> Result<(), String> {
@@ -94,7 +97,7 @@ fn save_points(settings: &mut Settings, text: &str) -> Result<(), String> {
         matches!(pair, [seconds, changes]
             if number::<i64>(seconds, 1..=i64::MAX).is_ok() && number::<i64>(changes, 0..=i64::from(i32::MAX)).is_ok())
     };
-    if !words.chunks(2).all(is_pair) {
+    if words.len() > 2 * SAVE_POINTS_MAX || !words.chunks(2).all(is_pair) {
         return Err("Invalid save parameters".to_string());
     }
     if !words.is_empty() && settings.database.loss_window == Window::None {

@@ -366,3 +366,52 @@ fn what_does_not_hold_is_refused_with_a_reason() {
     assert_eq!(value(&settings, "replica-read-only"), "no");
     assert_eq!(value(&settings, "repl-ping-replica-period"), "1");
 }
+
+#[test]
+fn kept_settings_come_back_within_the_limits() {
+    let mut command_line = settings();
+    command_line.limits.max_memory = 1 << 30;
+    command_line.database.max_memory = 1 << 30;
+    let mut changed = command_line.clone();
+    assert_eq!(kept::encode(&changed.database, &command_line), "");
+    // Every setting of a database gets another value than the command line's.
+    let values = [
+        "yes",
+        "no",
+        "1",
+        "2",
+        "60",
+        "1mb",
+        "allkeys-lru",
+        "KEA",
+        "3600 1",
+        "5s",
+        "debug",
+        "panic",
+        "swapdb",
+        "always",
+        "4096",
+    ];
+    for parameter in PARAMETERS.iter().chain(HINTS).filter(|parameter| parameter.scope == Scope::Database) {
+        let before = (parameter.get)(&changed);
+        for value in values {
+            let line = format!("{} {}", parameter.name, value.replace(' ', ","));
+            if (parameter.get)(&changed) == before {
+                config_set(&mut changed, &line, Access::Database);
+            }
+        }
+        assert_ne!((parameter.get)(&changed), before, "{}", parameter.name);
+    }
+    changed.database.loss_window = Window::Ms(20);
+    let text = kept::encode(&changed.database, &command_line);
+    assert!(text.contains("maxmemory 1\n") && text.contains("save 3600 1\n"), "{text}");
+    assert!(!text.contains("loss-window") && !text.contains("\nappendfsync"), "it is kept by itself: {text}");
+    assert_eq!(kept::decode(&text, &command_line, Window::Ms(20)), (changed.database.clone(), Vec::new()));
+    // What cannot be read, or exceeds the limits, is left out, and nothing else.
+    let text = "maxmemory 2147483648\nmaxclients 7\nnonsense\nhz x\n\nloss-window 0\nmaxmemory-policy volatile-ttl\n";
+    let (read, problems) = kept::decode(text, &command_line, Window::Ms(20));
+    let mut expected = command_line.database.clone();
+    (expected.max_memory_policy, expected.loss_window) = (EvictionPolicy::VolatileTtl, Window::Ms(20));
+    assert_eq!(read, expected);
+    assert_eq!(problems.len(), 6, "{problems:?}");
+}

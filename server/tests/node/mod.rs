@@ -75,7 +75,7 @@ impl Bench {
             health: Arc::default(),
         };
         let tenants = runtime
-            .block_on(Tenants::open(options.tokens.clone(), &engine, &settings.database, &COUNTED, &SUBJECTS, || 42))
+            .block_on(Tenants::open(options.tokens.clone(), &engine, &settings, &COUNTED, &SUBJECTS, || 42))
             .expect("tokens that open databases");
         let (shutdown, _) = tokio::sync::mpsc::unbounded_channel();
         let node = Node::new(tenants, engine, settings, options.policy.clone(), 1, shutdown);
