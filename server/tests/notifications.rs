@@ -1,5 +1,7 @@
 //! Keyspace notifications: the moment at which they are told, their bounds, and whose they are.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod served;
 
 use served::{Connection, Served};

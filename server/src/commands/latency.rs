@@ -104,8 +104,8 @@ fn drawn(name: &str, event: &LatencyEvent, now_seconds: u64) -> String {
 fn age(seconds: u64) -> String {
     match seconds {
         ..60 => format!("{seconds}s"),
-        ..3600 => format!("{}m", seconds / 60),
-        ..86_400 => format!("{}h", seconds / 3600),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86_400 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
     }
 }

@@ -81,6 +81,7 @@ fn every_option_reads_every_place() {
         ("client-output-buffer-limit", "normal 1 1 1", "normal: OutputBufferLimit { hard_bytes: 1,"),
         ("token", "dm_shop_x", "tokens: [Token { name: \"shop\""),
         ("admin-token", "root", "admin: Some(AdminToken)"),
+        ("enable-debug-command", "yes", "enable_debug_command: Yes"),
         ("cluster-mode", "emulated", "cluster_mode: Emulated"),
         ("cluster-announce-host", "redis.example.com", "cluster_announce_host: Some(\"redis.example.com\")"),
         ("cluster-announce-port", "7", "cluster_announce_port: Some(7)"),

@@ -25,6 +25,9 @@ pub struct SessionTracking {
     bytes: usize,
 }
 
+/// What a session tracks, and the prefixes of its mode.
+type Tracked = (Box<SessionTracking>, Vec<Box<[u8]>>);
+
 impl Session {
     pub fn tracking_mode(&self) -> TrackingMode {
         self.tracking.as_ref().map_or(TrackingMode::Off, |tracking| tracking.mode)
@@ -108,7 +111,7 @@ impl Session {
     }
 
     /// What it tracks, to go on in another database.
-    pub(super) fn take_tracking(&mut self) -> Option<(Box<SessionTracking>, Vec<Box<[u8]>>)> {
+    pub(super) fn take_tracking(&mut self) -> Option<Tracked> {
         let prefixes = self.tenant.database.shared.tracking.prefixes(self.client.id);
         let tracking = self.tracking.take()?;
         self.tracking = Some(Box::new(SessionTracking { redirect: None, ..*tracking }));
@@ -118,7 +121,7 @@ impl Session {
     }
 
     /// Tracks the same in this database. Whatever its client has kept is of another one.
-    pub(super) fn track_again(&mut self, (tracking, prefixes): (Box<SessionTracking>, Vec<Box<[u8]>>)) {
+    pub(super) fn track_again(&mut self, (tracking, prefixes): Tracked) {
         let prefixes: BTreeSet<&[u8]> = prefixes.iter().map(|prefix| &**prefix).collect();
         let prefixes: Vec<&[u8]> = prefixes.into_iter().collect();
         let of_mode = (tracking.mode == TrackingMode::Broadcast).then_some(&*prefixes);
