@@ -33,6 +33,12 @@ impl Pause {
         now_ms < self.until_ms.load(Ordering::Relaxed)
     }
 
+    /// Whether all commands wait, and for how many milliseconds, if there is a pause.
+    pub fn left(&self, now_ms: u64) -> Option<(bool, u64)> {
+        let left_ms = self.until_ms.load(Ordering::SeqCst).saturating_sub(now_ms);
+        (left_ms > 0).then(|| (self.is_all.load(Ordering::SeqCst), left_ms))
+    }
+
     /// Whether a command waits.
     pub fn holds(&self, now_ms: u64, may_write: bool) -> bool {
         self.is_on(now_ms) && (may_write || self.is_all.load(Ordering::SeqCst))

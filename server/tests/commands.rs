@@ -4,7 +4,7 @@
 
 mod served;
 
-use served::Served;
+use served::{Served, Value};
 
 #[test]
 fn commands_answer_as_redis_does() {
@@ -473,4 +473,45 @@ fn no_database_sees_another() {
     blue.say("RESET");
     assert!(!observer.say("CLIENT LIST").text().contains(&mine));
     assert_eq!(blue.say("GET key").to_string(), "-NOAUTH Authentication required.");
+}
+
+#[test]
+fn info_tells_what_scripts_functions_and_clients_take() {
+    let server = Served::start(&[]);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    let number = |info: &Value, name: &str| info.field(name).parse::<u64>().unwrap();
+    let before = client.say("INFO everything");
+    for name in ["used_memory_scripts", "used_memory_overhead", "number_of_cached_scripts", "number_of_libraries"] {
+        assert_eq!(before.field(name), "0", "{name}");
+    }
+    client.say("SET k some-value");
+    client.run(&["EVAL", "return 'a script'", "0"]);
+    let library = "#!lua name=lib\nredis.register_function('f', function() return 1 end)\n\
+                   redis.register_function('g', function() return 2 end)";
+    assert_eq!(client.run(&["FUNCTION", "LOAD", library]).text(), "lib");
+    other.say("SUBSCRIBE channel");
+    client.say("WATCH k");
+    client.say("CLIENT PAUSE 100000 WRITE");
+    let info = client.say("INFO everything");
+    for (name, value) in [
+        ("number_of_cached_scripts", "1"),
+        ("number_of_functions", "2"),
+        ("number_of_libraries", "1"),
+        ("pubsub_clients", "1"),
+        ("watching_clients", "1"),
+        ("paused_reason", "client_pause"),
+        ("paused_actions", "write"),
+    ] {
+        assert_eq!(info.field(name), value, "{name}");
+    }
+    let (scripts, functions) = (number(&info, "used_memory_scripts_eval"), number(&info, "used_memory_functions"));
+    assert!(scripts > 0 && functions > 0);
+    assert_eq!(number(&info, "used_memory_scripts"), scripts + functions);
+    assert_eq!(number(&info, "used_memory_overhead"), scripts + functions);
+    assert_eq!(
+        number(&info, "used_memory"),
+        number(&info, "used_memory_overhead") + number(&info, "used_memory_dataset")
+    );
+    assert!(number(&info, "used_memory_dataset") > number(&before, "used_memory_dataset"));
+    assert!(number(&info, "paused_timeout_milliseconds") > 0);
 }

@@ -18,6 +18,7 @@ use dormouse_storage::log::Window;
 use crate::acl::security_log::DenialReason;
 use crate::clients::{Client, blocked};
 use crate::commands::TABLE;
+use crate::commands::memory::MemoryUse;
 use crate::config::PERCENTILES;
 use crate::databases::Tenant;
 use crate::metering::{Meter, Totals};
@@ -164,6 +165,7 @@ fn server(state: &State, section: &mut Section<'_>) {
     section.field("dormouse_version", env!("CARGO_PKG_VERSION"));
     section.field("os", process::system());
     section.field("arch_bits", usize::BITS);
+    section.field("monotonic_clock", "POSIX clock_gettime");
     section.field("multiplexing_api", "epoll");
     section.field("process_id", std::process::id());
     section.field("process_supervised", "no");
@@ -189,47 +191,80 @@ fn clients(state: &State, section: &mut Section<'_>) {
     section.field("client_recent_max_output_buffer", output);
     section.field("blocked_clients", blocked(&state.clients));
     section.field("tracking_clients", state.tenant.database.shared.tracking.counts().clients);
+    let with = |has: fn(&Client) -> bool| state.clients.iter().filter(|client| has(client)).count();
+    section.field(
+        "pubsub_clients",
+        with(|client| {
+            [&client.channels, &client.patterns, &client.sharded].iter().any(|count| count.load(Ordering::Relaxed) > 0)
+        }),
+    );
+    section.field("watching_clients", with(|client| client.watching.load(Ordering::Relaxed) > 0));
     let timed = state.clients.iter().filter(|client| client.has_timeout()).count();
     section.field("clients_in_timeout_table", timed);
     let waited = state.tenant.database.waiters.keys();
     section.field("total_blocking_keys", waited.all);
     section.field("total_blocking_keys_on_nokey", waited.and_their_end);
+    let (reason, actions, left_ms) = match state.tenant.pause.left(state.now_ms) {
+        Some((true, left_ms)) => ("client_pause", "all", left_ms),
+        Some((false, left_ms)) => ("client_pause", "write", left_ms),
+        None => ("none", "none", 0),
+    };
+    section.field("paused_reason", reason);
+    section.field("paused_actions", actions);
+    section.field("paused_timeout_milliseconds", left_ms);
 }
 
 fn memory_section(state: &State, section: &mut Section<'_>) {
     let settings = state.tenant.settings();
-    let used = state.tenant.database.used_bytes() as u64;
-    let peak = state.tenant.memory_peak.fetch_max(used, Ordering::Relaxed).max(used);
-    let (resident, allocated) = (process::resident_bytes(), memory::allocated_bytes());
+    let used = MemoryUse::of(&state.node, &state.tenant);
+    let (resident, allocator) = (process::resident_bytes(), memory::allocator());
+    let allocated = allocator.allocated;
     let percent = |part: u64, whole: u64| format!("{:.2}%", part as f64 * 100.0 / whole.max(1) as f64);
+    let ratio = |part: u64, whole: u64| format!("{:.2}", part as f64 / whole.max(1) as f64);
     let (node, account) = (&state.node, &state.tenant.account);
-    // Exact size of this database's data.
-    section.bytes("used_memory", used);
+    // Exact size of this database's data with its scripts and functions. What its clients hold is counted apart, below.
+    section.bytes("used_memory", used.data);
     section.bytes("used_memory_rss", resident);
-    section.bytes("used_memory_peak", peak);
-    section.field("used_memory_peak_perc", percent(used, peak));
-    section.field("used_memory_overhead", 0);
+    section.bytes("used_memory_peak", used.data_peak);
+    section.field("used_memory_peak_perc", percent(used.data, used.data_peak));
+    section.field("used_memory_overhead", used.scripts + used.functions);
     section.field("used_memory_startup", 0);
-    section.field("used_memory_dataset", used);
-    section.field("used_memory_dataset_perc", percent(used, used));
+    section.field("used_memory_dataset", used.dataset());
+    section.field("used_memory_dataset_perc", percent(used.dataset(), used.data));
     section.field("allocator_allocated", allocated);
+    section.field("allocator_active", allocator.active);
+    section.field("allocator_resident", allocator.resident);
     section.bytes("total_system_memory", process::system_memory_bytes());
+    // The interpreters belong to the process: nothing of them is part of a database's memory.
     section.bytes("used_memory_lua", 0);
-    section.bytes("used_memory_scripts", 0);
+    section.field("used_memory_vm_eval", 0);
+    section.field("used_memory_scripts_eval", used.scripts);
     let shared = &state.tenant.database.shared;
     section.field("number_of_cached_scripts", shared.scripts.size().0);
     let libraries = shared.functions.get();
     let functions = libraries.by_name.values().map(|library| library.functions().map_or(0, <[_]>::len));
     section.field("number_of_functions", functions.sum::<usize>());
     section.field("number_of_libraries", libraries.by_name.len());
+    section.field("used_memory_vm_functions", 0);
+    section.bytes("used_memory_vm_total", 0);
+    section.field("used_memory_functions", used.functions);
+    section.bytes("used_memory_scripts", used.scripts + used.functions);
+    section.field("allocator_frag_ratio", ratio(allocator.active, allocated));
+    section.field("allocator_frag_bytes", allocator.active.saturating_sub(allocated));
+    section.field("allocator_rss_ratio", ratio(allocator.resident, allocator.active));
+    section.field("allocator_rss_bytes", allocator.resident.saturating_sub(allocator.active));
+    section.field("rss_overhead_ratio", ratio(resident, allocator.resident));
+    section.field("rss_overhead_bytes", resident.saturating_sub(allocator.resident));
     section.bytes("maxmemory", settings.max_memory);
     section.field("maxmemory_policy", settings.max_memory_policy.name());
-    section.field("mem_fragmentation_ratio", format_args!("{:.2}", resident as f64 / allocated.max(1) as f64));
+    section.field("mem_fragmentation_ratio", ratio(resident, allocated));
     section.field("mem_fragmentation_bytes", resident.saturating_sub(allocated));
     section.field("mem_not_counted_for_evict", 0);
-    section.field("mem_replication_backlog", state.tenant.replication.view().backlog_bytes);
-    section.field("mem_clients_slaves", 0);
-    section.field("mem_clients_normal", account.used());
+    section.field("mem_replication_backlog", used.backlog);
+    section.field("mem_total_replication_buffers", used.backlog + used.replicas);
+    section.field("mem_clients_slaves", used.replicas);
+    section.field("mem_clients_normal", used.clients.saturating_sub(used.backlog + used.replicas));
+    section.field("mem_cluster_links", 0);
     // Memory that this database's clients make the server keep, then that of all clients.
     section.field("mem_clients_peak", account.peak());
     section.field("mem_clients_refused", account.refusals());
@@ -258,7 +293,11 @@ fn persistence(state: &State, section: &mut Section<'_>) {
     // Data is loaded while commands are served, so commands are never refused during loading.
     section.field("loading", 0);
     section.field("async_loading", 0);
+    // Nothing is copied to save: there is no other process.
+    section.field("current_cow_peak", 0);
     section.field("current_cow_size", 0);
+    section.field("current_cow_size_age", 0);
+    section.field("current_fork_perc", "0.00");
     section.field("current_save_keys_processed", 0);
     section.field("current_save_keys_total", 0);
     section.field("rdb_changes_since_last_save", unsaved);
@@ -281,6 +320,8 @@ fn persistence(state: &State, section: &mut Section<'_>) {
     section.field("aof_last_rewrite_time_sec", -1);
     section.field("aof_current_rewrite_time_sec", -1);
     section.field("aof_last_bgrewrite_status", "ok");
+    section.field("aof_rewrites", 0);
+    section.field("aof_rewrites_consecutive_failures", 0);
     section.field("aof_last_write_status", if problem.is_some() { "err" } else { "ok" });
     section.field("aof_last_cow_size", 0);
     section.field("loss_window", journal.window());
@@ -320,7 +361,10 @@ fn stats(state: &State, section: &mut Section<'_>) {
     section.field("expired_keys", statistics[Meter::ExpiredKeys]);
     section.field("expired_stale_perc", "0.00");
     section.field("expired_time_cap_reached_count", 0);
-    section.field("expired_subkeys", state.tenant.database.shared.expired_fields.load(Ordering::Relaxed));
+    let expired_fields = state.tenant.database.shared.expired_fields.load(Ordering::Relaxed);
+    // Redis's and Valkey's name for it.
+    section.field("expired_subkeys", expired_fields);
+    section.field("expired_fields", expired_fields);
     section.field("evicted_keys", statistics[Meter::EvictedKeys]);
     section.field("evicted_clients", state.tenant.evicted_clients.load(Ordering::Relaxed));
     section.field("keyspace_hits", statistics[Meter::KeyspaceHits]);
@@ -334,12 +378,19 @@ fn stats(state: &State, section: &mut Section<'_>) {
     section.field("slave_expires_tracked_keys", 0);
     section.field("active_defrag_hits", 0);
     section.field("active_defrag_misses", 0);
+    section.field("active_defrag_key_hits", 0);
+    section.field("active_defrag_key_misses", 0);
+    section.field("total_active_defrag_time", 0);
+    section.field("current_active_defrag_time", 0);
     let tracking = tenant.database.shared.tracking.counts();
     section.field("tracking_total_keys", tracking.keys);
     section.field("tracking_total_items", tracking.items);
     section.field("tracking_total_prefixes", tracking.prefixes);
     section.field("unexpected_error_replies", 0);
     section.field("total_error_replies", tenant.errors.total());
+    // Every worker reads and writes for its own clients.
+    section.field("io_threaded_reads_processed", 0);
+    section.field("io_threaded_writes_processed", 0);
     for reason in [DenialReason::Auth, DenialReason::Command, DenialReason::Key, DenialReason::Channel] {
         section.field(reason.info_name(), tenant.acl.log.count(reason));
     }

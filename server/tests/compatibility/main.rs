@@ -4,6 +4,7 @@
 //!   set of facts ([`peers`]).
 //! - `words.txt` holds what a person has to write: why a command is missing, how one differs, and why a row differs
 //!   ([`words`]).
+//! - `info.txt` names the fields of Redis's `INFO`.
 //! - [`page`] makes the generated part of `docs/compatibility.md` of both, and of the results of Redis's own test suite.
 //!   `cargo xtask docs` writes it.
 
@@ -24,6 +25,26 @@ use dormouse::commands::TABLE;
 use peers::{Facts, Peers};
 use served::{Served, Value};
 use words::Words;
+
+/// `INFO` has every field that Redis has, unless the page says that it has not.
+#[test]
+fn fields_of_info_are_there_or_named_as_absent() {
+    let page = include_str!("../../../docs/compatibility.md");
+    let (_, about) = page.split_once("- `INFO` has the fields of Redis 7.0.15 except").expect("an entry");
+    let (about, _) = about.split_once("Of the fields of Valkey 9").expect("newer fields");
+    let absent: BTreeSet<&str> = about.split('`').skip(1).step_by(2).collect();
+    let server = Served::start(&[]);
+    let info = server.connect().say("INFO everything");
+    let ours: BTreeSet<&str> = info.text().lines().filter_map(|line| Some(line.split_once(':')?.0)).collect();
+    let theirs: BTreeSet<&str> =
+        include_str!("info.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+    let silent: Vec<&str> =
+        theirs.iter().filter(|name| !ours.contains(*name) && !absent.contains(*name)).copied().collect();
+    assert!(silent.is_empty(), "neither there nor named as absent: {silent:?}");
+    let stale: Vec<&str> =
+        absent.iter().filter(|name| ours.contains(*name) || !theirs.contains(*name)).copied().collect();
+    assert!(stale.is_empty(), "named as absent, but there, or not Redis's: {stale:?}");
+}
 
 /// Every command that a peer has too is described as there: as in Redis 7.2 if that has it, else as in Redis 8.10, else
 /// as in Valkey 9.1.
