@@ -21,7 +21,7 @@ use crate::clock;
 use crate::config::{DatabaseSettings, Settings, kept};
 use crate::errors::Errors;
 use crate::latency::Events;
-use crate::metering::{CountedCommands, DatabaseMeters, Totals};
+use crate::metering::{CountedCommands, DatabaseMeters};
 use crate::monitors::Monitors;
 use crate::notifications::Notifier;
 use crate::options::{DEFAULT_DATABASE, EvictionPolicy, Tokens, branch_name, check_full_name, owner_and_branch};
@@ -90,9 +90,8 @@ pub struct Tenant {
     pub background_save: tokio::sync::Mutex<()>,
     /// Load of each shard in the last second, by its id.
     loads: Mutex<BTreeMap<u64, Lately>>,
-    /// Number of successful write commands when the last checkpoint began.
-    writes_saved: Arc<AtomicU64>,
-    counted: &'static CountedCommands,
+    /// Number of changes when the last checkpoint began.
+    changes_saved: Arc<AtomicU64>,
 }
 
 /// Commands, bytes in and bytes out per second.
@@ -135,11 +134,11 @@ impl Tenant {
         };
         let meters = DatabaseMeters::measured_by(meters, clock::monotonic_ms);
         let (kept, clock) = (Arc::clone(&meters), engine.clock);
-        let writes_saved = Arc::new(AtomicU64::new(counted.succeeded_writes(&meters.totals(now_ms))));
-        let saved = Arc::clone(&writes_saved);
+        let changes_saved = Arc::<AtomicU64>::default();
+        let (shared, saved) = (Arc::clone(&database.shared), Arc::clone(&changes_saved));
         // Called at the beginning of each checkpoint.
         database.keep_meters(Box::new(move || {
-            saved.store(counted.succeeded_writes(&kept.totals(clock())), Ordering::Relaxed);
+            saved.store(shared.changes.load(Ordering::Relaxed), Ordering::Relaxed);
             kept.save(&counted.names, clock())
         }));
         let account = Account::new(account::OF_DATABASE, usize::MAX);
@@ -177,8 +176,7 @@ impl Tenant {
             is_save_waiting: AtomicBool::new(false),
             background_save: tokio::sync::Mutex::default(),
             loads: Mutex::default(),
-            writes_saved,
-            counted,
+            changes_saved,
         };
         let loss_window = command_line.database.loss_window;
         match tenant.database.own_window() {
@@ -315,9 +313,10 @@ impl Tenant {
         self.database.shared.lacks_replicas.store(lacks, Ordering::Relaxed);
     }
 
-    /// Number of successful write commands since the last checkpoint.
-    pub fn writes_unsaved(&self, totals: &Totals) -> u64 {
-        self.counted.succeeded_writes(totals).saturating_sub(self.writes_saved.load(Ordering::Relaxed))
+    /// Number of changes since the last checkpoint.
+    pub fn changes_unsaved(&self) -> u64 {
+        let changes = self.database.shared.changes.load(Ordering::Relaxed);
+        changes.saturating_sub(self.changes_saved.load(Ordering::Relaxed))
     }
 
     /// Replaces the load of the shards in the last second.

@@ -53,16 +53,6 @@ pub fn request_units(bytes_in: u64, bytes_out: u64) -> u64 {
 #[derive(Debug)]
 pub struct CountedCommands {
     pub names: Vec<&'static str>,
-    /// Whether each is a write.
-    pub writes: Vec<bool>,
-}
-
-impl CountedCommands {
-    /// Number of successful write commands.
-    pub fn succeeded_writes(&self, totals: &Totals) -> u64 {
-        let writes = totals.commands().filter(|(id, _)| self.writes.get(*id) == Some(&true));
-        writes.map(|(_, command)| command.calls.saturating_sub(command.failed)).sum()
-    }
 }
 
 /// The meters of one database, shared by all workers.

@@ -515,3 +515,44 @@ fn info_tells_what_scripts_functions_and_clients_take() {
     assert!(number(&info, "used_memory_dataset") > number(&before, "used_memory_dataset"));
     assert!(number(&info, "paused_timeout_milliseconds") > 0);
 }
+
+/// As Redis 7.0.15 counts them.
+#[test]
+fn changes_since_the_last_save_are_those_that_changed_something() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    let mut before = 0;
+    for (line, changes) in [
+        ("SETBIT s 5 0", 1),
+        ("SETBIT s 5 0", 0),
+        ("SETBIT s 5 1", 1),
+        ("SETBIT s 5 1", 0),
+        ("SETBIT s 100 0", 1),
+        ("SETBIT s 100 0", 0),
+        ("BITFIELD t GET u8 0", 0),
+        ("BITFIELD t SET u8 0 0", 1),
+        ("BITFIELD t SET u8 0 0", 0),
+        ("BITFIELD t SET u8 0 1 SET u8 8 2", 2),
+        ("BITFIELD t SET u8 0 1 SET u8 8 2", 0),
+        ("BITFIELD t INCRBY u8 0 1 SET u8 8 2 GET u8 0", 1),
+        ("BITFIELD t OVERFLOW FAIL INCRBY u2 0 5", 0),
+        ("BITFIELD t OVERFLOW FAIL INCRBY u2 0 5 SET u8 0 3", 1),
+        ("SET a b", 1),
+        ("SET a b", 1),
+        ("DEL nosuch", 0),
+        ("BITOP AND d s t", 1),
+        ("SETRANGE a 0 b", 1),
+        ("EXPIRE a 100", 1),
+        ("PERSIST a", 1),
+        ("MSET x 1 y 2", 2),
+        ("ZADD z 1 a", 1),
+        ("ZADD z 1 a", 0),
+        ("GETDEL nosuch", 0),
+        ("GET a", 0),
+    ] {
+        client.say(line);
+        let after = client.say("INFO persistence").field("rdb_changes_since_last_save").parse::<u64>().unwrap();
+        assert_eq!(after - before, changes, "{line}");
+        before = after;
+    }
+}

@@ -288,7 +288,7 @@ fn persistence(state: &State, section: &mut Section<'_>) {
         0 => -1,
         _ => (counters.checkpoint_us_last.load(Ordering::Relaxed) / 1_000_000) as i64,
     };
-    let unsaved = if state.dirty_bytes() == 0 { 0 } else { state.tenant.writes_unsaved(&state.totals) };
+    let unsaved = if state.dirty_bytes() == 0 { 0 } else { state.tenant.changes_unsaved() };
     let failed = counters.checkpoint_failed.load(Ordering::Relaxed);
     // Data is loaded while commands are served, so commands are never refused during loading.
     section.field("loading", 0);

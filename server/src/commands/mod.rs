@@ -28,9 +28,9 @@ pub mod waits;
 use std::sync::LazyLock;
 
 use dormouse_protocol::Reply;
+use dormouse_shard::commands::Family;
 use dormouse_shard::commands::scripting::host::set_directory;
 use dormouse_shard::commands::write_help as help;
-use dormouse_shard::commands::{Family, Flags};
 use dormouse_shard::error::Result;
 use dormouse_shard::keyspace::Left;
 use dormouse_storage::log::Lsn;
@@ -70,10 +70,8 @@ pub static TABLE: LazyLock<CommandTable> = LazyLock::new(|| {
 });
 
 /// The table's commands as the meters count them.
-pub static COUNTED: LazyLock<CountedCommands> = LazyLock::new(|| CountedCommands {
-    names: TABLE.entries().iter().map(|entry| &*entry.name).collect(),
-    writes: TABLE.entries().iter().map(|entry| entry.row.flags.contains(Flags::WRITE)).collect(),
-});
+pub static COUNTED: LazyLock<CountedCommands> =
+    LazyLock::new(|| CountedCommands { names: TABLE.entries().iter().map(|entry| &*entry.name).collect() });
 
 /// The table's commands as rules of users name them.
 pub static SUBJECTS: LazyLock<Catalogue> = LazyLock::new(|| {

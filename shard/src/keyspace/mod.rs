@@ -138,6 +138,8 @@ pub struct Keyspace<'a> {
     /// The calls of the script that runs, or has run last.
     trace: Option<Box<ScriptTrace>>,
     must_finish: bool,
+    /// Changes that are not counted in the database's number yet.
+    change_count: u64,
     pub hits: u64,
     pub misses: u64,
     asked: Asked,
@@ -195,6 +197,7 @@ impl<'a> Keyspace<'a> {
             tells_in_line: false,
             trace: None,
             must_finish: false,
+            change_count: 0,
             hits: 0,
             misses: 0,
             asked: Asked::Now,
@@ -277,6 +280,17 @@ impl<'a> Keyspace<'a> {
     /// How many changes the command made.
     pub fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Notes that what counts as one change of a key consists of `more` further ones.
+    pub fn count_further(&mut self, more: u64) {
+        self.change_count += more;
+    }
+
+    /// Counts a change.
+    fn count_change(&mut self) {
+        self.changes += 1;
+        self.change_count += 1;
     }
 
     pub fn take_fault(&mut self) -> Option<Fault> {
@@ -451,7 +465,7 @@ impl<'a> Keyspace<'a> {
 
     /// Called after every change of `key`: the place is dirty already.
     fn changed(&mut self, event: Option<KeyEvent>, key: &[u8]) {
-        self.changes += 1;
+        self.count_change();
         self.shared.changed(&mut self.noted, event, self.select, key);
         self.untrack(key);
         self.note_ready(key);

@@ -61,6 +61,9 @@ impl Keyspace<'_> {
     /// Appends the batch's effects to the log, as one entry, while the locks are held. Dropping does the same, for
     /// callers that hold no replies back.
     pub fn finish(&mut self) -> Left {
+        if self.change_count > 0 {
+            self.shared.changes.fetch_add(std::mem::take(&mut self.change_count), Ordering::Relaxed);
+        }
         if self.items.is_empty() {
             self.shared.notices.hand_over(&mut self.noted, self.awaited);
             self.hand_over_tracked(self.awaited);

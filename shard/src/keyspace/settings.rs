@@ -107,6 +107,8 @@ pub struct Shared {
     pub settings: ArcSwap<EngineSettings>,
     /// The number of the last entry in the log.
     pub sequence: AtomicU64,
+    /// Changes that commands have made, since the start.
+    pub changes: AtomicU64,
     /// The journal for the effects of batches.
     pub journal: Journal,
     /// The next keyspace id that a flush takes.
@@ -154,6 +156,7 @@ impl Shared {
             placement: SlotPlacement { seed },
             settings: ArcSwap::from_pointee(EngineSettings::new(seed)),
             sequence: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             journal: Journal::none(),
             next_id: AtomicU32::new(super::INDEXES as u32),
             used: AtomicUsize::new(0),

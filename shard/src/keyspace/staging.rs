@@ -139,7 +139,7 @@ impl Keyspace<'_> {
     fn set_followed(&mut self, followed: u32) {
         self.followed = followed;
         self.shared.followed.store(followed, Ordering::Relaxed);
-        self.changes += 1;
+        self.count_change();
         self.record_ids();
     }
 

@@ -157,7 +157,7 @@ impl Keyspace<'_> {
                 self.lay_down_index(at, index);
             }
         }
-        self.changes += 1;
+        self.count_change();
         self.record_ids();
     }
 
@@ -194,7 +194,7 @@ impl Keyspace<'_> {
         self.untrack_all();
         self.shards.iter_mut().for_each(|shard| shard.swap(a, b));
         self.swap_followed(a, b);
-        self.changes += 1;
+        self.count_change();
         self.record_ids();
     }
 

@@ -19,17 +19,19 @@ pub(super) fn bitfield(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Steps(ste
     let Some(last) = steps.iter().filter(|step| step.is_write()).map(|step| step.field.last_byte()).max() else {
         return read(db, reply, key, &steps);
     };
-    let change = |bytes: &mut [u8], mut changed: bool| {
-        let outcomes = steps.iter().map(|step| step.run(bytes, &mut changed)).collect::<SmallVec<[_; 4]>>();
-        Ok(Change::when(changed, outcomes))
+    let change = |bytes: &mut [u8], grows: bool| {
+        let mut changes = 0;
+        let outcomes = steps.iter().map(|step| step.run(bytes, grows, &mut changes)).collect::<SmallVec<[_; 4]>>();
+        Ok(Change::when(grows || changes > 0, (outcomes, changes)))
     };
-    let outcomes = match db.edit_string(key, last + 1, |bytes| change(bytes, false)) {
+    let (outcomes, changes) = match db.edit_string(key, last + 1, |bytes| change(bytes, false)) {
         Some(outcomes) => outcomes?,
         None => db.update_string(key, Origin::Edited, |bytes| {
             let grows = lengthen(bytes, last + 1);
             change(bytes, grows)
         })?,
     };
+    db.count_further(changes.saturating_sub(1));
     reply.array(outcomes.len());
     for outcome in outcomes {
         match outcome {
@@ -170,8 +172,9 @@ impl Step {
         !matches!(self.action, Action::Get)
     }
 
-    /// The reply; `None` where an overflow made it fail. `bytes` must reach the field if this is a write.
-    fn run(&self, bytes: &mut [u8], changed: &mut bool) -> Option<i64> {
+    /// The reply; `None` where an overflow made it fail. `bytes` must reach the field if this is a write. As in Redis,
+    /// any number that is written to a string that `grows` is a change.
+    fn run(&self, bytes: &mut [u8], grows: bool, changes: &mut u64) -> Option<i64> {
         let before = self.field.get(bytes);
         // A value to set is one to add to nothing. An unsigned field takes its bits, so a negative one is a huge number.
         let sum = match self.action {
@@ -188,7 +191,7 @@ impl Step {
             Overflow::Fail => return None,
         };
         self.field.set(bytes, after as u64);
-        *changed |= after != before;
+        *changes += u64::from(grows || after != before);
         Some(if matches!(self.action, Action::Set(_)) { before } else { after } as i64)
     }
 }
