@@ -72,12 +72,12 @@ impl Declarations {
 pub fn read(connection: &mut Connection) -> io::Result<Settings> {
     let version = |text: &str| text.strip_prefix('v').and_then(|number| number.parse().ok());
     let users = connection.try_call(&["ACL", "LIST"])?;
-    let user = users.items().unwrap_or_default().iter().filter_map(|line| {
+    let mut versions = users.items().unwrap_or_default().iter().filter_map(|line| {
         let line = String::from_utf8_lossy(line.bytes()?).into_owned();
         let rules = line.strip_prefix("user ")?.strip_prefix(MARKER)?.to_owned();
         rules.split(' ').find_map(|rule| version(rule.strip_prefix('~')?))
     });
-    let user = user.last().unwrap_or(0);
+    let user = versions.next_back().unwrap_or(0);
     let called = connection.try_call(&["FCALL", MARKER, "0"])?;
     let function = called.bytes().map(String::from_utf8_lossy).and_then(|text| version(&text));
     Ok([user, function.unwrap_or(0)])
