@@ -15,6 +15,7 @@ use dormouse::databases::Tenant;
 use dormouse::keeper;
 use dormouse_autoscaler::Autoscaler;
 use dormouse_shard::checkpoint::SleepOutcome;
+use dormouse_shard::database::Engine;
 use dormouse_shard::keyspace::Keyspace;
 use dormouse_storage::log::Log;
 use dormouse_storage::log::sink::Objects;
@@ -571,4 +572,23 @@ fn rewritten_settings_outlast_the_process_and_pass_on_to_branches() {
     client.check("CONFIG REWRITE", "+OK\r\n");
     assert_eq!(reopened("default"), ("noeviction", 7, 3));
     assert_eq!(reopened("default.b"), ("allkeys-lru", 7, 10));
+}
+
+#[test]
+fn settings_that_another_process_keeps_meanwhile_are_taken_over_with_the_database() {
+    let (bench, _log) = Bench::logged();
+    let mut client = bench.connect();
+    client.check("CONFIG SET set-max-intset-entries 7", "+OK\r\n");
+    client.check("CONFIG REWRITE", "+OK\r\n");
+    let command_line = bench.node.settings_for(&bench.tenant("default"));
+    let sink = Box::new(Objects::new(Arc::new(Store::memory())));
+    let (log, _) = Log::over(sink, 2, || CLOCK_MS.load(Ordering::SeqCst)).expect("an empty store");
+    let engine = Engine { writer: 2, log: Some(log), ..bench.node.engine.clone() };
+    let next = bench.runtime.block_on(Tenant::open("default", &engine, &command_line, &COUNTED, &SUBJECTS, 1));
+    assert_eq!(next.settings().set_max_intset_entries, 7);
+    // The other process still serves the database until the next one does.
+    client.check("CONFIG SET set-max-intset-entries 8", "+OK\r\n");
+    client.check("CONFIG REWRITE", "+OK\r\n");
+    bench.runtime.block_on(next.database.awake()).expect("the store is well");
+    assert_eq!(next.settings().set_max_intset_entries, 8);
 }
