@@ -62,15 +62,15 @@ fn run(options: &Options) -> Result<bool, String> {
     let list = folder.join("known.txt");
     let text = std::fs::read_to_string(&list).map_err(|error| format!("{}: {error}", list.display()))?;
     let known = Known::read(&text)?;
-    let report: Report = upstream::run(&Settings {
+    let settings = Settings {
         suite: options.suite.clone(),
         units: options.units.clone(),
         patience: Duration::from_secs(options.patience),
         limit: Duration::from_secs(options.limit),
         jobs: options.jobs.max(1),
         is_verbose: options.verbose,
-    })
-    .map_err(|error| error.to_string())?;
+    };
+    let report: Report = upstream::run(&settings, &known).map_err(|error| error.to_string())?;
     let sum = |count: fn(&upstream::Unit) -> usize| report.units.iter().map(|(_, unit)| count(unit)).sum::<usize>();
     println!(
         "{}: {} passed, {} failed, {} skipped",

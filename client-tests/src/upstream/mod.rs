@@ -110,7 +110,7 @@ impl Report {
 }
 
 /// Runs the units. A problem with the suite itself, rather than with the server, is the error.
-pub fn run(settings: &Settings) -> io::Result<Report> {
+pub fn run(settings: &Settings, known: &Known) -> io::Result<Report> {
     let suite = Copied::of(&settings.suite)?;
     let units = suite.units()?;
     let is_wanted =
@@ -123,7 +123,7 @@ pub fn run(settings: &Settings) -> io::Result<Report> {
             scope.spawn(|| {
                 loop {
                     let Some(unit) = waiting.lock().expect("no job panics").pop_front() else { break };
-                    let outcome = suite.run(unit, settings);
+                    let outcome = suite.run(unit, settings, known);
                     if let Ok(outcome) = &outcome {
                         tell(unit, outcome, settings.is_verbose);
                     }
@@ -207,16 +207,19 @@ impl Copied {
     }
 
     /// Runs a unit, again and again without the tests that have hung.
-    fn run(&self, unit: &str, settings: &Settings) -> io::Result<Unit> {
+    fn run(&self, unit: &str, settings: &Settings, known: &Known) -> io::Result<Unit> {
         let started = Instant::now();
         let mut hung: Vec<String> = Vec::new();
         loop {
-            let mut outcomes = self.run_once(unit, &hung, settings)?;
+            let left_out = known.left_out(unit).map(|(test, _)| test.to_string());
+            let without: Vec<String> = hung.iter().cloned().chain(left_out).collect();
+            let mut outcomes = self.run_once(unit, &without, settings)?;
             match outcomes.hung.take().filter(|_| hung.len() < HUNG_MAX) {
                 Some(test) if test != OUTSIDE && !hung.contains(&test) => hung.push(test),
                 other => {
                     let said = format!("no progress for {:?}", settings.patience);
-                    let failed = hung.into_iter().chain(other).map(|test| (test, said.clone()));
+                    let left_out = known.left_out(unit).map(|(test, reason)| (test.to_string(), reason.to_string()));
+                    let failed = hung.into_iter().chain(other).map(|test| (test, said.clone())).chain(left_out);
                     return Ok(Unit {
                         passed: outcomes.passed,
                         skipped: outcomes.skipped,
