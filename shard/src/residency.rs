@@ -21,6 +21,7 @@ use dormouse_storage::loading::{Loaded, READ_TOGETHER, load};
 use dormouse_storage::replay::{Body, Effects, Stored};
 use dormouse_storage::stopwatch::Stopwatch;
 use dormouse_types::segment::Range53;
+use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::database::{Database, read_error, store_error};
@@ -305,13 +306,9 @@ impl Database {
             let wanted = Wanted { keyspace, range, stored: Arc::clone(stored) };
             // A script that has written runs to its end.
             let _room = database.room_for(stored, Admission::Needed)?;
-            let (sender, receiver) = std::sync::mpsc::channel();
             let its = Arc::clone(&database);
-            database.engine.background.spawn(async move {
-                // The receiver waits.
-                let _ = sender.send(its.read_places(&wanted, None).await);
-            });
-            let (places, records) = receiver.recv().map_err(|_| gone())??;
+            let load = async move { its.read_places(&wanted, None).await };
+            let (places, records) = wait_for(&database.engine.background, load).ok_or_else(gone)??;
             database.counters.loads.fetch_add(1, Ordering::Relaxed);
             database.counters.loaded_keys.fetch_add(records as u64, Ordering::Relaxed);
             Ok(places)
@@ -352,4 +349,19 @@ async fn read_together(database: &Database, group: &[Wanted]) -> Result<Option<B
     let (Some(first), Some(last)) = (bodies().next(), bodies().next_back()) else { return Ok(None) };
     let range = first.offset..last.offset + last.len;
     database.engine.store.get_range(&first.chunk, range).await.map(Some).map_err(store_error)
+}
+
+/// Runs a load while the thread waits. `None`: the runtime ends.
+fn wait_for<T: Send + 'static>(background: &Handle, load: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    if background.runtime_flavor() == RuntimeFlavor::CurrentThread {
+        // Its only thread would wait for itself.
+        let run = move || Some(Builder::new_current_thread().enable_time().build().ok()?.block_on(load));
+        return std::thread::spawn(run).join().ok().flatten();
+    }
+    let (sender, receiver) = std::sync::mpsc::channel();
+    background.spawn(async move {
+        // The receiver waits.
+        let _ = sender.send(load.await);
+    });
+    receiver.recv().ok()
 }

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::thread::ThreadId;
 use std::{fmt, io};
 
 use async_trait::async_trait;
@@ -342,17 +343,23 @@ impl State {
 pub struct Objects {
     disk: Arc<Disk>,
     process: u64,
+    /// The thread of the process. Another one reads what this one waits for, in the midst of a script.
+    thread: ThreadId,
 }
 
 impl Objects {
     pub fn new(disk: &Arc<Disk>) -> Arc<Self> {
-        Arc::new(Self { disk: Arc::clone(disk), process: disk.with(|state| state.process) })
+        let thread = std::thread::current().id();
+        Arc::new(Self { disk: Arc::clone(disk), process: disk.with(|state| state.process), thread })
     }
 
     async fn ask(&self, kind: Kind, name: &str, bytes: Option<Bytes>) -> Verdict {
         let answer = self.disk.with(|state| {
             if state.process != self.process || state.dead {
                 return Err(Verdict::Lost);
+            }
+            if std::thread::current().id() != self.thread {
+                return Err(Verdict::Done);
             }
             // The log asks from inside a turn of its flusher, which waits for nothing else.
             let is_of_log = name == "log" || name.starts_with("log/");
@@ -425,7 +432,7 @@ impl ObjectStore for Objects {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let handle = Self { disk: Arc::clone(&self.disk), process: self.process };
+        let handle = Self { disk: Arc::clone(&self.disk), process: self.process, thread: self.thread };
         let handle = Arc::new(handle);
         let delete = move |location: Result<Path>| {
             let handle = Arc::clone(&handle);
@@ -445,7 +452,7 @@ impl ObjectStore for Objects {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let handle = Self { disk: Arc::clone(&self.disk), process: self.process };
+        let handle = Self { disk: Arc::clone(&self.disk), process: self.process, thread: self.thread };
         let prefix = prefix.cloned();
         let listing = async move {
             let name = prefix.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -3,9 +3,6 @@
 //! The words are the kind of script, and then its commands, each with the number of its words before it. [`request`] makes
 //! the request of it that a client sends: the commands stand in a script's text, or come as arguments of a function. The
 //! reply has the reply to each command, so the model runs one after the other.
-//!
-//! A script looks at all of its keys first. One whose keys are not in memory runs again once they are; after a write it
-//! would wait for the store with its thread, and here there is only one.
 
 use dormouse_protocol::OwnedRequest;
 use dormouse_shard::commands;
@@ -45,7 +42,6 @@ pub fn library(version: u64) -> String {
     format!(
         "#!lua name=library\nredis.register_function('run', function(keys, args)
   local replies, at = {{{version}}}, 1
-  for _, key in ipairs(keys) do redis.call('EXISTS', key) end
   while at <= #args do
     local many = tonumber(args[at])
     replies[#replies + 1] = redis.pcall(unpack(args, at + 1, at + many))
@@ -79,19 +75,14 @@ pub fn request(words: &[String]) -> Option<OwnedRequest> {
         calls.push(format!("redis.pcall({})", call.join(", ")));
     }
     let calls = calls.join(", ");
-    let looks: String = (1..=keys.len()).map(|at| format!("redis.pcall('EXISTS', KEYS[{at}]) ")).collect();
     let count = keys.len().to_string();
     let head = match words[0].as_str() {
         FUNCTION => {
             arguments = words[1..].to_vec();
             vec!["FCALL".to_owned(), "run".to_owned(), count]
         }
-        PLAIN => vec!["EVAL".to_owned(), format!("{looks}return {{{calls}}}"), count],
-        _ => vec![
-            "EVAL".to_owned(),
-            format!("{looks}local r = {{}} while #r == 0 do r = {{{calls}}} end return r"),
-            count,
-        ],
+        PLAIN => vec!["EVAL".to_owned(), format!("return {{{calls}}}"), count],
+        _ => vec!["EVAL".to_owned(), format!("local r = {{}} while #r == 0 do r = {{{calls}}} end return r"), count],
     };
     let all: Vec<String> = head.into_iter().chain(keys).chain(arguments).collect();
     Some(OwnedRequest::from_args(&all.iter().map(String::as_bytes).collect::<Vec<_>>()))
