@@ -43,8 +43,8 @@ local lua, ours, frozen = ...
 local pcall, xpcall, next, pairs, rawget, rawset, unpack = lua.pcall, lua.xpcall, lua.next, lua.pairs, lua.rawget, lua.rawset, lua.unpack
 local tonumber, type, select, setmetatable, resume = lua.tonumber, lua.type, lua.select, lua.setmetatable, lua.coroutine.resume
 local caught, readonly, toomany = ours.caught, ours.readonly, ours.toomany
-local insert, remove, sort, concat = lua.table.insert, lua.table.remove, lua.table.sort, lua.table.concat
-local select, weigh, fail = lua.select, ours.weigh, ours.fail
+local insert, remove, sort = lua.table.insert, lua.table.remove, lua.table.sort
+local weigh, fail = ours.weigh, ours.fail
 
 -- Functions of tables move or read all elements in one step: the host is told of those of a long one.
 local function long(t, bytes)
@@ -120,11 +120,6 @@ function out.table.sort(...)
   long(t, 256)
   return sort(...)
 end
-function out.table.concat(...)
-  local t = ...
-  if type(t) == 'table' then long(t, 16) end
-  return concat(...)
-end
 function out.table.maxn(...)
   local n, t = select('#', ...), ...
   if type(t) ~= 'table' then need('maxn', 1, 'table', n, t) end
@@ -179,7 +174,7 @@ pub(crate) fn new(state: &Rc<State>) -> mlua::Result<Sandbox> {
     }
 
     let (table, coroutine): (Table, Table) = (native.raw_get("table")?, native.raw_get("coroutine")?);
-    for name in ["insert", "remove", "sort", "concat", "maxn"] {
+    for name in ["insert", "remove", "sort", "maxn"] {
         table.raw_set(name, wrapped.raw_get::<Table>("table")?.raw_get::<Value>(name)?)?;
     }
     coroutine.raw_set("resume", wrapped.raw_get::<Table>("coroutine")?.raw_get::<Value>("resume")?)?;
