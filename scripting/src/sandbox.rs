@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use mlua::chunk::ChunkMode;
-use mlua::{Function, Lua, LuaOptions, LuaString, MultiValue, StdLib, Table, Value, Variadic};
+use mlua::{Error, Function, Lua, LuaOptions, LuaString, MultiValue, StdLib, Table, Value, Variadic};
 
 use crate::convert::Names;
 use crate::errors::{self, Raised, bad_argument, caught, message, raise, raise_at, raise_outside};
@@ -177,6 +177,7 @@ pub(crate) fn new(state: &Rc<State>) -> mlua::Result<Sandbox> {
     for name in ["insert", "remove", "sort", "maxn"] {
         table.raw_set(name, wrapped.raw_get::<Table>("table")?.raw_get::<Value>(name)?)?;
     }
+    table.raw_set("concat", concat(&lua, state, table.raw_get("concat")?)?)?;
     coroutine.raw_set("resume", wrapped.raw_get::<Table>("coroutine")?.raw_get::<Value>("resume")?)?;
     let (string, math): (Table, Table) = (native.raw_get("string")?, native.raw_get("math")?);
     strings::install(&lua, state, &string)?;
@@ -271,6 +272,24 @@ fn ours(lua: &Lua, state: &Rc<State>) -> mlua::Result<Table> {
     let too_many = |lua: &Lua, (): ()| -> mlua::Result<()> { Err(raise_at(lua, 2, b"too many results to unpack")) };
     ours.raw_set("toomany", lua.create_function(too_many)?)?;
     Ok(ours)
+}
+
+/// `table.concat`, which tells the host of the elements of a long table. Its errors have the line of the script even in a tail
+/// call, of which a function in Lua would know nothing.
+fn concat(lua: &Lua, state: &Rc<State>, native: Function) -> mlua::Result<Function> {
+    let state = Rc::clone(state);
+    lua.create_function(move |lua, arguments: MultiValue| {
+        if let Some(Value::Table(table)) = arguments.front() {
+            state.weigh(16 * table.raw_len())?;
+        }
+        native.call::<Value>(arguments).map_err(|error| match &error {
+            // Called from here, it knows neither its name nor the line. A traceback follows its one line.
+            Error::RuntimeError(text) => {
+                raise(lua, text.lines().next().unwrap_or_default().replacen("'?'", "'concat'", 1))
+            }
+            _ => error,
+        })
+    })
 }
 
 /// The handler of errors that a script does not catch: it makes a table of each, and notes the place.

@@ -220,6 +220,14 @@ fn errors_say_where() {
             "return cjson.decode('[')",
             "-ERR user_script:1: Expected value but found T_END at character 2 script: {}, on @user_script:1.",
         ),
+        (
+            "return table.concat({1, {}, 3})",
+            "-ERR user_script:1: invalid value (table) at index 2 in table for 'concat' script: {}, on @user_script:1.",
+        ),
+        (
+            "local s = table.concat(1) return s",
+            "-ERR user_script:1: bad argument #1 to 'concat' (table expected, got number) script: {}, on @user_script:1.",
+        ),
     ] {
         assert_eq!(run(text), error.replace("{}", &sha(text)), "{text}");
     }
@@ -328,6 +336,7 @@ fn the_host_is_told_of_long_steps() {
         "('x'):rep(2 ^ 20)",
         "table.insert(t, 1, 0)",
         "table.remove(t, 1)",
+        "table.concat(t)",
         "table.sort(t)",
         "table.maxn(t)",
     ] {
