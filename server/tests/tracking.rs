@@ -49,7 +49,7 @@ fn a_change_is_told_once_to_those_who_have_read_the_key() {
     reader.check("GET k", "$1\r\n3\r\n");
     other.expect(&(forget(&["k"]) + &forget(&["missing"])));
     assert_eq!(counts(&bench), (2, 1, 1, 0));
-    // What it changes itself is told behind the reply.
+    // Invalidations for its own changes follow the reply.
     reader.send(&["SET k 4", "GET k", "MULTI", "GET k", "DEL k", "GET k", "EXEC", "PING"]);
     reader.expect(&("+OK\r\n".to_string() + &forget(&["k"]) + "$1\r\n4\r\n+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n"));
     reader.expect(&("*3\r\n$1\r\n4\r\n:1\r\n_\r\n".to_string() + &forget(&["k"]) + "+PONG\r\n"));
@@ -105,12 +105,18 @@ fn what_is_kept_stays_right_while_the_database_sleeps() {
 #[test]
 fn expired_keys_are_told_when_they_go() {
     let bench = Bench::new(&[]);
-    let (mut reader, mut writer) = (tracking(&bench, ""), bench.connect());
-    writer.check("SET k 1 EX 5", "+OK\r\n");
-    reader.check("GET k", "$1\r\n1\r\n");
-    CLOCK_MS.fetch_add(6_000, Ordering::SeqCst);
-    writer.check("SET k 2", "+OK\r\n");
-    reader.expect(&forget(&["k"]));
+    let (mut reader, mut other) = (Cached::new(&bench, ""), Cached::new(&bench, ""));
+    // It may expire before it is read.
+    let mut lives_ms = 10;
+    while reader.copies.get("k").is_none_or(|copy| copy == "_\r\n") {
+        lives_ms *= 2;
+        other.run(&[&format!("SET k 1 PX {lives_ms}")]);
+        reader.get("k");
+    }
+    while other.run(&["GET k"]) != ["_\r\n"] {}
+    while !reader.copies.is_empty() {
+        reader.next();
+    }
 }
 
 #[test]
@@ -186,5 +192,147 @@ fn a_client_of_another_database_is_no_target() {
         }
         let own = read.contains(&format!("\r\n:{id}\r\n"));
         assert_eq!(read.starts_with("+OK"), own, "{id}: {read}");
+    }
+}
+
+/// A client with copies of what it has read.
+struct Cached {
+    connection: Connection,
+    read: Vec<u8>,
+    copies: std::collections::BTreeMap<String, String>,
+    options: &'static str,
+}
+
+impl Cached {
+    fn new(bench: &Bench, options: &'static str) -> Self {
+        Self { connection: tracking(bench, options), read: Vec::new(), copies: Default::default(), options }
+    }
+
+    /// Reads one reply or push, and forgets what a push says. Returns a reply as text.
+    fn next(&mut self) -> Option<String> {
+        loop {
+            let Some(length) = dormouse_protocol::Response::length(&self.read) else {
+                let mut bytes = [0; 4096];
+                let count = std::io::Read::read(&mut self.connection.stream, &mut bytes).expect("a message in time");
+                assert!(count > 0, "an open connection");
+                self.read.extend(&bytes[..count]);
+                continue;
+            };
+            let message: Vec<u8> = self.read.drain(..length).collect();
+            let text = String::from_utf8(message).expect("text");
+            let Some(push) = text.strip_prefix(">2\r\n$10\r\ninvalidate\r\n") else { return Some(text) };
+            match push.strip_prefix("_\r\n") {
+                Some(_) => self.copies.clear(),
+                None => push.split("\r\n").skip(2).step_by(2).for_each(|key| drop(self.copies.remove(key))),
+            }
+            return None;
+        }
+    }
+
+    /// Sends commands and returns the reply to each. Pushes in between count.
+    fn run(&mut self, lines: &[&str]) -> Vec<String> {
+        self.connection.send(lines);
+        let mut replies = Vec::new();
+        while replies.len() < lines.len() {
+            replies.extend(self.next());
+        }
+        replies
+    }
+
+    /// Reads a key and keeps the copy, if it would be told of changes.
+    fn get(&mut self, key: &str) {
+        let opts_in = self.options.contains("OPTIN");
+        let get = format!("GET {key}");
+        let lines: &[&str] = if opts_in { &["CLIENT CACHING YES", &get] } else { &[&get] };
+        // It must keep the reply before it looks at pushes behind it.
+        self.connection.send(lines);
+        let mut left = lines.len();
+        while left > 0 {
+            if let Some(reply) = self.next() {
+                left -= 1;
+                if left == 0 {
+                    self.copies.insert(key.to_string(), reply);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_copy_stays_stale_whatever_changes_a_key() {
+    let bench = Bench::new(&[]);
+    let mut rng = fastrand::Rng::with_seed(11);
+    let database = std::sync::Arc::clone(&bench.tenant("default").database);
+    let options = ["", "NOLOOP", "OPTIN", "OPTOUT", "BCAST", "BCAST PREFIX k1 PREFIX k2 PREFIX k3"];
+    let mut clients: Vec<Cached> = options.iter().map(|options| Cached::new(&bench, options)).collect();
+    let mut plain = Cached::new(&bench, "");
+    plain.run(&["CLIENT TRACKING OFF"]);
+    plain.run(&["CONFIG SET tracking-table-max-keys 12"]);
+    let key = |rng: &mut fastrand::Rng| format!("k{}", rng.u8(1..25));
+    for round in 0..4000 {
+        let (a, b, n) = (key(&mut rng), key(&mut rng), rng.u32(..1000));
+        match rng.u8(..100) {
+            0..55 => {
+                let client = rng.usize(..clients.len());
+                let follows =
+                    !clients[client].options.contains("PREFIX") || ["k1", "k2", "k3"].iter().any(|p| a.starts_with(p));
+                if follows {
+                    clients[client].get(&a);
+                }
+            }
+            55..57 => bench.sleep(),
+            57 => {
+                let sizes = plain.run(&["DBSIZE", "SELECT 1", "DBSIZE", "SELECT 0"]);
+                // Only data that is somewhere can be unloaded.
+                if sizes[0] != ":0\r\n" || sizes[2] != ":0\r\n" {
+                    bench.unload();
+                }
+            }
+            58 => drop(bench.runtime.block_on(database.split(rng.u16(1..16383)))),
+            59 => {
+                CLOCK_MS.fetch_add(rng.u64(..20_000), Ordering::SeqCst);
+            }
+            60 => drop(plain.run(&["FLUSHALL"])),
+            61 => drop(plain.run(&["SWAPDB 0 1"])),
+            _ => {
+                let lines: Vec<String> = match rng.u8(..12) {
+                    0 => vec![format!("SET {a} {n}")],
+                    1 => vec![format!("SET {a} {n} PX {}", rng.u32(1..30_000))],
+                    2 => vec![format!("DEL {a} {b}")],
+                    3 => vec![format!("RENAME {a} {b}")],
+                    4 => vec![format!("COPY {a} {b} REPLACE")],
+                    5 => vec![format!("MSET {a} {n} {b} {n}")],
+                    6 => vec!["MULTI".into(), format!("SET {a} {n}"), format!("DEL {b}"), "EXEC".into()],
+                    7 => vec![format!("APPEND {a} x")],
+                    8 => vec![format!("GETDEL {a}")],
+                    9 => vec![format!("PEXPIRE {a} {}", rng.u32(1..30_000))],
+                    10 => vec![format!("MOVE {a} 1")],
+                    _ => vec![format!("EVAL \"return redis.call('set',KEYS[1],'{n}')\" 1 {a}")],
+                };
+                let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+                // A client with NOLOOP is not told of its own changes.
+                let writer = rng.usize(..clients.len() + 2);
+                match clients.get_mut(writer) {
+                    Some(client) if !client.options.contains("NOLOOP") => drop(client.run(&lines)),
+                    _ => drop(plain.run(&lines)),
+                }
+            }
+        }
+        if round % 4 != 0 {
+            continue;
+        }
+        let kept: std::collections::BTreeSet<String> =
+            clients.iter().flat_map(|client| client.copies.keys().cloned()).collect();
+        let mut told: Vec<String> = Vec::new();
+        for key in kept {
+            let now = plain.run(&[&format!("GET {key}")]).remove(0);
+            for client in &mut clients {
+                // The invalidation is on its way: if the copy stays stale, this read waits too long and fails.
+                while client.copies.get(&key).is_some_and(|copy| *copy != now) {
+                    told.extend(client.next());
+                }
+            }
+        }
+        assert!(told.is_empty(), "{told:?}");
     }
 }
