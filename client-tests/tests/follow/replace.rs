@@ -71,10 +71,12 @@ fn an_import_that_is_refused_or_killed_leaves_the_target_as_it_was() {
     }
     source.run("FLUSHALL");
     source.run("FUNCTION FLUSH");
+    // The source sends its copy whenever it has some kilobytes, a tenth of a second a key: it is never done in between.
+    let value = "v".repeat(1024);
     for n in 0..200 {
-        source.run(&format!("SET new:{n} {n}"));
+        source.run(&format!("SET new:{n} {value}"));
     }
-    source.run("CONFIG SET rdb-key-save-delay 20000");
+    source.run("CONFIG SET rdb-key-save-delay 100000");
     for signal in [Signal::KILL, Signal::TERM] {
         move_in.importer = Some(move_in.follow(&["--replace"]));
         let staging = || (field(&mut target, "dormouse", "import_staged_keys") != "0").then_some(());
