@@ -1,22 +1,12 @@
 //! `notify-keyspace-events`: the letters of the classes of events, as Redis reads and writes them.
 
 use dormouse_shard::keyspace::changes::EventClass;
-use dormouse_shard::keyspace::notices::Classes;
+use dormouse_shard::keyspace::notices::{CLASSES_OF_ALL, Classes};
 
-/// The classes in the order in which Redis writes their letters.
-const CLASSES: [EventClass; 11] = [
-    EventClass::Generic,
-    EventClass::String,
-    EventClass::List,
-    EventClass::Set,
-    EventClass::Hash,
-    EventClass::SortedSet,
-    EventClass::Expired,
-    EventClass::Evicted,
-    EventClass::Stream,
-    EventClass::Module,
-    EventClass::New,
-];
+/// The classes with letters of their own, in the order in which Redis writes them.
+fn classes() -> impl Iterator<Item = EventClass> {
+    CLASSES_OF_ALL.into_iter().chain([EventClass::New])
+}
 
 pub fn read(text: &str) -> Result<Classes, String> {
     let class = |letter| match letter {
@@ -24,7 +14,7 @@ pub fn read(text: &str) -> Result<Classes, String> {
         'K' => Some(Classes::KEYSPACE),
         'E' => Some(Classes::KEYEVENT),
         'm' => Some(Classes::of(&[EventClass::KeyMiss])),
-        _ => CLASSES.into_iter().find(|class| class.letter() == letter).map(|class| Classes::of(&[class])),
+        _ => classes().find(|class| class.letter() == letter).map(|class| Classes::of(&[class])),
     };
     let chosen = text.chars().map(class).try_fold(Classes::NONE, |all, class| Some(all.with(class?)));
     chosen.ok_or_else(|| "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".to_string())
@@ -37,7 +27,7 @@ pub fn text(chosen: Classes) -> String {
         text.push('A');
     } else {
         let has = |class: &EventClass| chosen.has(Classes::of(&[*class]));
-        text.extend(CLASSES.into_iter().filter(has).map(EventClass::letter));
+        text.extend(classes().filter(has).map(EventClass::letter));
     }
     let rest = [('K', Classes::KEYSPACE), ('E', Classes::KEYEVENT), ('m', Classes::of(&[EventClass::KeyMiss]))];
     text.extend(rest.into_iter().filter(|(_, class)| chosen.has(*class)).map(|(letter, _)| letter));

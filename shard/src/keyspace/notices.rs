@@ -26,6 +26,20 @@ const BYTES_MAX: usize = 32 << 20;
 /// Bytes that a notice takes beside its words.
 const NOTICE_BYTES: usize = size_of::<PendingMessage>();
 
+/// The classes of the letter `A`, in the order in which Redis writes their own letters.
+pub const CLASSES_OF_ALL: [EventClass; 10] = [
+    EventClass::Generic,
+    EventClass::String,
+    EventClass::List,
+    EventClass::Set,
+    EventClass::Hash,
+    EventClass::SortedSet,
+    EventClass::Expired,
+    EventClass::Evicted,
+    EventClass::Stream,
+    EventClass::Module,
+];
+
 /// A set of classes of events, and of the two kinds of channels that tell them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Classes(u32);
@@ -33,18 +47,7 @@ pub struct Classes(u32);
 impl Classes {
     pub const NONE: Self = Self(0);
     /// The letter `A`: all classes except [`EventClass::KeyMiss`] and [`EventClass::New`].
-    pub const ALL: Self = Self::of(&[
-        EventClass::Generic,
-        EventClass::String,
-        EventClass::List,
-        EventClass::Set,
-        EventClass::Hash,
-        EventClass::SortedSet,
-        EventClass::Expired,
-        EventClass::Evicted,
-        EventClass::Stream,
-        EventClass::Module,
-    ]);
+    pub const ALL: Self = Self::of(&CLASSES_OF_ALL);
     /// Events are told in `__keyspace@N__:key`.
     pub const KEYSPACE: Self = Self(1 << 30);
     /// Events are told in `__keyevent@N__:event`.
@@ -107,11 +110,11 @@ pub struct Noted {
 #[derive(Debug)]
 pub struct PendingBatch {
     pub notices: Vec<PendingMessage>,
-    /// What must be durable before they are told; 0: nothing.
+    /// The log position that must be durable before they are sent; 0: none.
     pub awaited: Lsn,
     /// Whether later notices were lost for want of memory.
     pub is_cut: bool,
-    /// What was chosen when it was queued.
+    /// The classes that were chosen when it was queued.
     pub classes: Classes,
     /// Its number: they ascend by one.
     pub number: u64,
@@ -251,7 +254,7 @@ impl Notices {
         queue.last - later as u64
     }
 
-    /// What the first batch waits for.
+    /// The log position that the first batch waits for.
     pub fn first(&self) -> Option<Lsn> {
         self.queue.lock().batches.front().map(|batch| batch.awaited)
     }
