@@ -26,7 +26,7 @@ pub(crate) struct Sandbox {
     pub(crate) globals: Table,
     /// The metatable of the globals, whose `__index` is what scripts see.
     pub(crate) shown: Table,
-    /// What a library sees while it is loaded.
+    /// The globals of a library while it is loaded.
     pub(crate) loading: Table,
     pub(crate) xpcall: Function,
     pub(crate) invoke: Function,
@@ -156,7 +156,7 @@ pub(crate) fn new(state: &Rc<State>) -> mlua::Result<Sandbox> {
     let newindex = lua.create_function(|lua, _: MultiValue| -> mlua::Result<()> {
         Err(raise(lua, "Attempt to modify a readonly table"))
     })?;
-    // What `getmetatable` shows of a read-only table: another one.
+    // `getmetatable` of a read-only table returns this read-only table instead.
     let shown = lua.create_table()?;
     freeze_as(&lua, &lua.create_table()?, &frozen, &newindex, &shown, &shown)?;
     let freeze = |real: &Table| -> mlua::Result<Table> {

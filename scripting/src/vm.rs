@@ -83,7 +83,7 @@ pub struct RunLimits {
     /// Values that a script may write as a reply, JSON or MessagePack. A few tables that hold each other may stand for
     /// any number of them.
     pub values: usize,
-    /// What `math.random` begins with.
+    /// Seed of `math.random`.
     pub chance: u64,
 }
 
@@ -223,7 +223,7 @@ struct Vm {
     globals: Table,
     /// The metatable of that table.
     shown: Table,
-    /// What a library sees while it is loaded.
+    /// The globals of a library while it is loaded.
     loading: Table,
     xpcall: Function,
     /// Calls a function of a library with its two tables as `xpcall` does.

@@ -64,7 +64,7 @@ pub struct Facts {
     /// Bytes; 0: no limit.
     pub max_memory_total: u64,
     pub max_branches: usize,
-    /// Which clients may send `DEBUG`.
+    /// The clients that may send `DEBUG`.
     pub debug_command: DebugCommand,
     pub cluster: ClusterFacts,
 }
@@ -179,7 +179,7 @@ pub struct DatabaseSettings {
     pub acl_log_len_max: usize,
     /// Writes are refused unless so many replicas have been heard of lately; 0: never.
     pub min_replicas_to_write: u32,
-    /// What is lately; 0: no matter when.
+    /// Seconds since a replica's last acknowledgement within which it counts; 0: it always counts.
     pub min_replicas_max_lag_seconds: u32,
     /// Interval of `PING`s in the stream to replicas.
     pub replica_ping_seconds: u32,

@@ -64,7 +64,7 @@ pub struct Tenant {
     pub slowlog: Slowlog,
     pub events: Events,
     settings: ArcSwap<DatabaseSettings>,
-    /// What it begins with.
+    /// The settings of a new database.
     command_line: Settings,
     /// Unix milliseconds of the last command over the keyspace by closed connections and jobs.
     pub worked_ms: AtomicU64,

@@ -25,7 +25,7 @@ use crate::pubsub::{PubSub, may_hear_events};
 /// The present limit on the output of a subscriber; `None` when the node ends.
 pub type LimitNow = Box<dyn Fn() -> Option<OutputLimit> + Send + Sync>;
 
-/// What tells the subscribers of one database.
+/// Sends the keyspace events of one database to its subscribers.
 pub struct Notifier {
     database: Arc<Database>,
     pubsub: Arc<PubSub>,

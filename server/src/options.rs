@@ -166,7 +166,7 @@ pub struct Options {
           value_parser = clap::value_parser!(u32).range(..=i64::from(SLOWLOG_LEN_MAX)), help_heading = "Running")]
     pub slowlog_max_len: u32,
 
-    /// Which clients may send DEBUG
+    /// Clients that may send DEBUG
     #[arg(long, value_name = "CLIENTS", default_value_t, value_enum, help_heading = "Running")]
     pub enable_debug_command: DebugCommand,
 

@@ -127,7 +127,7 @@ pub struct Session {
     pub subscriptions: Option<Box<Subscriptions>>,
     /// How it tracks keys, if it does.
     tracking: Option<Box<SessionTracking>>,
-    /// What its client has to forget after the current command.
+    /// Invalidations for its own client, to be sent after the current command.
     pub own: Vec<Invalidated>,
     /// Its command, if that has found nothing and waits.
     pub blocked: Option<Box<Blocked>>,

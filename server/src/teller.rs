@@ -81,7 +81,8 @@ impl Messenger for Teller {
         }
         let mut queue = self.queue.lock();
         if queue.bytes + bytes > WAITING_BYTES_MAX {
-            // What waited for the log before is told with it. Nobody is told too early what it reads at once.
+            // One invalidation of everything replaces the queue. It waits for the log as the latest of them, so whoever reads again
+            // then sees the new values.
             for (waiting, _, _) in queue.waiting.drain(..) {
                 untold.dead.extend(waiting.dead);
             }

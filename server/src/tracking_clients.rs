@@ -1,7 +1,7 @@
 //! The connections that track keys, and what they are sent.
 //!
-//! What a client has to forget is told to itself or to the client that it has named (`REDIRECT`): as a push with RESP3, as
-//! a message in the channel `__redis__:invalidate` with RESP2.
+//! Invalidations go to the client itself, or to the one that it has named (`REDIRECT`): as pushes with RESP3, as messages in
+//! the channel `__redis__:invalidate` with RESP2.
 
 use std::collections::HashMap;
 use std::sync::Arc;

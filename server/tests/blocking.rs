@@ -249,7 +249,7 @@ fn a_nudged_client_times_out_beside_a_slow_store() {
     let mut client = waiter(&bench, "BLMOVE k target LEFT LEFT 0.3", 1);
     bench.sleep();
     bench.faults.hold(StoreRequest::Get);
-    // What serves it must be loaded first, by its own client.
+    // Its own client has to load the key first.
     let waiters = &bench.tenant("default").database.waiters;
     waiters.nudge_all();
     client.expect("*-1\r\n");

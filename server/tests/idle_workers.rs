@@ -14,7 +14,7 @@ use dormouse_autoscaler::Autoscaler;
 use dormouse_shard::database::Database;
 use node::{Bench, Connection};
 
-/// What one client does again and again, and the replies.
+/// A client that repeats one command.
 struct Idler {
     connection: Connection,
     line: String,

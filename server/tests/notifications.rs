@@ -113,7 +113,7 @@ fn who_cannot_be_told_everything_is_closed() {
     assert_eq!(client.run(&["EVAL", long, "0"]).integer(), 200_000);
     while listener.read().is_some() {}
     client.say_until("PUBSUB NUMPAT", |patterns| patterns.integer() == 0);
-    // What waited is given back.
+    // The memory of the queue is free again.
     assert_eq!(client.run(&["EVAL", long, "0"]).integer(), 200_000);
     let mut listener = self::listener(&server, "KEA");
     client.say("SET a 1");

@@ -49,7 +49,7 @@ fn what_is_loaded_fits() {
     let refused = replies.iter().filter(|reply| reply.contains("'maxmemory-total'")).count();
     assert_eq!(refused, 1, "{replies:?}");
 
-    // What several clients want is read once.
+    // Several clients want the same place: it is read once.
     sleep(&bench);
     bench.line("DEL b c");
     sleep(&bench);

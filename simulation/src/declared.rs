@@ -16,7 +16,7 @@ use crate::scripted;
 /// Name of the only library.
 const LIBRARY: &str = "library";
 
-/// Which setting.
+/// A kind of declared setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
     Users,

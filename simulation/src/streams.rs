@@ -45,7 +45,7 @@ pub struct PendingModel {
     pub deliveries: u64,
 }
 
-/// Which of a command's words is its key.
+/// The index of the key among a command's words.
 pub fn key_at(words: &[String]) -> usize {
     match words[0].as_str() {
         "XGROUP" => 2,

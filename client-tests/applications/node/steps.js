@@ -84,7 +84,7 @@ export async function run(...steps) {
       console.log(`not ok ${step.name}\n${problem.stack}`);
     }
     clearTimeout(timer);
-    // What a failed step leaves open may not end any more, and must not fail the steps behind it.
+    // A failed step may leave something open that never closes. The later steps must not fail for that.
     const closed = (async () => {
       for (const thing of opened) await thing.close();
     })();

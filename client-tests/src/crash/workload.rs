@@ -103,7 +103,7 @@ impl Workload {
     /// Returns what one connection waits for while another pushes it, as two operations: a push and the pop.
     pub fn handoff(&mut self, database: usize) -> [Operation; 2] {
         self.serial += 1;
-        // What a crash has left of an earlier one must not be in the way.
+        // A fresh key: a crash may have left elements in an earlier one.
         let (key, value) = (format!("c{}:awaited:{}", self.client, self.serial), self.serial.to_string());
         let one = |change, form| Operation { database, index: 0, changes: vec![change], form };
         let push = Change::Push { key: key.clone(), left: false, value };

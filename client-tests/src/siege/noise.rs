@@ -215,7 +215,7 @@ impl Kind {
                 for script in HOSTILE_SCRIPTS {
                     run(&["EVAL", script, "1", "k"])?;
                 }
-                // What does not end by itself is killed.
+                // This script catches every error, so it has to be killed.
                 connection.write(&request(&["EVAL", "while true do pcall(error, 'x') end", "0"]))?;
                 target.pause(Duration::from_millis(200));
                 target.connect(tenant)?.try_call(&["SCRIPT", "KILL"])?;

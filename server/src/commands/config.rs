@@ -148,7 +148,7 @@ fn set(session: &mut Session, (words,): (Rest<'_>,)) -> Result<BoxFuture<'static
     if changes.node {
         node.configure(settings.node);
     }
-    // What it names, the database keeps. `appendfsync` with the present window asks for nothing that would have to be kept.
+    // The database keeps a loss window that was named or changed. `appendfsync` may name the present one in other words.
     let is_declared = settings.database.loss_window != window_before || pairs.iter().copied().any(names_window);
     let declared = is_declared.then_some(settings.database.loss_window);
     if changes.database {

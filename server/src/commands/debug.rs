@@ -1,6 +1,6 @@
 //! `DEBUG`, as test suites use it. Everything stays within the session's database.
 //!
-//! What would end or stop the process is refused, since others have databases there too. `DEBUG SLEEP` holds up one
+//! Subcommands that end or stop the process are refused, since it serves other databases too. `DEBUG SLEEP` holds up one
 //! database, as `CLIENT PAUSE` does.
 
 use std::future::{Future, poll_fn};

@@ -57,7 +57,7 @@ pub struct MemoryUse {
     /// Its data, with scripts and functions, now and at most.
     pub data: u64,
     pub data_peak: u64,
-    /// What its clients make the server keep, now and at most, and the parts of it that belong to replicas.
+    /// Bytes kept for its clients: now, at the peak, and those of replicas among them.
     pub clients: u64,
     pub clients_peak: u64,
     pub replicas: u64,
@@ -92,7 +92,7 @@ impl MemoryUse {
         (self.data_peak + self.clients_peak).max(self.total())
     }
 
-    /// What is no data.
+    /// Bytes of everything but data.
     pub fn overhead(&self) -> u64 {
         self.clients + self.scripts + self.functions
     }

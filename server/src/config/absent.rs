@@ -29,7 +29,7 @@ pub(super) const ABSENT: &[Parameter] = rows! {
     fact "no": "always-show-logo" "disable-thp" "enable-module-command" "enable-protected-configs" "set-proc-title"
         "supervised" "syslog-enabled" "io-threads-do-reads";
     fact "0": "cluster-port" "socket-mark-id";
-    // What an exported file has, and an imported one need not have.
+    // Exported files have a checksum; imported ones may lack it.
     fact "yes": "rdbchecksum";
     // TLS belongs in front of the server.
     always "": "tls-ca-cert-dir" "tls-ca-cert-file" "tls-cert-file" "tls-ciphers" "tls-ciphersuites" "tls-client-cert-file"

@@ -164,7 +164,7 @@ pub(super) const HINTS: &[Parameter] = &[
     switch!("cluster-replica-no-failover", "no").alias("cluster-slave-no-failover"),
     count!("cluster-replica-validity-factor", "10", ANY).alias("cluster-slave-validity-factor"),
     switch!("cluster-require-full-coverage", "yes"),
-    // What a replica does. This server is never one.
+    // Settings of a replica, which this server never is.
     word!("propagation-error-behavior", ["ignore", "panic", "panic-on-replicas"]),
     switch!("rdb-del-sync-files", "no"),
     word!("repl-diskless-load", ["disabled", "on-empty-db", "swapdb"]),

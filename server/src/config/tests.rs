@@ -407,7 +407,7 @@ fn kept_settings_come_back_within_the_limits() {
     assert!(text.contains("maxmemory 1\n") && text.contains("save 3600 1\n"), "{text}");
     assert!(!text.contains("loss-window") && !text.contains("\nappendfsync"), "it is kept by itself: {text}");
     assert_eq!(kept::decode(&text, &command_line, Window::Ms(20)), (changed.database.clone(), Vec::new()));
-    // What cannot be read, or exceeds the limits, is left out, and nothing else.
+    // Only lines that are malformed or above the limits are left out.
     let text = "maxmemory 2147483648\nmaxclients 7\nnonsense\nhz x\n\nloss-window 0\nmaxmemory-policy volatile-ttl\n";
     let (read, problems) = kept::decode(text, &command_line, Window::Ms(20));
     let mut expected = command_line.database.clone();

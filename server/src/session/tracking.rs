@@ -25,7 +25,7 @@ pub struct SessionTracking {
     bytes: usize,
 }
 
-/// What a session tracks, and the prefixes of its mode.
+/// The tracking of a session, and its prefixes.
 type Tracked = (Box<SessionTracking>, Vec<Box<[u8]>>);
 
 impl Session {
@@ -110,7 +110,7 @@ impl Session {
         }
     }
 
-    /// What it tracks, to go on in another database.
+    /// Stops tracking here, to go on in another database.
     pub(super) fn take_tracking(&mut self) -> Option<Tracked> {
         let prefixes = self.tenant.database.shared.tracking.prefixes(self.client.id);
         let tracking = self.tracking.take()?;

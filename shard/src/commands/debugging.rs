@@ -1,4 +1,4 @@
-//! What `DEBUG` reads in the keyspace. The server has its row, and asks whether the client may use it.
+//! The parts of `DEBUG` that read the keyspace. The server has its row, and checks whether the client may use it.
 //!
 //! `DIGEST` and `DIGEST-VALUE` give what Redis gives for the same data: every part of a value is mixed into a SHA-1, in an
 //! order that matters for lists and streams only.

@@ -98,7 +98,7 @@ pub struct Outcome {
     pub left: Left,
     /// Messages of its scripts, to be published.
     pub published: Vec<Published>,
-    /// What its client has to forget, to be told behind its replies.
+    /// Invalidations for its own client, to be sent behind its replies.
     pub own: Vec<Invalidated>,
     pub hits: u64,
     pub misses: u64,

@@ -148,7 +148,7 @@ enum Ran {
 fn run(db: &mut Keyspace<'_>, waiter: &Waiter) -> Ran {
     db.select(waiter.context.select);
     db.no_touch(waiter.context.no_touch);
-    // What it has to forget itself goes to it as to any other client.
+    // Its own invalidations reach it as those of other clients do: nothing is written behind this reply.
     db.set_tracker(Tracker { is_in_line: false, ..waiter.context.tracker });
     let mut reply = Reply::within(waiter.context.version, waiter.budget.clone());
     if let Some(denial) = waiter.denial() {

@@ -129,7 +129,7 @@ pub struct Keyspace<'a> {
     freed_bytes: usize,
     /// Messages of scripts.
     published: Vec<Published>,
-    /// What subscribers to events are told.
+    /// Events for subscribers, since the last entry of the log.
     noted: Noted,
     /// How the client of the commands that run tracks keys.
     tracker: Tracker,

@@ -113,7 +113,7 @@ pub struct ScriptTrace {
     pub errors: Vec<(Box<[u8]>, u64)>,
     /// The first word of the last call's reply, if that was an error.
     last_error: Option<Box<[u8]>>,
-    /// What clients that monitor the database see of the calls.
+    /// The lines of its calls for clients in `MONITOR`.
     pub lines: Vec<u8>,
 }
 

@@ -36,7 +36,7 @@ pub(super) struct Workload {
     pub pipeline: usize,
     pub target: Option<Target>,
     pub known_to: KnownTo,
-    /// What to do before each round.
+    /// Runs before each round.
     pub before: Option<fn(&mut Client) -> Result<()>>,
     /// Most commands of a round.
     pub commands_max: u64,

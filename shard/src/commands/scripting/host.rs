@@ -44,7 +44,7 @@ pub type FindCommand = fn(Request<'_>) -> Result<Callable, Uncallable>;
 #[derive(Debug, Clone, Copy)]
 pub struct Callable {
     pub row: &'static Row,
-    /// What runs in a script, if scripts may call it.
+    /// The function to run, if scripts may call it.
     pub run: Option<Run>,
     /// Its index in the table.
     pub id: usize,
@@ -177,7 +177,7 @@ impl<'d, 'k> Calls<'d, 'k> {
         }
     }
 
-    /// What runs a request, or the error text.
+    /// The function that runs the request, or the error to reply.
     fn admit(&self, Callable { row, run, .. }: Callable, request: Request<'_>) -> Result<Run, Error> {
         let run = run.filter(|_| !row.flags.contains(Flags::NO_SCRIPT));
         let run = run.ok_or(Error::text("ERR This Redis command is not allowed from script"))?;

@@ -51,7 +51,7 @@ pub struct Tracker {
     pub is_caching_given: bool,
     /// `NOLOOP`: it is not told of its own changes.
     pub is_told_of_own: bool,
-    /// What it has to forget is written behind the replies on its own connection.
+    /// Its own invalidations are written behind the replies on its own connection.
     pub is_in_line: bool,
 }
 
@@ -89,7 +89,7 @@ pub enum Invalidated {
     All,
 }
 
-/// What clients are to be told.
+/// Invalidations that are still to be sent.
 #[derive(Debug, Default)]
 pub struct Untold {
     /// Keys with those who have read them.
@@ -246,7 +246,7 @@ impl Tracking {
         }
     }
 
-    /// Who has to be told of which of `changed`, keys with their writers.
+    /// The clients with prefixes of `changed`, which are keys with their writers, and the keys for each.
     pub fn broadcast<'u>(&self, changed: &'u [(Box<[u8]>, u64)]) -> Vec<Broadcast<'u>> {
         let state = self.state.lock();
         let mut by_prefix: BTreeMap<&[u8], Broadcast<'u>> = BTreeMap::new();
@@ -365,11 +365,11 @@ impl Tracking {
     }
 }
 
-/// What a keyspace has noted since its last entry of the log.
+/// Changes of tracked keys since the last entry of the log.
 #[derive(Debug, Default)]
 pub(super) struct TrackedChanges {
     untold: Untold,
-    /// What the client of the running command is to be told behind its reply.
+    /// Invalidations for the client of the running command, to be sent behind its reply.
     own: Vec<Invalidated>,
     /// Number of commands that run, one inside the other.
     depth: u32,
@@ -395,7 +395,7 @@ impl Keyspace<'_> {
         self.tracker
     }
 
-    /// What the client of the commands so far is to be told behind its replies.
+    /// Takes the invalidations for the client of the commands so far, to be sent behind its replies.
     pub fn take_own(&mut self) -> Vec<Invalidated> {
         self.tracked.as_mut().map(|noted| std::mem::take(&mut noted.own)).unwrap_or_default()
     }
