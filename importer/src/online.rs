@@ -33,6 +33,8 @@ const STEP: u64 = 256;
 enum Pending {
     Select(u64),
     Restore(Box<[u8]>),
+    /// The first line of a library of functions.
+    Function(Box<[u8]>),
 }
 
 /// Imports a file through a running server.
@@ -111,10 +113,6 @@ fn check(import: &FileImport, target: &ServerUrl, progress: &Progress) -> Result
 fn is_unsupported(entry: &RdbEntry<'_>, progress: &Progress) -> bool {
     match entry {
         RdbEntry::Unsupported { key, what } => note_unsupported(progress, key, what),
-        RdbEntry::Function(source) => {
-            let first = source.split(|byte| *byte == b'\n').next().unwrap_or_default();
-            note_unsupported(progress, first, "a library of functions");
-        }
         RdbEntry::ModuleAux { module } => {
             note_unsupported(progress, module.as_bytes(), "what a module keeps beside keys");
         }
@@ -209,6 +207,7 @@ fn send(
                 }
             }
             RdbEntry::Select(index) => indexes.select(index),
+            RdbEntry::Function(text) => writer.load(&text).map_err(lost)?,
             RdbEntry::End => break,
             entry if is_unsupported(&entry, progress) => {
                 sent.skipped += 1;
@@ -260,6 +259,14 @@ impl Writer {
         }
         write_request(out, &words)?;
         self.expect(Pending::Restore(key))
+    }
+
+    fn load(&mut self, library: &[u8]) -> io::Result<()> {
+        let words: [&[u8]; 4] = [b"FUNCTION", b"LOAD", b"REPLACE", library];
+        let kept = if self.replace { &words[..] } else { &[words[0], words[1], words[3]] };
+        write_request(&mut self.out, kept)?;
+        let first = library.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        self.expect(Pending::Function(first.into()))
     }
 
     fn expect(&mut self, pending: Pending) -> io::Result<()> {
@@ -320,6 +327,14 @@ fn listen(stream: TcpStream, pending: Receiver<Pending>) -> Result<(), Refusal> 
                     }
                     Pending::Restore(key) => {
                         format!("the server refuses key `{}`: {text}. The import stopped in the middle", shown(&key))
+                    }
+                    Pending::Function(first) => {
+                        let (first, advice) = (shown(&first), "--replace replaces such libraries");
+                        let advice =
+                            if text.contains("already exists") { format!("; {advice}") } else { String::new() };
+                        format!(
+                            "the server refuses the library `{first}`: {text}{advice}. The import stopped in the middle"
+                        )
                     }
                 })
             }

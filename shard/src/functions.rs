@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_scripting::Library;
+use dormouse_storage::codec::functions::dump_functions;
 use dormouse_storage::functions;
 use dormouse_storage::manifest::Manifest;
 
@@ -15,6 +16,7 @@ use crate::commands::scripting::are_plain;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::keyspace::functions::{Libraries, LoadedLibrary};
+use crate::replication::{RDB_VERSION, command};
 
 impl Database {
     /// Changes the libraries. One change waits for another.
@@ -36,7 +38,10 @@ impl Database {
             let before = std::mem::replace(&mut *database.kept_functions.lock(), kept(&libraries));
             let done = database.write_settings().await;
             match done {
-                Ok(()) => database.publish_functions(libraries),
+                Ok(()) => {
+                    database.shared.journal.tell_tap(|| restored(&libraries));
+                    database.publish_functions(libraries);
+                }
                 Err(_) => *database.kept_functions.lock() = before,
             }
             database.stop_if_overtaken().await;
@@ -74,6 +79,14 @@ impl Database {
         manifest.settings.retain(|key, _| !functions::is_library(key));
         manifest.settings.extend(self.kept_functions.lock().iter().cloned());
     }
+}
+
+/// The command that gives a replica the libraries, all of them: told twice, beside a full copy, it does no harm.
+fn restored(libraries: &Libraries) -> Vec<u8> {
+    let texts = libraries.by_name.values().map(|library| &*library.library.text);
+    let mut restore = Vec::new();
+    command(&mut restore, &[b"FUNCTION", b"RESTORE", &dump_functions(RDB_VERSION, texts), b"FLUSH"]);
+    restore
 }
 
 /// The settings that keep the libraries.

@@ -18,6 +18,8 @@ impl Tap for Counter {
     fn entry(&self, _: u64, _: &[u8]) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
+
+    fn command(&self, _: &[u8]) {}
 }
 
 /// Returns the number in key `n`, and the number of keys.

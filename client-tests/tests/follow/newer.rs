@@ -176,7 +176,7 @@ const SENT_TO_REDIS: &[&str] = &[
 const NOT_SENT: &[(&str, &str)] = &[
     ("AR", "Dormouse has no arrays"),
     ("CLUSTER", "it is for clusters"),
-    ("FUNCTION", "Dormouse has no functions"),
+    ("FUNCTION", "`functions_come_with_the_data` sends them"),
     ("MIGRATE", "it needs another server; replicas are sent DEL"),
     ("RESTORE-ASKING", "it is for clusters"),
     ("TRIMSLOTS", "it is for clusters"),

@@ -146,7 +146,7 @@ fn a_file_moves_in_through_a_running_server() {
 }
 
 #[test]
-fn streams_are_taken() {
+fn streams_and_functions_are_taken() {
     let Some(redis) = redis() else { return };
     let mut connection = Connection::open(redis.port());
     for line in [
@@ -167,6 +167,8 @@ fn streams_are_taken() {
     ] {
         assert!(!connection.run(line).is_error());
     }
+    let library = "#!lua name=two\nredis.register_function('two', function() return 2 end)";
+    assert!(!connection.call(&["FUNCTION", "LOAD", library]).is_error());
     save(&redis);
     let dump = redis.data().join("dump.rdb");
     let mut server = dormouse();
@@ -190,7 +192,17 @@ fn streams_are_taken() {
                 format!("{:?}", theirs.run(&format!("TYPE {key}")))
             );
         }
+        let libraries = |connection: &mut Connection| format!("{:?}", connection.run("FUNCTION LIST WITHCODE"));
+        assert_eq!(libraries(&mut ours), libraries(&mut theirs));
+        assert_eq!(ours.run("FCALL two 0").number(), Some(2.0));
         ours.run("FLUSHALL");
+        if arguments[0] == "--to" {
+            let said = fails(&["import", text(&dump), "--to", &url]);
+            assert!(said.contains("the library `#!lua name=two`") && said.contains("--replace"), "{said}");
+            succeeds(&["import", text(&dump), "--to", &url, "--replace"]);
+            assert!(!ours.run("FUNCTION FLUSH").is_error());
+            ours.run("FLUSHALL");
+        }
     }
 }
 

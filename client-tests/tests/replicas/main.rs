@@ -93,6 +93,38 @@ fn counters_survive_dropped_links_and_a_source_that_crashes() {
     moving.compare();
 }
 
+/// Libraries of functions stand in no log, and a copy that is under way may have them already.
+#[test]
+fn functions_reach_every_kind_of_replica() {
+    for kind in [Kind::Redis, Kind::Valkey, Kind::Redis8] {
+        let Some(mut moving) = MoveOut::start(kind, Settings::default()) else { continue };
+        let load = |name: &str, source: &mut Connection| {
+            let library = format!("#!lua name={name}\nredis.register_function('{name}', function() return 1 end)");
+            assert_eq!(source.call(&["FUNCTION", "LOAD", &library]).bytes(), Some(name.as_bytes()));
+        };
+        let mut source = Connection::open(moving.source.port());
+        load("before", &mut source);
+        moving.follow();
+        load("during", &mut source);
+        moving.until_online();
+        load("after", &mut source);
+        source.run("FUNCTION DELETE before");
+        source.run("SET n 1");
+        moving.catch_up();
+        let libraries = |port: u16| {
+            let reply = Connection::open(port).run("FUNCTION LIST");
+            let name = |library: &Reply| Some(String::from_utf8_lossy(library.items()?.get(1)?.bytes()?).into_owned());
+            let mut names: Vec<String> = reply.items().expect("a list").iter().filter_map(name).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(libraries(moving.replica.port()), ["after", "during"]);
+        source.run("FUNCTION FLUSH");
+        moving.catch_up();
+        assert_eq!(libraries(moving.replica.port()), [""; 0]);
+    }
+}
+
 /// A loss window of `none` logs nothing by itself, and a database that sleeps is copied without a wake.
 #[test]
 fn a_database_that_sleeps_or_is_not_logged_is_followed_too() {

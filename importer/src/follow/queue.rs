@@ -33,6 +33,9 @@ pub struct UnitBatch {
     pub swaps: bool,
     /// Whether the staged data is shown at its end.
     pub shows: bool,
+    /// The changes of the libraries of functions, each as its words. Servers that keep these beside their data cannot
+    /// change them inside a transaction, so they are asked for before it. The data does not depend on them.
+    pub functions: Vec<Vec<Vec<u8>>>,
     /// The place at its end. It need not be recorded if only keepalives came.
     pub place: Option<SourcePlace>,
     pub must_record: bool,
@@ -44,6 +47,7 @@ impl UnitBatch {
         self.shows
             || self.requests.len() >= BATCH_BYTES
             || self.starts.len() >= BATCH_REQUESTS
+            || !self.functions.is_empty()
             || self.tally.marks.len() >= BATCH_REQUESTS
     }
 
@@ -81,6 +85,7 @@ pub struct Unit {
     /// The index of each request, and where the request ends.
     requests: Vec<(u64, usize)>,
     pub swaps: bool,
+    pub functions: Vec<Vec<Vec<u8>>>,
     /// Whether the staged data is complete at this point and shown.
     shows: bool,
     /// Whether the place matters by itself: a new history, the end of a full sync.
@@ -169,8 +174,9 @@ impl UnitQueue {
         if unit.is_key {
             unit.tally.keys += 1;
         } else {
-            unit.tally.commands += unit.requests.len() as u64;
+            unit.tally.commands += (unit.requests.len() + unit.functions.len()) as u64;
         }
+        batch.functions.append(&mut unit.functions);
         batch.must_record |= unit.turns || !unit.tally.is_empty();
         batch.tally.append(&mut unit.tally);
         batch.place = Some(place);

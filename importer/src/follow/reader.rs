@@ -12,12 +12,17 @@
 //! 3. Commands of newer servers are translated into commands that the target knows ([`translate`]). A command without a
 //!    translation ends the import with its name, or is counted if the user asked for that.
 //!
+//! 4. Libraries of functions travel beside the batches ([`UnitBatch::functions`](super::queue::UnitBatch)). A staging
+//!    target gets those of the RDB all at once, with the unit that shows the data. Those of the stream are asked for in a
+//!    form that may be repeated, as what follows a recorded place is read again after a link has dropped.
+//!
 //! The stream holds effects (`SREM` for a SPOP, `PEXPIREAT` for an EXPIRE, `DEL` for an expiry, the commands that a
 //! script has called), so applying it gives the same data anywhere.
 
 use std::io::{self, Read};
 use std::sync::atomic::Ordering;
 
+use dormouse_storage::codec::functions::dump_functions;
 use dormouse_storage::codec::value::kind;
 use dormouse_storage::codec::{CodecError, checksum};
 use dormouse_storage::rdb::error::{RdbError, RdbProblem};
@@ -53,6 +58,8 @@ pub struct SourceReader<'a> {
     pub queue: &'a UnitQueue,
     pub meters: &'a ImportMeters,
     pub abilities: Abilities,
+    /// A copy replaces the target's libraries of functions, rather than adding to them.
+    pub replaces: bool,
     /// Data that the target cannot take is counted instead of ending the import.
     pub skips: bool,
     /// The source as the bookkeeping names it.
@@ -117,6 +124,7 @@ impl SourceReader<'_> {
         let stages = self.abilities.stages;
         let base = if stages { STAGED } else { 0 };
         let unit = Unit::default();
+        let mut libraries = Vec::new();
         let mut loading = Loading { queue: self.queue, unit, source: &source, run, step: 0, base, index: 0 };
         let faulty = |error: RdbError| rdb_fault(&source, &error);
         let mut rdb = RdbReader::new(self.feed.by_ref().take(bytes)).map_err(faulty)?;
@@ -142,6 +150,7 @@ impl SourceReader<'_> {
                     let index = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
                     self.position.index = index.unwrap_or(0);
                 }
+                RdbEntry::Function(code) if stages => libraries.push(code),
                 RdbEntry::Function(code) if self.abilities.commands.contains("FUNCTION") => loading.function(&code)?,
                 RdbEntry::Function(_) => {
                     refuse(self.skips, &mut loading.unit.tally, "a library of functions", "it")?;
@@ -184,6 +193,11 @@ impl SourceReader<'_> {
         }
         let mut turn = Unit::turn(stages);
         turn.tally.append(&mut left_tally);
+        if stages && (self.replaces || !libraries.is_empty()) {
+            let payload = dump_functions(PAYLOAD_VERSION_MAX, libraries.iter().map(Vec::as_slice));
+            let policy: &[u8] = if self.replaces { b"FLUSH" } else { b"REPLACE" };
+            turn.functions.push([&b"FUNCTION"[..], b"RESTORE", &payload, policy].map(<[u8]>::to_vec).into());
+        }
         self.queue.push(&mut turn, self.place())?;
         Ok(())
     }
@@ -213,6 +227,9 @@ impl SourceReader<'_> {
                 }
                 "MULTI" => transaction = true,
                 "EXEC" => transaction = false,
+                "FUNCTION" if self.abilities.commands.contains("FUNCTION") => {
+                    unit.functions.push(repeatable(&command));
+                }
                 _ => {
                     let key = command.word(1);
                     let key = || format!("`{}`", key[..key.len().min(80)].escape_ascii());
@@ -308,23 +325,37 @@ impl Loading<'_> {
         if let Some(idle) = &idle {
             words.extend([&b"IDLETIME"[..], idle.as_bytes()]);
         }
-        self.push(&words, true)
+        let mut bytes = Vec::with_capacity(words.iter().map(|word| word.len() + 16).sum());
+        request(&mut bytes, &words);
+        self.unit.add(self.base + self.index, &bytes);
+        self.unit.is_key = true;
+        self.push()
     }
 
     fn function(&mut self, code: &[u8]) -> Result<(), Stop> {
-        self.push(&[b"FUNCTION", b"LOAD", b"REPLACE", code], false)
+        self.unit.functions.push([&b"FUNCTION"[..], b"LOAD", b"REPLACE", code].map(<[u8]>::to_vec).into());
+        self.push()
     }
 
-    fn push(&mut self, words: &[&[u8]], is_key: bool) -> Result<(), Stop> {
-        let mut bytes = Vec::with_capacity(words.iter().map(|word| word.len() + 16).sum());
-        request(&mut bytes, words);
-        self.unit.add(self.base + self.index, &bytes);
-        self.unit.is_key = is_key;
+    fn push(&mut self) -> Result<(), Stop> {
         self.step += 1;
         let place = SourcePlace::Incomplete { source: self.source.to_string(), run: self.run, step: self.step };
         self.queue.push(&mut self.unit, place)?;
         Ok(())
     }
+}
+
+/// A change of libraries that has the same outcome when it is repeated.
+fn repeatable(command: &SourceCommand) -> Vec<Vec<u8>> {
+    let mut words: Vec<Vec<u8>> = command.words().map(<[u8]>::to_vec).collect();
+    let is = |word: Option<&Vec<u8>>, text: &str| word.is_some_and(|word| word.eq_ignore_ascii_case(text.as_bytes()));
+    if is(words.get(1), "LOAD") && !is(words.get(2), "REPLACE") {
+        words.insert(2, b"REPLACE".to_vec());
+    } else if is(words.get(1), "RESTORE") && !is(words.get(3), "FLUSH") {
+        words.truncate(3);
+        words.push(b"REPLACE".to_vec());
+    }
+    words
 }
 
 /// Counts what the target cannot take, or ends the import.

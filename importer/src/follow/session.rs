@@ -188,6 +188,7 @@ impl LiveImport {
             queue: &queue,
             meters: &self.meters,
             abilities: target.abilities.clone(),
+            replaces: target.replaces,
             skips: self.skips,
             source: self.source.to_string(),
             run,
@@ -370,6 +371,7 @@ impl LiveImport {
         let Some(place) = batch.place.take() else { return Ok(()) };
         // A place reached by keepalives alone is not worth a write, which would keep the target awake.
         if batch.must_record && !target.has_recorded(&place) {
+            self.change_functions(target, &mut batch)?;
             memory.brought.send(place.clone(), std::mem::take(&mut batch.tally));
             let refusals = target.apply(Bookkeeping::None, &batch, Some(&place))?;
             // The key has changed, so the target refuses a removal that is still on its way.
@@ -384,6 +386,24 @@ impl LiveImport {
             if !self.meters.following.swap(true, Ordering::AcqRel) && self.follows {
                 let keys = HumanCount(self.meters.keys.load(Ordering::Relaxed));
                 self.progress.note(&format!("full sync done: {keys} keys; now following the source"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the changes of libraries that come with a batch. Nothing of the batch is applied if the target refuses one.
+    fn change_functions(&self, target: &mut TargetLink, batch: &mut UnitBatch) -> Result<(), Interruption> {
+        for words in &batch.functions {
+            match target.change_functions(words)? {
+                Ok(()) => {}
+                Err(error) if self.skips => batch.tally.skipped.add(&format!("the command FUNCTION: {error}"), 1),
+                Err(error) => {
+                    return Err(Interruption::Final(format!(
+                        "the target {} cannot take the source's functions: {error}; with --skip-unsupported they are left \
+                         out and counted",
+                        self.target
+                    )));
+                }
             }
         }
         Ok(())

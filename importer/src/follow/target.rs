@@ -18,6 +18,8 @@
 //!    full sync replaces the old indexes with them. From then on nothing in them expires by the target's clock, until
 //!    `DORMOUSE IMPORT END` at the cutover. While a full sync runs, the key is in staged index 0. A Redis can do
 //!    neither: it is emptied first, and expires keys by its own clock.
+//! 5. Libraries of functions are changed before the batch that brings them, outside its transaction. An import that ends
+//!    between the two leaves functions that are newer than the data; the next one asks for them again.
 
 use std::collections::HashSet;
 use std::io;
@@ -170,6 +172,20 @@ impl TargetLink {
             }
         }
         Ok(keys)
+    }
+
+    /// Asks for a change of libraries. The inner error is a refusal that will not pass.
+    pub fn change_functions(&mut self, words: &[Vec<u8>]) -> Result<Result<(), String>, Interruption> {
+        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        let reply = self.connection.call(&words).map_err(|error| Interruption::dropped(&self.name, &error))?;
+        let Err(text) = reply.checked() else { return Ok(Ok(())) };
+        // It was deleted before the link dropped.
+        let is_gone = words[1].eq_ignore_ascii_case(b"DELETE") && text.contains("Library not found");
+        match refusal(&self.name, &text) {
+            _ if is_gone => Ok(Ok(())),
+            Interruption::Final(_) => Ok(Err(text)),
+            passing => Err(passing),
+        }
     }
 
     /// Applies a batch and records the place that it leads to; `None` removes the bookkeeping.

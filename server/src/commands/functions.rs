@@ -10,6 +10,7 @@ use dormouse_shard::commands::scripting::are_plain;
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result, repeated};
 use dormouse_shard::keyspace::functions::{Libraries, LoadedLibrary};
+use dormouse_storage::codec::dump::RDB_VERSION;
 use dormouse_storage::codec::functions::{dump_functions, read_functions};
 use futures::FutureExt;
 use futures::channel::oneshot;
@@ -221,7 +222,8 @@ fn restore(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'sta
 /// `FUNCTION DUMP`
 fn dump(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     let libraries = session.tenant.database.shared.functions.get();
-    reply.bulk(&dump_functions(libraries.by_name.values().map(|library| &*library.library.text)));
+    let texts = libraries.by_name.values().map(|library| &*library.library.text);
+    reply.bulk(&dump_functions(RDB_VERSION, texts));
     Ok(())
 }
 

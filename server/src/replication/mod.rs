@@ -94,6 +94,8 @@ struct Queue {
 #[derive(Debug)]
 enum Waiting {
     Entry(Box<[u8]>),
+    /// A command that stands in no entry.
+    Command(Box<[u8]>),
     /// The moment at which a replica begins, the keyspaces shown then, and who wants to know the offset.
     Begin(Arc<Replica>, Box<Ids>, oneshot::Sender<Start>),
     /// Somebody wants to know the offset after the entries before this.
@@ -136,27 +138,36 @@ pub struct ReplicationView {
 
 impl Tap for Replication {
     fn entry(&self, _now_ms: u64, items: &[u8]) {
-        let mut queue = self.queue.lock();
-        if !queue.is_open {
-            return;
-        }
-        let bytes = items.len() + ENTRY_BYTES;
-        if queue.bytes + bytes > queue.limit || self.charge(bytes).is_err() {
-            // The pump ends the stream. Until then nothing more is kept.
-            queue.is_open = false;
-            queue.has_overflown = true;
-            queue.waiting.retain(|waiting| !matches!(waiting, Waiting::Entry(_)));
-            self.discharge(std::mem::take(&mut queue.bytes));
-        } else {
-            queue.bytes += bytes;
-            queue.waiting.push_back(Waiting::Entry(items.into()));
-        }
-        drop(queue);
-        self.wake.notify_one();
+        self.queue(Waiting::Entry, items);
+    }
+
+    fn command(&self, command: &[u8]) {
+        self.queue(Waiting::Command, command);
     }
 }
 
 impl Replication {
+    /// Queues something for the stream.
+    fn queue(&self, waiting: fn(Box<[u8]>) -> Waiting, content: &[u8]) {
+        let mut queue = self.queue.lock();
+        if !queue.is_open {
+            return;
+        }
+        let bytes = content.len() + ENTRY_BYTES;
+        if queue.bytes + bytes > queue.limit || self.charge(bytes).is_err() {
+            // The pump ends the stream. Until then nothing more is kept.
+            queue.is_open = false;
+            queue.has_overflown = true;
+            queue.waiting.retain(|waiting| waiting.bytes() == 0);
+            self.discharge(std::mem::take(&mut queue.bytes));
+        } else {
+            queue.bytes += bytes;
+            queue.waiting.push_back(waiting(content.into()));
+        }
+        drop(queue);
+        self.wake.notify_one();
+    }
+
     pub fn new(account: &Arc<Account>) -> Arc<Self> {
         Arc::new(Self {
             queue: Mutex::default(),
@@ -325,7 +336,7 @@ impl Replication {
 impl Waiting {
     fn bytes(&self) -> usize {
         match self {
-            Self::Entry(items) => items.len() + ENTRY_BYTES,
+            Self::Entry(content) | Self::Command(content) => content.len() + ENTRY_BYTES,
             Self::Begin(..) | Self::Ask(_) => 0,
         }
     }

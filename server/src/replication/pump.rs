@@ -93,6 +93,11 @@ impl Pump {
                         stream.entry(&items, &mut out)?;
                     }
                 }
+                Waiting::Command(command) => {
+                    if self.stream.is_some() {
+                        out.extend_from_slice(&command);
+                    }
+                }
                 Waiting::Begin(replica, ids, told) => {
                     self.flush(&mut out);
                     let limits = self.database.shared.settings.load().limits;

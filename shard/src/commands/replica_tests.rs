@@ -90,6 +90,8 @@ impl Tap for Entries {
     fn entry(&self, _: u64, items: &[u8]) {
         self.0.lock().push(items.to_vec());
     }
+
+    fn command(&self, _: &[u8]) {}
 }
 
 /// A database with a replica.

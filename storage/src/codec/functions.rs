@@ -7,21 +7,21 @@
 //! +-----+------------------+-----+--------------------+------------------------------+
 //! ```
 
-use super::dump::{RDB_VERSION, body_of};
+use super::dump::body_of;
 use super::string::{read_string, write_plain_string};
 use super::{Reader, checksum};
 
 /// The byte before a library, here and in an RDB.
 pub const LIBRARY: u8 = 245;
 
-/// The payload of libraries with these texts.
-pub fn dump_functions<'t>(texts: impl Iterator<Item = &'t [u8]>) -> Vec<u8> {
+/// The payload of libraries with these texts. `version`: of RDB; a server refuses those newer than its own.
+pub fn dump_functions<'t>(version: u16, texts: impl Iterator<Item = &'t [u8]>) -> Vec<u8> {
     let mut payload = Vec::new();
     for text in texts {
         payload.push(LIBRARY);
         write_plain_string(&mut payload, text);
     }
-    payload.extend_from_slice(&RDB_VERSION.to_le_bytes());
+    payload.extend_from_slice(&version.to_le_bytes());
     let sum = checksum(&payload);
     payload.extend_from_slice(&sum.to_le_bytes());
     payload

@@ -114,6 +114,9 @@ impl FromStr for Window {
 pub trait Tap: fmt::Debug + Send + Sync {
     /// Takes the items of an entry, made at `now_ms`. It is called under the locks of the batch, so it only takes note.
     fn entry(&self, now_ms: u64, items: &[u8]);
+
+    /// Takes a command that changes what no entry holds: the libraries of functions.
+    fn command(&self, command: &[u8]);
 }
 
 /// The receiver of the effects of a database's batches.
@@ -218,6 +221,13 @@ impl Journal {
         self.tapped.store(tap.is_some(), Ordering::SeqCst);
         self.recording.store(tap.is_some() || self.is_logging(), Ordering::SeqCst);
         *current = tap;
+    }
+
+    /// Passes a command on to the tap, if there is one.
+    pub fn tell_tap(&self, command: impl FnOnce() -> Vec<u8>) {
+        if let Some(tap) = &*self.tap.lock() {
+            tap.command(&command());
+        }
     }
 
     /// Whether a crash now would lose no more than the window: the recorded effects go on from the state in the store.
