@@ -199,7 +199,7 @@ fn a_replica_that_does_not_read_is_closed() {
     assert_eq!(closed, Some(()));
 }
 
-/// `redis-cli --rdb` gets everything, and the file is one that servers load.
+/// `redis-cli --rdb` gets everything, `--functions-rdb` the libraries alone, and servers load the files.
 #[test]
 fn redis_cli_takes_an_rdb() {
     if !Kind::Redis.is_present(SUITE) {
@@ -211,18 +211,26 @@ fn redis_cli_takes_an_rdb() {
     assert_eq!(wait_for(LIMIT, || loaded().then_some(())), Some(()));
     load.end();
     assert_eq!(sameness::let_expire(source.port(), SOON_MS, LIMIT), Ok(()));
+    let library = "#!lua name=one\nredis.register_function('one', function() return 1 end)";
+    assert!(!Connection::open(source.port()).call(&["FUNCTION", "LOAD", library]).is_error());
     let mut target = Server::start_with(Kind::Redis, Settings::default());
-    assert!(target.stop().success());
-    let file = target.data().join("dump.rdb");
-    let done = Command::new("redis-cli")
-        .args(["-p", &source.port().to_string(), "--rdb"])
-        .arg(&file)
-        .stdin(Stdio::null())
-        .output()
-        .expect("redis-cli runs");
-    assert!(done.status.success(), "{done:?}");
-    target.resume();
-    assert_eq!(sameness::difference(Kind::Redis, source.port(), target.port(), &[]), None);
+    for option in ["--rdb", "--functions-rdb"] {
+        assert!(target.stop().success());
+        let file = target.data().join("dump.rdb");
+        let done = Command::new("redis-cli")
+            .args(["-p", &source.port().to_string(), option])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .output()
+            .expect("redis-cli runs");
+        assert!(done.status.success(), "{done:?}");
+        target.resume();
+        if option == "--rdb" {
+            assert_eq!(sameness::difference(Kind::Redis, source.port(), target.port(), &[]), None);
+        }
+        assert_eq!(Connection::open(target.port()).run("FCALL one 0").number(), Some(1.0), "{option}");
+    }
+    assert_eq!(Connection::open(target.port()).run("DBSIZE").number(), Some(0.0));
 }
 
 /// Another Dormouse follows like an importer of any source.

@@ -10,7 +10,7 @@ use dormouse_shard::error::{Error, Result, repeated};
 
 use super::absent::{self, refuse, replica_of};
 use super::now;
-use crate::replication::{Announced, Replica, ReplicaState, full};
+use crate::replication::{Announced, RdbPart, Replica, ReplicaState, full};
 use crate::session::{ReplyMode, Session};
 use crate::table::SessionRun;
 
@@ -123,12 +123,13 @@ fn announce(announced: &mut Announced, option: &[u8], value: &[u8]) -> Result<()
         }
         b"rdb-only" => announced.rdb_only = integer(value)? == 1,
         b"rdb-filter-only" => {
-            announced.without_keys = true;
+            announced.only = Some(RdbPart::Nothing);
             for part in value.split(|byte| *byte == b' ').filter(|part| !part.is_empty()) {
                 if !part.eq_ignore_ascii_case(b"functions") {
                     let text = format!("ERR Unsupported rdb-filter-only option: {}", repeated(part));
                     return Err(Error::Text(text.into()));
                 }
+                announced.only = Some(RdbPart::Functions);
             }
         }
         // Valkey says which version it is. The RDB is of the oldest one that can be.
@@ -172,7 +173,7 @@ fn begin(session: &mut Session, is_old: bool) -> Result<Option<Arc<Replica>>> {
     }
     session.node.check_owner()?;
     let announced = Announced { is_old, ..session.announced.as_deref().cloned().unwrap_or_default() };
-    if announced.without_keys && !announced.knows_eof {
+    if announced.only.is_some() && !announced.knows_eof {
         return Err(Error::text("ERR Filtered replica requires EOF capability"));
     }
     let replica = Replica::new(Arc::clone(&session.node) as _, &session.client, announced);

@@ -23,7 +23,7 @@ use dormouse_storage::rdb::writer::RdbWriter;
 use futures::channel::oneshot;
 use tokio::sync::Semaphore;
 
-use super::{Beginning, Replica, Replication, SILENCE, Start, new_id};
+use super::{Beginning, RdbPart, Replica, Replication, SILENCE, Start, new_id};
 use crate::metrics::REDIS_VERSION;
 
 /// Bytes that may wait to be sent before the copy waits too.
@@ -131,13 +131,18 @@ impl FullCopy {
         out: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
     ) -> Result<u64, Error> {
         let runtime = self.database.engine.background.clone();
-        let without_keys = self.replica.announced.without_keys;
+        let only = self.replica.announced.only;
+        let functions = self.database.shared.functions.get();
         let written = self.database.engine.background.spawn_blocking(move || -> Result<u64, ExportError> {
             let out = Output(out);
             // The same both times that it is made.
             let about = About { version: RDB_VERSION, server: REDIS_VERSION, now_ms, keeps_expired: true };
-            if without_keys {
-                return Ok(RdbWriter::with_version(out, RDB_VERSION).finish().map_err(ExportError::Output)?.1);
+            if let Some(part) = only {
+                let mut rdb = RdbWriter::with_version(out, RDB_VERSION);
+                if part == RdbPart::Functions {
+                    functions.by_name.values().try_for_each(|library| rdb.function(&library.library.text))?;
+                }
+                return Ok(rdb.finish()?.1);
             }
             runtime.block_on(async {
                 let snapshot = pinned.snapshot().await?;

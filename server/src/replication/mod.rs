@@ -43,7 +43,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 pub use self::backlog::BACKLOG_BYTES_MAX;
 use self::backlog::Backlog;
 use self::pump::Pump;
-pub use self::replica::{Announced, Replica, ReplicaState, Surroundings};
+pub use self::replica::{Announced, RdbPart, Replica, ReplicaState, Surroundings};
 use crate::account::Account;
 use crate::process::random_seed;
 

@@ -25,10 +25,17 @@ pub struct Announced {
     pub knows_psync2: bool,
     /// It wants an RDB and no stream.
     pub rdb_only: bool,
-    /// It wants no keys in it.
-    pub without_keys: bool,
+    /// It wants a part of the database in it.
+    pub only: Option<RdbPart>,
     /// It came with SYNC, as before Redis 2.8, and acknowledges nothing.
     pub is_old: bool,
+}
+
+/// A part of a database that a replica asks for alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RdbPart {
+    Functions,
+    Nothing,
 }
 
 /// How far a replica is, in `INFO`'s words.
