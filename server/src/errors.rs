@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dormouse_shard::keyspace::scripts::ScriptTrace;
 use parking_lot::Mutex;
 
 /// Most counted words. Few are used, but a custom error of a script can have any.
@@ -56,9 +57,12 @@ impl Errors {
     }
 }
 
-/// Whether an error says that a command did not run at all, though it was well-formed and allowed.
-pub fn is_rejection(reply: &[u8]) -> bool {
-    reply.first() == Some(&b'-') && REJECTIONS.iter().any(|text| reply[1..].starts_with(text.as_bytes()))
+/// Whether an error says that a command did not run at all, though it was well-formed and allowed. A script that passes such
+/// an error on from one of its calls did run.
+pub fn is_rejection(reply: &[u8], calls: Option<&ScriptTrace>) -> bool {
+    reply.first() == Some(&b'-')
+        && REJECTIONS.iter().any(|text| reply[1..].starts_with(text.as_bytes()))
+        && !calls.is_some_and(|calls| calls.explains(reply))
 }
 
 const REJECTIONS: [&str; 3] = ["OOM command not allowed when used memory", "BUSY ", "MISCONF "];

@@ -520,7 +520,7 @@ impl Session {
     /// The same for a command over the keyspace with its reply: one that was refused is not shown.
     #[cold]
     pub fn show_replied(&self, row: &Row, request: Request<'_>, reply: &[u8], calls: Option<&ScriptTrace>) -> usize {
-        if errors::is_rejection(reply) { 0 } else { self.show(row, self.select, request, calls) }
+        if errors::is_rejection(reply, calls) { 0 } else { self.show(row, self.select, request, calls) }
     }
 
     /// Shows the commands of its database from now on.

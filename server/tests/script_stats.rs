@@ -57,3 +57,18 @@ fn calls_of_scripts_are_counted_as_in_redis() {
     assert_eq!(errors(&mut client, "MY"), Some(1));
     assert_eq!(errors(&mut client, "ERR"), Some(4));
 }
+
+#[test]
+fn a_script_with_a_refused_call_has_run() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    client.say("CONFIG SET maxmemory 1");
+    let scripts = ["return redis.call('set',KEYS[1],'1')", "return redis.pcall('set',KEYS[1],'1')"];
+    for script in scripts {
+        client.run(&["EVAL", script, "1", "k"]);
+    }
+    client.say("SET k 1");
+    assert_eq!(counts(&mut client, "eval"), Some([2, 0, 2]));
+    assert_eq!(counts(&mut client, "set"), Some([0, 3, 0]));
+    assert_eq!(errors(&mut client, "OOM"), Some(3));
+}

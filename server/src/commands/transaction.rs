@@ -273,7 +273,7 @@ async fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &
                 let told = &answers.replies.buffer[from..*end];
                 from = *end;
                 count(session, entry, command.request.as_request(), told, *took, calls.as_deref());
-                if !errors::is_rejection(told) {
+                if !errors::is_rejection(told, calls.as_deref()) {
                     let request = command.request.as_request();
                     turn.spend(session.show(entry.row, command.context.select, request, calls.as_deref()));
                 }
@@ -359,14 +359,14 @@ fn count(
     calls: Option<&ScriptTrace>,
 ) {
     let mut batch = session.worker.take_batch();
-    if errors::is_rejection(reply) {
+    if errors::is_rejection(reply, calls) {
         batch.rejected(entry.id);
     } else {
         batch.called(entry.id);
         batch.timed(entry.id, took.as_nanos() as u64);
     }
     if reply.first() == Some(&b'-') {
-        if !errors::is_rejection(reply) {
+        if !errors::is_rejection(reply, calls) {
             batch.failed(entry.id);
         }
         if !calls.is_some_and(|calls| calls.explains(reply)) {

@@ -105,7 +105,7 @@ impl Session {
             self.forget_pushes(before);
         }
         let calls = self.calls.take();
-        let is_rejected = errors::is_rejection(&reply.buffer[before..]);
+        let is_rejected = errors::is_rejection(&reply.buffer[before..], calls.as_deref());
         if let Fate::Ran(id) = fate
             && self.authenticated
             && !is_rejected
@@ -466,7 +466,7 @@ fn count_error(
     reply: &[u8],
     calls: Option<&ScriptTrace>,
 ) {
-    if errors::is_rejection(reply) {
+    if errors::is_rejection(reply, calls) {
         batch.queued(bytes as u64, reply.len() as u64);
         batch.rejected(command);
     } else {
