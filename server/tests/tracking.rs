@@ -153,6 +153,24 @@ fn the_table_is_bounded_and_what_is_dropped_is_told() {
 }
 
 #[test]
+fn a_lower_limit_is_told_at_once() {
+    let bench = Bench::new(&[]);
+    let mut reader = tracking(&bench, "");
+    let mut other = bench.connect();
+    for key in 0..1200 {
+        reader.check(&format!("GET {key:04}"), "_\r\n");
+    }
+    other.check("CONFIG SET tracking-table-max-keys 1199", "+OK\r\n");
+    reader.expect(">2\r\n$10\r\ninvalidate\r\n*1\r\n$4\r\n");
+    let mut key = [0; 6];
+    std::io::Read::read_exact(&mut reader.stream, &mut key).expect("the key and its line end");
+    assert_eq!(counts(&bench), (1, 1199, 1199, 0));
+    other.check("CONFIG SET tracking-table-max-keys 5", "+OK\r\n");
+    reader.expect(ALL);
+    assert_eq!(counts(&bench), (1, 0, 0, 0));
+}
+
+#[test]
 fn a_client_that_enters_another_database_forgets_all_and_goes_on_tracking() {
     let bench = Bench::new(&["dm_shop_1", "dm_blog_2"]);
     let (mut reader, mut writer) = (bench.connect(), bench.connect());

@@ -38,6 +38,8 @@ use super::place::field_expiry;
 pub const KEYS_MAX: usize = 1_000_000;
 /// Entries that one command drops at most if the table is too large.
 const DROPPED_AT_ONCE: usize = 100;
+/// If a lower limit drops more keys than this, all keys are dropped, which is told in one message.
+const FORGOTTEN_ONE_BY_ONE: usize = 1000;
 /// The memory of the table is charged in steps of this size.
 const CHARGED_BYTES: usize = 64 << 10;
 
@@ -173,9 +175,35 @@ impl Tracking {
         self.messenger.get_or_init(make);
     }
 
-    /// Sets the most keys that are tracked for clients in the default mode; 0: as many as memory allows.
+    /// Sets the most keys that are tracked for clients in the default mode; 0: as many as memory allows. Keys beyond a lower
+    /// limit are dropped at once. If they are very many, all are.
     pub fn set_keys_max(&self, keys: usize) {
         self.keys_max.store(keys, Ordering::Relaxed);
+        if !self.is_on() {
+            return;
+        }
+        let mut untold = Untold::default();
+        let mut state = self.state.lock();
+        match self.too_many(&state.table) {
+            too_many @ ..=FORGOTTEN_ONE_BY_ONE => {
+                untold.keys.extend((0..too_many).filter_map(|_| state.table.take_any()));
+            }
+            _ => {
+                untold.dead.push(std::mem::take(&mut state.table));
+                untold.all = Some(0);
+            }
+        }
+        self.settle(&mut state, &mut untold);
+        drop(state);
+        self.tell(untold, 0);
+    }
+
+    /// The number of keys beyond the limit.
+    fn too_many(&self, table: &ReaderTable) -> usize {
+        match self.keys_max.load(Ordering::Relaxed) {
+            0 => 0,
+            keys_max => table.len().saturating_sub(keys_max),
+        }
     }
 
     #[inline]
@@ -329,9 +357,8 @@ impl Tracking {
             return;
         }
         table.add(key, client, expires, |reader| clients.contains_key(&reader));
-        let keys_max = self.keys_max.load(Ordering::Relaxed);
-        let too_many = if keys_max > 0 { table.len().saturating_sub(keys_max) } else { 0 };
-        untold.keys.extend((0..too_many.min(DROPPED_AT_ONCE)).filter_map(|_| table.take_any()));
+        let too_many = self.too_many(table).min(DROPPED_AT_ONCE);
+        untold.keys.extend((0..too_many).filter_map(|_| table.take_any()));
         self.settle(&mut state, untold);
     }
 
