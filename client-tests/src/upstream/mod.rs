@@ -1,7 +1,7 @@
 //! The test suite of Redis or Valkey, in its external mode, against Dormouse.
 //!
-//! The suite is not part of this repository: it is given as the path of a checkout, which needs only its `runtest`,
-//! `tests` and `src/version.h`.
+//! The suite is not part of this repository: it is given as the path of a checkout, which needs its `runtest`, `tests` and
+//! `src/version.h`, and for the units that test them, its own command-line client and benchmark built in `src`.
 //!
 //! 1. The checkout's `tests` are copied, since the suite writes beside its own files.
 //! 2. Each unit runs by itself, against a server of its own, so that no unit depends on what another has left.
@@ -35,6 +35,9 @@ use self::output::Outcomes;
 
 /// The name of a failure outside of the unit's tests: in its preparations, for example.
 const OUTSIDE: &str = "(outside of tests)";
+
+/// Programs of the checkout that some units run.
+const PROGRAMS: [&str; 4] = ["redis-cli", "redis-benchmark", "valkey-cli", "valkey-benchmark"];
 
 /// Below those that the system gives to connections.
 const PORT_FIRST: u16 = 10_000;
@@ -183,6 +186,12 @@ impl Copied {
             let copied = Command::new("cp").arg("-r").arg(suite.join(part)).arg(folder.path()).status()?;
             if !copied.success() {
                 return Err(io::Error::other(format!("{} is not a checkout with its tests", suite.display())));
+            }
+        }
+        for program in PROGRAMS.map(|program| Path::new("src").join(program)) {
+            if suite.join(&program).is_file() {
+                fs::create_dir_all(folder.path().join("src"))?;
+                fs::copy(suite.join(&program), folder.path().join(&program))?;
             }
         }
         fs::create_dir_all(folder.path().join("tests/tmp"))?;
