@@ -79,6 +79,9 @@ pub fn read(connection: &mut Connection) -> io::Result<Settings> {
     });
     let user = versions.next_back().unwrap_or(0);
     let called = connection.try_call(&["FCALL", MARKER, "0"])?;
-    let function = called.bytes().map(String::from_utf8_lossy).and_then(|text| version(&text));
+    let function = match &called {
+        Reply::Line('-', error) if error != "ERR Function not found" => return Err(io::Error::other(error.clone())),
+        called => called.bytes().map(String::from_utf8_lossy).and_then(|text| version(&text)),
+    };
     Ok([user, function.unwrap_or(0)])
 }
