@@ -7,12 +7,14 @@
 //! - [`Response`] reads replies, for tools that are clients.
 //! - [`format_double`] spells floating point numbers and [`glob`] matches patterns, both as Redis does; they are here
 //!   because commands and the server need the same answer.
+//! - [`pace`] lets threads with long work give way to others; it is here because loops on every level take part.
 #![forbid(unsafe_code)]
 
 mod double;
 mod error;
 pub mod glob;
 mod inline;
+pub mod pace;
 mod parser;
 mod reply;
 mod request;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_autoscaler::Autoscaler;
+use dormouse_protocol::pace;
 use dormouse_shard::database::Engine;
 use dormouse_shard::health::{ConditionKind, Health};
 use dormouse_shard::lane::Lane;
@@ -35,8 +36,9 @@ const LANE_THREADS: usize = 2;
 const PATIENT_THREADS: usize = 2;
 /// Niceness of that work: how much it yields to clients on a busy core.
 const NICER: i32 = 15;
-/// Niceness of long commands: how much they yield to short ones.
-const LANE_NICER: i32 = 15;
+/// Niceness of long commands: how much they yield to short ones. They also offer their processor every so often, which
+/// newer systems count as a part of it that they have had.
+const LANE_NICER: i32 = 10;
 
 /// The reason why a server does not serve, or did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +105,7 @@ impl Server {
         let background = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(BACKGROUND_THREADS)
             .thread_name("background")
+            .on_thread_start(|| pace::give_way(std::thread::yield_now))
             .on_thread_park(dormouse_shard::memory::flush_cache)
             .enable_all()
             .build()

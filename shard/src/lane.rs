@@ -48,6 +48,7 @@ use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
 use dormouse_types::entry::slab;
+use dormouse_types::pace;
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::executor::block_on;
@@ -719,6 +720,7 @@ impl Pool {
             if pool.nicer > 0 {
                 // Refused: then it has the same priority as the others.
                 let _ = rustix::process::nice(pool.nicer);
+                pace::give_way(thread::yield_now);
             }
             pool.serve();
         };

@@ -16,8 +16,8 @@
 //! where `key` is a length varint and its bytes.
 
 use dormouse_protocol::{OwnedRequest, Request};
-use dormouse_types::parse_i64;
 use dormouse_types::record::{Record, Value};
+use dormouse_types::{pace, parse_i64};
 
 use crate::codec;
 
@@ -132,7 +132,7 @@ fn put(out: &mut Vec<u8>, bytes: &[u8]) {
     } else {
         put_varint(out, bytes.len() as u64);
     }
-    out.extend_from_slice(bytes);
+    pace::extend(out, bytes);
 }
 
 fn take_varint(from: &mut &[u8]) -> Option<u64> {

@@ -34,6 +34,7 @@ pub mod stream;
 mod heap;
 mod limits;
 
+pub use dormouse_protocol::pace;
 pub use hash::{Hash, Live, SetExpiry};
 pub use item::{Digits, Item, parse_i64};
 pub use limits::{Limits, Malformed};

@@ -3,6 +3,7 @@
 use crate::hash::Hash;
 use crate::heap;
 use crate::list::List;
+use crate::pace;
 use crate::set::Set;
 use crate::sorted_set::SortedSet;
 use crate::stream::Stream;
@@ -68,7 +69,7 @@ impl Object {
 impl ObjectRef<'_> {
     pub fn to_object(self) -> Object {
         match self {
-            ObjectRef::Text(text) => Object::Text(text.clone()),
+            ObjectRef::Text(text) => Object::Text(pace::copied(text)),
             ObjectRef::List(list) => Object::List(list.clone()),
             ObjectRef::Hash(hash) => Object::Hash(hash.clone()),
             ObjectRef::Set(set) => Object::Set(set.clone()),

@@ -2,6 +2,12 @@
 
 use super::WORDS_MAX;
 use super::elements::{Case, element_end, is_caseless};
+use crate::pace;
+
+/// Words of the state that are shifted in the time of one step of [`pace`].
+const WORDS_PER_STEP: usize = 64;
+/// Bytes of an element that are read in the time of one step.
+const READ_PER_STEP: usize = 16;
 
 /// A run that holds `?` or classes. Bytes that all of its elements treat alike form one kind.
 #[derive(Clone, Debug)]
@@ -21,6 +27,7 @@ impl Mixed {
         let (mut at, mut element) = (0, 0);
         while at < run.len() {
             let after = element_end(run, at);
+            pace::step(1 + (after - at) / READ_PER_STEP);
             let taken = Taken::by(&run[at..after], case);
             let mut note = |kind: usize| masks[kind * words + element / 64] |= 1 << (element % 64);
             match &run[at..after] {
@@ -61,6 +68,7 @@ impl Mixed {
             let mut carry = 1;
             let mut next_live = 0;
             let reach = (live + 1).min(self.words);
+            pace::step(1 + reach / WORDS_PER_STEP);
             for (number, (word, mask)) in state[..reach].iter_mut().zip(masks).enumerate() {
                 let shifted = *word << 1 | carry;
                 carry = *word >> 63;
@@ -93,6 +101,7 @@ impl Kinds {
         let mut at = 0;
         while at < run.len() && kinds.len() < 256 {
             let after = element_end(run, at);
+            pace::step(1 + (after - at) / READ_PER_STEP);
             let element = &run[at..after];
             at = after;
             // Only the first occurrence of a literal byte divides.

@@ -2,6 +2,7 @@
 
 use dormouse_protocol::Request;
 use dormouse_protocol::glob::reading_cost;
+pub use dormouse_protocol::pace::BYTES_PER_ELEMENT;
 
 use crate::commands::args::{Args, Rest, canonical_integer};
 use crate::commands::elements::ScanOptions;
@@ -9,9 +10,6 @@ use crate::keyspace::Keyspace;
 
 /// The cost that one turn may have.
 pub const TURN: usize = 5_000;
-
-/// Bytes that are copied in about the time of one element.
-pub const BYTES_PER_ELEMENT: usize = 256;
 
 /// Largest cost of reading patterns for a request whose further cost is estimated.
 pub const READING_MAX: usize = 1000;

@@ -16,7 +16,7 @@ use std::cmp::Ordering;
 
 use dormouse_protocol::{Reply, Request};
 use dormouse_types::record::{Record, Value};
-use dormouse_types::{End, Hash, Item, List, ObjectRef};
+use dormouse_types::{End, Hash, Item, List, ObjectRef, pace};
 
 use crate::commands::args::{Args, Argument, Word, integer, parse_double};
 use crate::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, run, work};
@@ -29,6 +29,8 @@ const RESULT_BYTES_MAX: usize = 512 << 20;
 
 /// Overhead of an element beside its bytes, twice: as it is copied out, and with its weight beside it.
 const ELEMENT_BYTES: usize = 2 * size_of::<(Option<Vec<u8>>, Vec<u8>)>();
+/// The cost of finding the weight of an element, or another value, in elements looked at.
+const WEIGHT_COST: usize = 2;
 /// Overhead of an element of the stored list beside its bytes.
 const LISTED_BYTES: usize = 8;
 
@@ -104,7 +106,8 @@ fn sort(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Option
     let bytes: usize = found.iter().flatten().map(Vec::len).sum();
     db.reserve_result(bytes + found.len() * LISTED_BYTES)?;
     let mut list = List::new();
-    for element in &found {
+    for element in found {
+        pace::step(1);
         list.push(End::Tail, element.as_deref().unwrap_or_default(), db.limits());
     }
     reply.integer(list.len() as i64);
@@ -125,8 +128,9 @@ fn write_sorted<const STORE: bool>(
 ) -> Result<()> {
     let found = sorted(db, reply, key, options)?;
     reply.array(found.len());
-    for element in &found {
-        match element {
+    for element in found {
+        pace::step(1);
+        match &element {
             Some(bytes) => reply.bulk(bytes),
             None => reply.null(),
         }
@@ -155,6 +159,7 @@ fn sorted<const STORE: bool>(
     if !is_sorted {
         elements = if alpha {
             let weights = elements.iter().map(|element| {
+                pace::step(WEIGHT_COST);
                 let weight = match by {
                     Some(pattern) => lookup(db, pattern, element),
                     None => Some(element.clone()),
@@ -164,9 +169,12 @@ fn sorted<const STORE: bool>(
             });
             in_order(weights.collect::<Result<Vec<Option<Vec<u8>>>>>()?, elements, options.descending, Ord::cmp)
         } else {
-            let weights = elements.iter().map(|element| match by {
-                Some(pattern) => lookup(db, pattern, element).map_or(Ok(0.0), |weight| number(&weight)),
-                None => number(element),
+            let weights = elements.iter().map(|element| {
+                pace::step(WEIGHT_COST);
+                match by {
+                    Some(pattern) => lookup(db, pattern, element).map_or(Ok(0.0), |weight| number(&weight)),
+                    None => number(element),
+                }
             });
             in_order(weights.collect::<Result<Vec<f64>>>()?, elements, options.descending, f64::total_cmp)
         };
@@ -174,13 +182,18 @@ fn sorted<const STORE: bool>(
         elements.reverse();
     }
     let (start, end) = options.range(elements.len());
-    let elements = elements.drain(start..end);
+    // Those outside the range are dropped one by one, too.
+    let elements = elements.into_iter().enumerate().filter_map(|(at, element)| {
+        pace::step(1);
+        (start..end).contains(&at).then_some(element)
+    });
     if options.gets.is_empty() {
         return Ok(elements.map(Some).collect());
     }
     let mut found = Vec::new();
     let mut bytes = 0;
     for element in elements {
+        pace::step(options.gets.len() * WEIGHT_COST);
         for pattern in &options.gets {
             let got = if *pattern == b"#" { Some(element.clone()) } else { lookup(db, pattern, &element) };
             let more = size_of_val(&got) + got.as_ref().map_or(0, Vec::len);
@@ -216,10 +229,11 @@ fn in_order<W>(
 ) -> Vec<Vec<u8>> {
     let mut pairs: Vec<(W, Vec<u8>)> = weights.into_iter().zip(elements).collect();
     pairs.sort_by(|(a, x), (b, y)| {
+        pace::step(1);
         let order = compare(a, b).then_with(|| x.cmp(y));
         if descending { order.reverse() } else { order }
     });
-    pairs.into_iter().map(|(_, element)| element).collect()
+    pairs.into_iter().inspect(|_| pace::step(1)).map(|(_, element)| element).collect()
 }
 
 /// The number that an element or a weight spells; an empty one spells 0.

@@ -1,6 +1,7 @@
 //! Strings: bytes, or the decimal digits of an integer.
 
 use dormouse_protocol::{Reply, Request};
+use dormouse_types::pace;
 use dormouse_types::record::{Origin, size_class};
 use smallvec::SmallVec;
 
@@ -407,7 +408,7 @@ pub(super) fn lengthen(bytes: &mut Vec<u8>, len: usize) -> bool {
     let is_shorter = bytes.len() < len;
     if is_shorter {
         make_room(bytes, len);
-        bytes.resize(len, 0);
+        pace::lengthen(bytes, len);
     }
     is_shorter
 }
@@ -446,7 +447,10 @@ fn mget(db: &mut Keyspace<'_>, reply: &mut Reply, (keys,): (Rest<'_>,)) -> Resul
 /// `MSET key value [key value ...]`
 fn mset(db: &mut Keyspace<'_>, reply: &mut Reply, (pairs,): (Rest<'_>,)) -> Result<()> {
     let pairs = Pairs::new(pairs).ok_or_else(|| Error::WrongArity("mset".into()))?;
-    db.for_each_key(pairs.iter(), |db, key, value| db.set_string(key, value, Expiry::None));
+    db.for_each_key(pairs.iter(), |db, key, value| {
+        pace::step(1 + value.len() / pace::BYTES_PER_ELEMENT);
+        db.set_string(key, value, Expiry::None);
+    });
     reply.ok();
     Ok(())
 }

@@ -44,6 +44,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dormouse_protocol::{Reply, Version};
+use dormouse_types::pace;
 use futures::channel::oneshot;
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
@@ -405,6 +406,7 @@ fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, F
                 db.set_script_user(plan.script_user.clone());
                 reply.set_version(context.version);
                 let request = request.as_request();
+                pace::step(budget::of_request(request));
                 match if is_alone { Ok(()) } else { step::check_growth(db, row, request, bytes_before) } {
                     Err(error) => reply.error(&error.to_string()),
                     Ok(()) => match commands::call(row, *run, db, &mut reply, request) {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use dormouse_storage::replay::Stored;
+use dormouse_types::pace;
 use dormouse_types::record::{Entry, Record};
 use dormouse_types::segment::{Directory, Range53, Ranged, Segment, SlotPlacement};
 
@@ -560,7 +561,11 @@ impl Index {
 
     /// Every resident record, in the order of places.
     pub fn iter(&self) -> impl Iterator<Item = &Record> {
-        self.places.iter().filter_map(Place::segment).flat_map(Segment::iter)
+        self.places
+            .iter()
+            .filter_map(Place::segment)
+            .inspect(|segment| pace::step(segment.len()))
+            .flat_map(Segment::iter)
     }
 
     /// A random key, all equally likely; `Err(prefix53)`: its place is not resident.

@@ -13,6 +13,8 @@
 
 use std::borrow::Cow;
 
+use dormouse_types::pace;
+
 use super::{CodecError, Reader, checksum, reader::write_varint};
 
 const STORED: u8 = 1;
@@ -28,6 +30,8 @@ const STRETCH: usize = 32 << 10;
 const SAMPLE: usize = 4 << 10;
 /// A sample that shrinks by less than one part in this many does not pay.
 const GAIN_FRACTION: usize = 8;
+/// Bytes that are compressed in about the time of one element looked at.
+const COMPRESSED_PER_STEP: usize = 32;
 /// The largest expansion of LZ4: a byte stands for at most 255 bytes.
 const LZ4_RATIO_MAX: u64 = 255;
 
@@ -68,6 +72,7 @@ fn compress_into(raw: &[u8], out: &mut Vec<u8>) -> bool {
     if raw.len() > STRETCH && !shrinks(raw, out) {
         return false;
     }
+    pace::step(raw.len() / COMPRESSED_PER_STEP);
     out.resize(payload + lz4_flex::block::get_maximum_output_size(raw.len()), 0);
     match lz4_flex::block::compress_into(raw, &mut out[payload..]) {
         Ok(length) if length < raw.len() => {

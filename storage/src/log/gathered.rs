@@ -7,6 +7,8 @@
 //! Entries are added under the log's lock, which every write of every database needs. So the items of a large one are not
 //! copied there: they stay in a buffer of their own until the flusher has the frame to itself ([`Gathered::joined`]).
 
+use dormouse_types::pace;
+
 /// Enough for every disk.
 pub const BLOCK: usize = 4096;
 /// Bytes before the entries: for the part of a block, and the head of a frame of some dozens of databases.
@@ -70,8 +72,8 @@ impl Gathered {
         let mut joined = Self::begin(Vec::with_capacity(self.len() + room), at);
         let mut from = self.start;
         for (place, items) in self.apart {
-            joined.bytes.extend_from_slice(&self.bytes[from..place]);
-            joined.bytes.extend_from_slice(&items);
+            pace::extend(&mut joined.bytes, &self.bytes[from..place]);
+            pace::extend(&mut joined.bytes, &items);
             from = place;
         }
         joined.bytes.extend_from_slice(&self.bytes[from..]);

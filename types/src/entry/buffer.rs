@@ -3,6 +3,7 @@
 use std::{fmt, ptr::NonNull, slice};
 
 use super::block::{self, block_size};
+use crate::pace;
 
 /// The bytes that the total takes.
 pub const TOTAL_BYTES: usize = 4;
@@ -39,7 +40,7 @@ impl Buffer {
     pub fn of(bytes: &[u8]) -> Self {
         let mut buffer = Self::default();
         buffer.resize(0, TOTAL_BYTES + bytes.len());
-        buffer.body_mut().copy_from_slice(bytes);
+        pace::copy(buffer.body_mut(), bytes);
         buffer
     }
 
@@ -166,7 +167,7 @@ impl Clone for Buffer {
         let mut copy = Self::default();
         if !self.is_empty() {
             copy.resize_to(0, self.len(), self.word());
-            copy.body_mut().copy_from_slice(self.body());
+            pace::copy(copy.body_mut(), self.body());
         }
         copy
     }

@@ -15,6 +15,7 @@ use super::item::Item;
 use super::listpack::{Listpack, ListpackRef};
 use super::{Limits, Malformed};
 use crate::entry::{Form, FormMut, FormRef};
+use crate::pace;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -372,7 +373,16 @@ impl List {
             return Place { at, ..place };
         }
         let chunk = place.chunk + 1;
+        self.pace(chunk);
         Place { chunk, at: self.chunk(chunk).view().map_or(0, ListpackRef::start) }
+    }
+
+    /// Says that a chunk is visited.
+    fn pace(&self, chunk: usize) {
+        pace::step(match self.chunk(chunk) {
+            ChunkRef::Packed(view) => view.len(),
+            ChunkRef::Plain(bytes) => bytes.len() / pace::BYTES_PER_ELEMENT,
+        });
     }
 
     /// The place before one that is not the first.
@@ -383,6 +393,7 @@ impl List {
             return Place { at, ..place };
         }
         let chunk = place.chunk - 1;
+        self.pace(chunk);
         Place { chunk, at: self.chunk(chunk).view().map_or(0, |view| view.before(view.end())) }
     }
 }
@@ -451,6 +462,7 @@ impl<'a> Iterator for Range<'a> {
         let Some(Place { mut chunk, at }) = first else { return init };
         let (mut folded, mut from) = (init, Some(at));
         while left > 0 {
+            self.list.pace(chunk);
             match self.list.chunk(chunk) {
                 ChunkRef::Packed(view) => {
                     for item in view.iter_from(from.take().unwrap_or(view.start())).take(left) {

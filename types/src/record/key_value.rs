@@ -6,7 +6,7 @@ use crate::entry::block::{self, block_size, read_bytes, write_bytes};
 use crate::entry::number::{self, canonical_integer};
 use crate::entry::{Entry, size_class};
 use crate::object::{Object, ObjectMut, ObjectRef};
-use crate::{Hash, List, Set, SortedSet, Stream};
+use crate::{Hash, List, Set, SortedSet, Stream, pace};
 
 /// Longer strings are kept in an allocation of their own, which has room to grow.
 pub const RAW_MAX: usize = 16 << 10;
@@ -150,7 +150,7 @@ impl Body<'_> {
 impl<'a> Body<'a> {
     fn string(bytes: &'a [u8], origin: Origin) -> Self {
         match origin {
-            _ if bytes.len() > RAW_MAX => Body::Object(Object::Text(bytes.to_vec())),
+            _ if bytes.len() > RAW_MAX => Body::Object(Object::Text(pace::copied(bytes))),
             Origin::Given => canonical_integer(bytes).map_or(Body::Raw(bytes), Body::Int),
             Origin::Computed => Body::Raw(bytes),
             Origin::Edited => Body::Edited(bytes),
@@ -321,7 +321,7 @@ impl Record {
             && (value.len()..=value.len().saturating_mul(2)).contains(&text.capacity())
         {
             text.clear();
-            text.extend_from_slice(value);
+            pace::extend(text, value);
             self.set_expiry(expiry);
             return;
         }

@@ -3,6 +3,7 @@
 use std::{mem, ops::Range};
 
 use crate::entry::Entry;
+use crate::pace;
 
 use super::{
     Segment,
@@ -200,7 +201,7 @@ impl<E: Entry, P: Placement> Table<E, P> {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &E> {
-        self.segments.iter().flat_map(Segment::iter)
+        self.segments.iter().inspect(|segment| pace::step(segment.len())).flat_map(Segment::iter)
     }
 
     /// Asks for the bucket that a `get` with this position will read first.

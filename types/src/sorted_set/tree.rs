@@ -24,6 +24,7 @@ use smallvec::SmallVec;
 
 use super::super::heap;
 use crate::entry::Scored;
+use crate::pace;
 
 /// Most entries or children of a node.
 const NODE_MAX: usize = 64;
@@ -500,6 +501,7 @@ impl<'a> Walk<'a> {
             self.index += 1;
             return;
         }
+        pace::step(self.leaf.len());
         while let Some((children, index)) = self.path.pop() {
             if let Some(child) = children.get(index + 1) {
                 self.path.push((children, index + 1));
@@ -513,6 +515,7 @@ impl<'a> Walk<'a> {
             self.index -= 1;
             return;
         }
+        pace::step(self.leaf.len());
         while let Some((children, index)) = self.path.pop() {
             if index > 0 {
                 self.path.push((children, index - 1));

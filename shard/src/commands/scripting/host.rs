@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use dormouse_protocol::{Reply, Request};
 use dormouse_scripting::{Halt, Host, RunLimits, Runnable};
 use dormouse_storage::stopwatch::Stopwatch;
+use dormouse_types::pace;
 
 use crate::commands::cost::{self, BYTES_PER_ELEMENT, TURN};
 use crate::commands::growth::needs;
@@ -16,6 +17,8 @@ use crate::error::Error;
 use crate::keyspace::scripts::{Running, ScriptCall};
 use crate::keyspace::{Asked, Fault, Keyspace};
 
+/// The cost of the steps of a script between two ticks, in elements looked at.
+const TICK_COST: usize = 200;
 /// Memory of a script.
 const MEMORY_BYTES_MAX: usize = 64 << 20;
 
@@ -315,6 +318,7 @@ impl Host for Calls<'_, '_> {
     }
 
     fn tick(&mut self, held_bytes: usize) -> Result<(), Halt> {
+        pace::step(TICK_COST);
         let Some(running) = &self.running else { return Ok(()) };
         let elapsed_ms = running.tick(&self.db.shared().scripts);
         if running.is_killed() && !self.has_written {

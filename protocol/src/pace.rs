@@ -1,0 +1,149 @@
+//! The pace of threads whose long work may wait: every so often such a thread offers its processor to others.
+//!
+//! The system lets a running thread finish its slice, up to 4 ms, before one that wakes, however much lower its priority
+//! is. So a thread that serves clients would wait that long for each long command beside it. Loops over many elements
+//! therefore say how far they have come ([`step`]), and a thread that has asked for it ([`give_way`]) offers its processor
+//! every one or two tenths of a millisecond. On all other threads a step is a subtraction.
+
+use std::cell::Cell;
+
+/// Bytes that are copied in about the time of one element.
+pub const BYTES_PER_ELEMENT: usize = 256;
+/// Bytes that are copied at once.
+const COPIED_AT_ONCE: usize = 256 << 10;
+
+/// Work between two offers, in elements looked at.
+const OFFER_EVERY: usize = 4_000;
+
+thread_local! {
+    /// What the thread does then.
+    static OFFER: Cell<Option<fn()>> = const { Cell::new(None) };
+    /// Work until the next offer.
+    static LEFT: Cell<usize> = const { Cell::new(OFFER_EVERY) };
+}
+
+/// Lets the calling thread offer its processor from now on, by a call of `offer`.
+pub fn give_way(offer: fn()) {
+    OFFER.set(Some(offer));
+}
+
+/// Says that the calling thread has looked at about so many elements, or does so next. Not to be called while it holds a
+/// lock that others wait for by blocking.
+#[inline]
+pub fn step(elements: usize) {
+    match LEFT.get().checked_sub(elements) {
+        Some(left) => LEFT.set(left),
+        None => offer(),
+    }
+}
+
+/// Appends `bytes`, in steps if they are many.
+#[inline]
+pub fn extend(to: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.len() <= COPIED_AT_ONCE {
+        to.extend_from_slice(bytes);
+        return;
+    }
+    to.reserve(bytes.len());
+    for part in bytes.chunks(COPIED_AT_ONCE) {
+        step(part.len() / BYTES_PER_ELEMENT);
+        to.extend_from_slice(part);
+    }
+}
+
+/// A copy of `bytes`, made in steps if they are many.
+pub fn copied(bytes: &[u8]) -> Vec<u8> {
+    let mut copy = Vec::with_capacity(bytes.len());
+    extend(&mut copy, bytes);
+    copy
+}
+
+/// Appends zeros up to a length of `len`, in steps if they are many.
+pub fn lengthen(to: &mut Vec<u8>, len: usize) {
+    to.reserve(len.saturating_sub(to.len()));
+    while to.len() < len {
+        let more = COPIED_AT_ONCE.min(len - to.len());
+        step(more / BYTES_PER_ELEMENT);
+        to.resize(to.len() + more, 0);
+    }
+}
+
+/// Copies `bytes` over `to`, which is as long, in steps if they are many.
+///
+/// # Panics
+/// If the lengths differ.
+#[inline]
+pub fn copy(to: &mut [u8], bytes: &[u8]) {
+    if bytes.len() <= COPIED_AT_ONCE {
+        to.copy_from_slice(bytes);
+        return;
+    }
+    assert_eq!(to.len(), bytes.len(), "a copy is as long");
+    for (to, part) in to.chunks_mut(COPIED_AT_ONCE).zip(bytes.chunks(COPIED_AT_ONCE)) {
+        step(part.len() / BYTES_PER_ELEMENT);
+        to.copy_from_slice(part);
+    }
+}
+
+#[cold]
+fn offer() {
+    LEFT.set(OFFER_EVERY);
+    if let Some(offer) = OFFER.get() {
+        offer();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    thread_local! {
+        static OFFERS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// Runs `work` as on a new thread, and returns how often that has offered its processor.
+    fn offers(work: impl FnOnce()) -> usize {
+        LEFT.set(OFFER_EVERY);
+        OFFERS.set(0);
+        work();
+        OFFER.set(None);
+        OFFERS.get()
+    }
+
+    fn give_way_here() {
+        give_way(|| OFFERS.set(OFFERS.get() + 1));
+    }
+
+    #[test]
+    fn only_a_thread_that_gives_way_offers_its_processor() {
+        assert_eq!(offers(|| (0..10 * OFFER_EVERY).for_each(|_| step(1))), 0);
+        let ten = offers(|| {
+            give_way_here();
+            (0..10 * (OFFER_EVERY + 1)).for_each(|_| step(1));
+        });
+        assert_eq!(ten, 10);
+        let once = offers(|| {
+            give_way_here();
+            step(usize::MAX);
+        });
+        assert_eq!(once, 1, "however long a step is");
+    }
+
+    #[test]
+    fn copies_are_whole_and_offer_the_processor_on_the_way() {
+        let megabytes = offers(|| {
+            give_way_here();
+            for len in [0, 1, COPIED_AT_ONCE, COPIED_AT_ONCE + 1, 16 << 20] {
+                let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+                assert!(copied(&bytes) == bytes);
+                let mut over = vec![0; len];
+                copy(&mut over, &bytes);
+                assert!(over == bytes);
+                lengthen(&mut over, len + 3 * COPIED_AT_ONCE);
+                assert!(over[..len] == bytes && over[len..].iter().all(|byte| *byte == 0));
+                assert_eq!(over.len(), len + 3 * COPIED_AT_ONCE);
+            }
+        });
+        assert!(megabytes > 10, "{megabytes}");
+    }
+}
