@@ -41,7 +41,7 @@ pub trait Guarded: Send + Sync + Sized + 'static {
 
     /// A holder has run its bound and unlocked: arranges for a prompt call of [`Gate::serve`] on another thread.
     fn relieve(gate: &Arc<Gate<Self>>);
-    /// Called by each holder just before it unlocks.
+    /// Called by each holder just before it unlocks. A holder calls it as well before it tells another thread what it has done.
     fn publish(&self) {}
 }
 

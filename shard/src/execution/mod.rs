@@ -60,7 +60,7 @@ use self::step::Admission;
 use crate::commands::{self, Flags};
 use crate::database::Database;
 use crate::error::Error;
-use crate::gate::Job;
+use crate::gate::{Guarded, Job};
 use crate::keyspace::eviction::NoRoom;
 use crate::keyspace::{ALL_INDEXES, Asked, Contents, Fault, Keyspace};
 use crate::shard::{HeldShard, ShardGate};
@@ -217,6 +217,8 @@ impl Attempt {
         // A worker is seldom kept from its work: a system call would cost more than it tells.
         let cpu = (seat == Seat::Lane).then(CpuStopwatch::start);
         let mut tried = self.under(held, seat);
+        // The caller may ask for the counts before this thread unlocks.
+        held.iter().for_each(|held| held.gate().guarded.publish());
         let took = started.elapsed();
         lent::add(took);
         if let Try::Done(outcome) = &mut tried {

@@ -1,6 +1,7 @@
 //! Tests of budgets: the work of a turn, and plans that are known to be short before they run.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use dormouse_protocol::{OwnedRequest, Parsed, Parser, RequestLimits, Version};
 use parking_lot::Mutex;
@@ -215,6 +216,26 @@ fn a_plan_that_is_not_short_runs_on_the_lane() {
         assert_eq!(*ran_on.lock(), Some(lane), "{:?}", queue.last());
         assert_eq!(outcome.elsewhere > Duration::ZERO, lane, "the time on the lane is told");
     }
+}
+
+/// A client that has the reply to a write finds it in the counts, even if the thread that ran it has not unlocked yet.
+#[test]
+fn a_write_on_another_thread_counts_before_its_reply_leaves() {
+    let runtime = Builder::new_current_thread().build().expect("a runtime");
+    let database = runtime.block_on(Database::open("test", 7, engine(runtime.handle())));
+    let turn = Arc::new(Turn::endless(None));
+    runtime.block_on(run(&database, &Arc::new(plan(&["SET a 1"])), &turn)).expect("it runs");
+    let gate = Arc::clone(&database.topology().expect("it is awake").shards[0]);
+    let held = gate.try_hold().expect("the lock is free");
+    let second = Arc::new(plan(&["SET b 1"]));
+    let mut second = Box::pin(run(&database, &second, &turn));
+    runtime.block_on(async { assert!(futures::poll!(&mut second).is_pending()) });
+    let (counted, shared) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&database.shared));
+    let seen = Arc::clone(&counted);
+    gate.leave(Job::Run(Box::new(move |_| seen.store(shared.counts[0].0.load(Ordering::Relaxed), Ordering::Relaxed))));
+    drop(held);
+    assert_eq!(counted.load(Ordering::Relaxed), 2);
+    runtime.block_on(second).expect("it has run");
 }
 
 /// A command behind a SWAPDB finds its keys in memory, whichever index they were in: also in one that it names itself.
