@@ -18,10 +18,12 @@ mod output;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -179,6 +181,21 @@ struct Copied {
     folder: TempDir,
 }
 
+/// Finds ports that nothing uses for the suite's own processes, which talk over one of the 32 below the one returned. Units
+/// that run at the same time get others.
+fn ports() -> io::Result<u16> {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    for _ in 0..UNITS_APART {
+        let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
+        let base = PORT_FIRST + PORTS_EACH * ((std::process::id() as u16).wrapping_add(taken) % UNITS_APART);
+        if (base - PORTS_EACH..=base).all(is_free) {
+            return Ok(base);
+        }
+    }
+    Err(io::Error::other("no ports are free for the suite"))
+}
+
 impl Copied {
     fn of(suite: &Path) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("dormouse-upstream-").tempdir()?;
@@ -246,9 +263,7 @@ impl Copied {
         let printed = self.folder.path().join(format!("{}.printed", unit.replace('/', "-")));
         let mut command = self.command();
         command.args(["--host", "127.0.0.1", "--port", &server.port().to_string(), "--single", unit, "--durable"]);
-        // The suite's own processes talk over one of the 32 ports below. Units that run at the same time need others.
-        let base = PORT_FIRST + PORTS_EACH * (server.port() % UNITS_APART);
-        command.args(["--baseport", &base.to_string()]);
+        command.args(["--baseport", &ports()?.to_string()]);
         command.args(["--dont-clean", "--dont-pre-clean", "--timeout", &settings.patience.as_secs().to_string()]);
         command.args(without.iter().flat_map(|test| ["--skiptest", test.as_str()]));
         let file = File::create(&printed)?;
