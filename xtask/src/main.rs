@@ -18,6 +18,7 @@
 mod chart;
 mod count;
 mod crash;
+mod licences;
 mod run;
 mod siege;
 mod stores;
