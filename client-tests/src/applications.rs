@@ -1,6 +1,8 @@
 //! The packages of applications, installed once: what their tests and measures start.
 
 use std::{
+    env,
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -56,15 +58,44 @@ pub fn go() -> Option<PathBuf> {
     Some(folder.join("applications"))
 }
 
-/// Returns the files of a language with one of these extensions.
-fn files(language: &str, extensions: &[&str]) -> Vec<String> {
-    let folder = toolchain::sources("applications").join(language);
+/// Returns the class path of all applications in Java.
+pub fn java() -> Option<OsString> {
+    if !toolchain::present("applications in Java", &[("javac", "default-jdk-headless"), ("mvn", "maven")]) {
+        return None;
+    }
+    let inputs: Vec<String> = [files("java", &["xml"]), files("java/src/main/java", &["java"])].concat();
+    let folder = toolchain::installed("applications/java", &names(&inputs), |sources, folder| {
+        let mut maven = Command::new("mvn");
+        maven.args(["--batch-mode", "--no-transfer-progress", "--quiet", "compile", "dependency:copy-dependencies"]);
+        maven.arg(format!("-Dbuild.folder={}", folder.display()));
+        maven.arg(format!("-DoutputDirectory={}", folder.join("libraries").display()));
+        toolchain::step(maven.current_dir(sources))
+    })?;
+    let (classes, libraries) = (folder.join("classes"), folder.join("libraries/*"));
+    Some(env::join_paths([classes, libraries]).expect("the target folder's path has no colon"))
+}
+
+/// Returns the program with all applications in Rust. They are a workspace of their own, which only long tests build.
+pub fn rust() -> Option<PathBuf> {
+    let inputs = [files("rust", &["toml", "lock"]), files("rust/src", &["rs"])].concat();
+    let folder = toolchain::installed("applications/rust", &names(&inputs), |sources, folder| {
+        let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.args(["build", "--quiet", "--locked", "--target-dir"]).arg(folder);
+        toolchain::step(build.current_dir(sources))
+    })?;
+    Some(folder.join("debug/dormouse-applications"))
+}
+
+/// Returns the files of a folder with one of these extensions, as seen from the language's own.
+fn files(folder: &str, extensions: &[&str]) -> Vec<String> {
+    let inner = folder.split_once('/').map_or(String::new(), |(_, inner)| format!("{inner}/"));
+    let folder = toolchain::sources("applications").join(folder);
     let has_one = |path: &Path| path.extension().is_some_and(|found| extensions.iter().any(|wanted| found == *wanted));
     let mut files: Vec<String> = fs::read_dir(&folder)
         .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
         .map(|entry| entry.expect("the sources are readable").path())
         .filter(|path| has_one(path))
-        .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+        .filter_map(|path| Some(inner.clone() + path.file_name()?.to_str()?))
         .collect();
     files.sort();
     files

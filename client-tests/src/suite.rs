@@ -11,8 +11,6 @@ use crate::{Kind, Server, Settings, unrest::Unrest, wait_for};
 
 /// A time far longer than any suite needs (about 3 s), even on a machine that is busy with a build.
 const LIMIT: Duration = Duration::from_secs(180);
-/// The same for a suite that checks for minutes that nothing happens.
-const IDLE_LIMIT: Duration = Duration::from_secs(900);
 
 pub struct Suite {
     process: Child,
@@ -36,13 +34,14 @@ impl Suite {
     }
 
     /// Runs `command` against a fresh Dormouse whose database falls asleep when it has been idle for a second. The suite
-    /// checks that it then stays asleep for the time in `DORMOUSE_TEST_QUIET_SECONDS`.
-    pub fn run_idle(command: &mut Command) {
+    /// checks that it then stays asleep for `quiet`, which it finds in `DORMOUSE_TEST_QUIET_SECONDS`.
+    pub fn run_idle(command: &mut Command, quiet: Duration) {
         if Kind::under_test() != Kind::Dormouse {
             return;
         }
         let settings = Settings { sleep_after: Some("1s"), ..Settings::default() };
-        Self::run_within(IDLE_LIMIT, &mut Server::start_with(Kind::Dormouse, settings), command);
+        command.env("DORMOUSE_TEST_QUIET_SECONDS", quiet.as_secs().to_string());
+        Self::run_within(LIMIT + quiet, &mut Server::start_with(Kind::Dormouse, settings), command);
     }
 
     /// Runs `command` against Dormouse as a cluster, with a token for each of two databases.

@@ -4,7 +4,7 @@
 //! The quick ones run always. With `DORMOUSE_LONG` set, the others run too, and each runs once more while the database
 //! is put to sleep all the time.
 
-use std::{env, process::Command};
+use std::{env, process::Command, time::Duration};
 
 use dormouse_client_tests::{Suite, applications, toolchain};
 
@@ -28,6 +28,12 @@ mod node {
     }
 
     #[test]
+    fn socket_io_over_sharded_channels() {
+        run("socket.io", &["sharded-ioredis"]);
+        run("socket.io", &["sharded-node-redis"]);
+    }
+
+    #[test]
     fn socket_io_over_streams() {
         run("socket.io", &["streams"]);
     }
@@ -43,7 +49,7 @@ mod node {
     #[test]
     fn idle_ones_let_the_database_sleep() {
         if let Some(mut script) = script("idle") {
-            Suite::run_idle(script.env("DORMOUSE_TEST_QUIET_SECONDS", quiet_seconds()));
+            Suite::run_idle(&mut script, quiet_time());
         }
     }
 
@@ -92,9 +98,19 @@ mod python {
     }
 
     #[test]
+    fn arq() {
+        run_long("arq_steps");
+    }
+
+    #[test]
+    fn valkey_glide() {
+        run_long("glide_steps");
+    }
+
+    #[test]
     fn idle_workers_let_the_database_sleep() {
         if let Some(mut script) = script("idle_steps") {
-            Suite::run_idle(script.env("DORMOUSE_TEST_QUIET_SECONDS", quiet_seconds()));
+            Suite::run_idle(&mut script, quiet_time());
         }
     }
 
@@ -106,6 +122,13 @@ mod python {
 
     fn script(name: &str) -> Option<Command> {
         script_with("requirements.txt", name)
+    }
+
+    /// These have packages of their own: arq wants an older redis-py than the others.
+    fn run_long(name: &str) {
+        if is_long() && script_with("arq.txt", name).is_some() {
+            check(|| script_with("arq.txt", name).expect("it was there before"));
+        }
     }
 
     fn more_steps() -> Option<Command> {
@@ -144,14 +167,56 @@ mod go {
     }
 }
 
+mod java {
+    use super::*;
+
+    #[test]
+    fn redisson() {
+        run("RedissonSteps");
+    }
+
+    #[test]
+    fn spring_session() {
+        run("SpringSessionSteps");
+    }
+
+    fn run(class: &str) {
+        if is_long()
+            && let Some(classes) = applications::java()
+        {
+            check(|| {
+                let mut command = Command::new("java");
+                command.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(&classes).arg(class);
+                command
+            });
+        }
+    }
+}
+
+mod rust {
+    use super::*;
+
+    #[test]
+    fn fred() {
+        if is_long()
+            && let Some(program) = applications::rust()
+        {
+            check(|| Command::new(&program));
+        }
+    }
+}
+
 /// Whether the tests that take minutes to install or to run were asked for.
 fn is_long() -> bool {
     env::var_os("DORMOUSE_LONG").is_some()
 }
 
-/// How long a database must stay asleep beneath idle applications.
-fn quiet_seconds() -> &'static str {
-    if is_long() { "120" } else { "6" }
+/// How long a database must stay asleep beneath idle applications: an hour in a long run, unless
+/// `DORMOUSE_QUIET_SECONDS` says otherwise.
+fn quiet_time() -> Duration {
+    let set = env::var("DORMOUSE_QUIET_SECONDS").ok();
+    let set = set.map(|seconds| seconds.parse().expect("DORMOUSE_QUIET_SECONDS is a number"));
+    Duration::from_secs(set.unwrap_or(if is_long() { 3600 } else { 6 }))
 }
 
 fn check(application: impl Fn() -> Command) {

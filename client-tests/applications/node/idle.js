@@ -1,4 +1,4 @@
-// Idle applications: the database falls asleep beneath them, stays asleep, and wakes for the next job or message.
+// Idle applications: the database falls asleep beneath all of them, stays asleep, and wakes for the next job or message.
 import assert from 'node:assert/strict';
 import { createAdapter } from '@socket.io/redis-streams-adapter';
 import { Queue, QueueEvents, Worker } from 'bullmq';
@@ -10,7 +10,7 @@ import { connection, quiet, run, until } from './steps.js';
 const { deepEqual, equal } = assert;
 
 /** A worker that asks for work seldom: by default it runs a script every five seconds, and one that writes every 30. */
-async function aWorkerOfBullmqWaits(close) {
+async function aWorkerOfBullmq(close) {
   const queue = close(new Queue('paint', { connection }));
   const events = close(new QueueEvents('paint', { connection, lastEventId: '0-0' }));
   const done = [];
@@ -18,16 +18,17 @@ async function aWorkerOfBullmqWaits(close) {
   close(new Worker('paint', async (job) => job.data.n, { connection, drainDelay: 3600, stalledInterval: 3_600_000 }));
   await queue.add('job', { n: 1 });
   await until(() => done.length === 1);
-  await quiet();
-  await queue.add('job', { n: 2 });
-  await until(() => done.length === 2);
-  // Its time comes while the database sleeps.
-  await queue.add('job', { n: 3 }, { delay: 4_000 });
-  await until(() => done.length === 3);
-  deepEqual(done, [1, 2, 3]);
+  return async () => {
+    await queue.add('job', { n: 2 });
+    await until(() => done.length === 2);
+    // Its time comes while the database sleeps.
+    await queue.add('job', { n: 3 }, { delay: 4_000 });
+    await until(() => done.length === 3);
+    deepEqual(done, [1, 2, 3]);
+  };
 }
 
-async function anAdapterOfSocketIoWaits(close) {
+async function anAdapterOfSocketIo(close) {
   const open = async () => {
     const client = createClient({ socket: connection });
     client.on('error', () => {});
@@ -44,13 +45,14 @@ async function anAdapterOfSocketIoWaits(close) {
     here.serverSideEmit('hello');
     return told > 0;
   });
-  await quiet();
-  const before = told;
-  here.serverSideEmit('hello');
-  await until(() => told > before);
+  return async () => {
+    const before = told;
+    here.serverSideEmit('hello');
+    await until(() => told > before);
+  };
 }
 
-async function aSubscriberWaits(close) {
+async function aSubscriber(close) {
   const [client, listener] = [new Redis(connection), new Redis(connection)];
   close({ close: () => client.disconnect() });
   close({ close: () => listener.disconnect() });
@@ -58,10 +60,19 @@ async function aSubscriberWaits(close) {
   listener.on('message', (_, text) => heard.push(text));
   await listener.subscribe('news');
   await client.set('some', 'data');
-  await quiet();
-  await client.publish('news', 'hello');
-  await until(() => heard.length === 1);
-  equal(await client.get('some'), 'data');
+  return async () => {
+    await client.publish('news', 'hello');
+    await until(() => heard.length === 1);
+    equal(await client.get('some'), 'data');
+  };
 }
 
-await run(aWorkerOfBullmqWaits, anAdapterOfSocketIoWaits, aSubscriberWaits);
+/** Each begins to wait, and returns what wakes it. */
+async function idleOnesLetTheDatabaseSleep(close) {
+  const wake = [];
+  for (const begin of [aWorkerOfBullmq, anAdapterOfSocketIo, aSubscriber]) wake.push(await begin(close));
+  await quiet();
+  for (const one of wake) await one();
+}
+
+await run(idleOnesLetTheDatabaseSleep);

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { once } from 'node:events';
-import { createAdapter as createPubSubAdapter } from '@socket.io/redis-adapter';
+import { createAdapter as createPubSubAdapter, createShardedAdapter } from '@socket.io/redis-adapter';
 import { createAdapter as createStreamsAdapter } from '@socket.io/redis-streams-adapter';
 import { Redis } from 'ioredis';
 import { createClient } from 'redis';
@@ -13,14 +13,20 @@ import { connection, run, sleep, until } from './steps.js';
 const { equal, deepEqual, ok } = assert;
 
 const adapters = {
-  'pub-sub-ioredis': async (close) => {
-    const clients = [new Redis(connection), new Redis(connection)];
-    for (const client of clients) close({ close: () => client.disconnect() });
-    return createPubSubAdapter(...clients);
-  },
+  'pub-sub-ioredis': async (close) => createPubSubAdapter(...ioredis(close)),
   'pub-sub-node-redis': async (close) => createPubSubAdapter(await nodeRedis(close), await nodeRedis(close)),
+  'sharded-ioredis': async (close) => createShardedAdapter(...ioredis(close)),
+  // By default each private room of a server has a channel too; here rooms of all kinds do.
+  'sharded-node-redis': async (close) =>
+    createShardedAdapter(await nodeRedis(close), await nodeRedis(close), { subscriptionMode: 'dynamic-private' }),
   streams: async (close) => createStreamsAdapter(await nodeRedis(close)),
 };
+
+function ioredis(close) {
+  const clients = [new Redis(connection), new Redis(connection)];
+  for (const client of clients) close({ close: () => client.disconnect() });
+  return clients;
+}
 
 async function nodeRedis(close) {
   const client = createClient({ socket: connection });

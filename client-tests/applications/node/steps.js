@@ -43,6 +43,7 @@ export async function quiet() {
     if (now.awake || now.wakes !== wakes) throw new Error(`it woke up: ${JSON.stringify(now)} after ${wakes} wakes`);
     await pause(50);
   }
+  console.log(`asleep for ${process.env.DORMOUSE_TEST_QUIET_SECONDS} s, no wake`);
 }
 
 /** Waits until `condition` is true. */

@@ -7,10 +7,10 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
 
-from steps import operator, url
+from steps import operator, patient_url, url
 
-broker = RedisBroker(url=url())
-broker.add_middleware(Results(backend=RedisBackend(url=url())))
+broker = RedisBroker(url=patient_url())
+broker.add_middleware(Results(backend=RedisBackend(url=patient_url())))
 dramatiq.set_broker(broker)
 
 
@@ -21,7 +21,7 @@ def flaky_square(n, fails=0):
     return n * n
 
 
-tasks = huey.RedisHuey("paint", url=url(), blocking=True)
+tasks = huey.RedisHuey("paint", url=patient_url(), blocking=True)
 by_priority = huey.PriorityRedisHuey("sorted", url=url())
 
 

@@ -4,6 +4,7 @@ The runner's side of the protocol is described in client-tests/src/lib.rs.
 """
 
 import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -18,11 +19,18 @@ DORMOUSE = os.environ["DORMOUSE_TEST_SERVER"] == "dormouse"
 # A step takes seconds; a machine that is busy with a build may need far longer.
 LIMIT = 40
 
-operator = redis.Redis(port=PORT, decode_responses=True)
+# By default redis-py waits five seconds for a reply.
+operator = redis.Redis(port=PORT, decode_responses=True, socket_timeout=LIMIT)
 
 
 def url(index=0):
     return f"redis://127.0.0.1:{PORT}/{index}"
+
+
+def patient_url():
+    """The same for applications that wait for a reply as long as the command may block: by default redis-py gives up a
+    BRPOPLPUSH after five seconds, whatever timeout that has of its own."""
+    return f"{url()}?socket_timeout={2 * LIMIT}"
 
 
 def sleep():
@@ -42,21 +50,29 @@ def sleep():
     until(slept)
 
 
-def quiet():
-    """Waits until the idle database has fallen asleep by itself, and checks that it stays asleep for a while."""
+def quiet(wakes_a_minute=0):
+    """Waits until the idle database has fallen asleep by itself, and checks that it stays asleep for a while, but for
+    the commands of a worker that need data now and then: it falls asleep again after each."""
     if not DORMOUSE:
         return
 
     def state():
         meters = operator.execute_command("DORMOUSE", "USAGE")["meters"]
-        return operator.info("dormouse")["awake"], meters["wakes"]
+        return operator.info("dormouse")["awake"], int(meters["wakes"])
 
     until(lambda: state()[0] == 0)
-    before = state()
-    end = time.monotonic() + float(os.environ["DORMOUSE_TEST_QUIET_SECONDS"])
-    while time.monotonic() < end:
-        assert state() == before, f"it woke up: {state()} after {before}"
+    seconds = float(os.environ["DORMOUSE_TEST_QUIET_SECONDS"])
+    before, start, awake = state()[1], time.monotonic(), 0.0
+    wakes_max = wakes_a_minute * math.ceil(seconds / 60)
+    while (now := time.monotonic()) < start + seconds:
+        is_awake, wakes = state()
+        assert wakes - before <= wakes_max, f"it woke up {wakes - before} times in {now - start:.0f} s"
+        assert not is_awake or wakes_max > 0, "it is awake"
         time.sleep(0.05)
+        awake += is_awake * (time.monotonic() - now)
+    print(f"asleep for {seconds - awake:.0f} of {seconds:.0f} s, {wakes - before} wakes", flush=True)
+    # It falls asleep when it has been idle for a second, and the keeper looks once a second.
+    assert awake <= 10 * wakes_max, f"it was awake for {awake:.0f} s"
 
 
 def until(condition):
