@@ -29,8 +29,16 @@ pub(crate) struct Sandbox {
     /// The globals of a library while it is loaded.
     pub(crate) loading: Table,
     pub(crate) xpcall: Function,
-    pub(crate) invoke: Function,
+    pub(crate) invoker: Invoker,
     pub(crate) handler: Function,
+}
+
+/// Functions that call a function of a library with its keys and arguments as `xpcall` does.
+pub(crate) struct Invoker {
+    /// With the tables of its keys and its arguments.
+    pub(crate) with_tables: Function,
+    /// By the number of keys: with all its words, keys first.
+    pub(crate) with_words: Vec<Function>,
 }
 
 /// Functions of Lua that need nothing but a look at their arguments.
@@ -61,10 +69,26 @@ local function settle(ok, ...)
   return ok, caught((...))
 end
 local out = { table = {}, coroutine = {} }
--- Calls a function of a library.
-function out.invoke(f, handler, keys, args)
-  return xpcall(function() return f(keys, args) end, handler)
+-- Calls a function of a library below `xpcall`. The tables of its keys and arguments are made here, since the virtual machine does
+-- that in a few steps; those of a call with many words come as they are.
+local callee, its_keys, its_args
+-- `xpcall` passes no arguments on. No run begins within another.
+local function call()
+  local f, keys, args = callee, its_keys, its_args
+  callee, its_keys, its_args = nil, nil, nil
+  return f(keys, args)
 end
+local function invoke(f, handler, keys, args)
+  callee, its_keys, its_args = f, keys, args
+  return xpcall(call, handler)
+end
+-- By the number of keys among the words that follow.
+out.invoke, out.invokes = invoke, {
+  function(f, handler, ...) return invoke(f, handler, {}, {...}) end,
+  function(f, handler, a, ...) return invoke(f, handler, {a}, {...}) end,
+  function(f, handler, a, b, ...) return invoke(f, handler, {a, b}, {...}) end,
+  function(f, handler, a, b, c, ...) return invoke(f, handler, {a, b, c}, {...}) end,
+}
 -- A command's error is caught as its text.
 local function plain(ok, e, ...)
   if not ok and type(e) == 'table' and type(e.err) == 'string' then e = e.err end
@@ -226,8 +250,9 @@ pub(crate) fn new(state: &Rc<State>) -> mlua::Result<Sandbox> {
     loading.set_metatable(Some(strict))?;
 
     let handler = handler(&lua, state, &names)?;
-    let (xpcall, invoke) = (native.raw_get("xpcall")?, wrapped.raw_get("invoke")?);
-    Ok(Sandbox { xpcall, invoke, lua, names, globals: real, shown: globals_shown, loading, handler })
+    let xpcall = native.raw_get("xpcall")?;
+    let invoker = Invoker { with_tables: wrapped.raw_get("invoke")?, with_words: wrapped.raw_get("invokes")? };
+    Ok(Sandbox { xpcall, invoker, lua, names, globals: real, shown: globals_shown, loading, handler })
 }
 
 /// Compiles a text in the sandbox's world.

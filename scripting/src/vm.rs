@@ -15,13 +15,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dormouse_protocol::{Reply, Request, Span, Version};
-use mlua::{Function, HookTriggers, Lua, Table, Value, VmState};
+use mlua::{Function, HookTriggers, Lua, LuaString, Table, Value, Variadic, VmState};
 use rapidhash::RapidHashMap;
 
 use crate::convert::{self, Names};
 use crate::errors::{self, Raised};
 use crate::json::Settings;
 use crate::random::Random;
+use crate::sandbox::Invoker;
 use crate::script::{Library, Script, ScriptFlags, Sha};
 use crate::{Halt, Host, sandbox};
 
@@ -46,6 +47,9 @@ const COMPILED_BYTES_MAX: usize = 8 << 20;
 /// Bytes of keys and arguments that are taken over before the memory is limited, and what each takes beside its text.
 const UNLIMITED_BYTES_MAX: usize = 16 << 10;
 const WORD_BYTES: usize = 64;
+
+/// Keys and arguments of a function that are passed on the stack.
+const FEW_WORDS: usize = 16;
 
 /// Bytes of a buffer that is kept for the next run.
 const KEPT_BYTES_MAX: usize = 4 << 10;
@@ -226,13 +230,14 @@ struct Vm {
     /// The globals of a library while it is loaded.
     loading: Table,
     xpcall: Function,
-    /// Calls a function of a library with its two tables as `xpcall` does.
-    invoke: Function,
+    invoker: Invoker,
     handler: Function,
     scripts: RapidHashMap<Sha, Function>,
     libraries: RapidHashMap<Sha, RapidHashMap<Box<str>, Function>>,
     compiled_bytes: usize,
     hooked: bool,
+    /// Whether the run has the globals `KEYS` and `ARGV`.
+    has_globals: bool,
 }
 
 /// Checks that a script can be compiled.
@@ -306,7 +311,7 @@ fn with<T>(work: impl FnOnce(&mut Vm) -> T) -> T {
 impl Vm {
     fn new() -> mlua::Result<Self> {
         let state = Rc::new(State::default());
-        let sandbox::Sandbox { lua, names, globals, shown, loading, xpcall, invoke, handler } = sandbox::new(&state)?;
+        let sandbox::Sandbox { lua, names, globals, shown, loading, xpcall, invoker, handler } = sandbox::new(&state)?;
         Ok(Self {
             lua,
             state,
@@ -315,12 +320,13 @@ impl Vm {
             shown,
             loading,
             xpcall,
-            invoke,
+            invoker,
             handler,
             scripts: RapidHashMap::default(),
             libraries: RapidHashMap::default(),
             compiled_bytes: 0,
             hooked: false,
+            has_globals: false,
         })
     }
 
@@ -402,8 +408,10 @@ impl Vm {
         self.state.scratch.borrow_mut().clear();
         self.lua.set_memory_limit(0).expect("the virtual machine has its own allocator");
         // No script may find another one's data.
-        for name in [&self.names.keys, &self.names.argv] {
-            self.globals.raw_set(name, Value::Nil).expect("a field that exists is cleared without memory");
+        if std::mem::take(&mut self.has_globals) {
+            for name in [&self.names.keys, &self.names.argv] {
+                self.globals.raw_set(name, Value::Nil).expect("a field that exists is cleared without memory");
+            }
         }
         if self.lua.used_memory() > self.state.base_bytes.get() + LEFT_BYTES_MAX {
             // What fails here fails again in the next run, which then reports it.
@@ -424,18 +432,29 @@ impl Vm {
         if bytes > UNLIMITED_BYTES_MAX {
             self.limit_memory()?;
         }
-        let (keys, arguments) = (self.strings(keys)?, self.strings(arguments)?);
+        let is_short = keys.len() + arguments.len() <= FEW_WORDS;
         let (ok, value): (bool, Value) = match run {
             Runnable::Script(_) => {
+                let (keys, arguments) = (self.strings(keys)?, self.strings(arguments)?);
+                self.has_globals = true;
                 self.globals.raw_set(&self.names.keys, keys)?;
                 self.globals.raw_set(&self.names.argv, arguments)?;
                 self.limit_memory()?;
                 self.xpcall.call((function, &self.handler))?
             }
-            Runnable::Function(..) => {
-                self.limit_memory()?;
-                self.invoke.call((function, &self.handler, keys, arguments))?
-            }
+            Runnable::Function(..) => match self.invoker.with_words.get(keys.len()).filter(|_| is_short) {
+                Some(invoke) => {
+                    let words = keys.chain(arguments).map(|word| self.lua.create_string(word));
+                    let words: Variadic<LuaString> = words.collect::<mlua::Result<_>>()?;
+                    self.limit_memory()?;
+                    invoke.call((function, &self.handler, words))?
+                }
+                None => {
+                    let (keys, arguments) = (self.strings(keys)?, self.strings(arguments)?);
+                    self.limit_memory()?;
+                    self.invoker.with_tables.call((function, &self.handler, keys, arguments))?
+                }
+            },
         };
         if self.state.halted.get() {
             return Err(Raised::Halt.into());
