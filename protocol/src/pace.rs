@@ -44,11 +44,29 @@ pub fn extend(to: &mut Vec<u8>, bytes: &[u8]) {
         to.extend_from_slice(bytes);
         return;
     }
-    to.reserve(bytes.len());
+    make_room(to, bytes.len());
     for part in bytes.chunks(COPIED_AT_ONCE) {
         step(part.len() / BYTES_PER_ELEMENT);
         to.extend_from_slice(part);
     }
+}
+
+/// Makes room for `more` bytes, as `Vec::reserve` does. A large vector is moved in steps.
+pub fn make_room(to: &mut Vec<u8>, more: usize) {
+    if more > to.capacity() - to.len() {
+        make_room_exact(to, more.max(to.len()));
+    }
+}
+
+/// The same as `Vec::reserve_exact`.
+pub fn make_room_exact(to: &mut Vec<u8>, more: usize) {
+    if to.len() <= COPIED_AT_ONCE || more <= to.capacity() - to.len() {
+        to.reserve_exact(more);
+        return;
+    }
+    let mut moved = Vec::with_capacity(to.len() + more);
+    extend(&mut moved, to);
+    *to = moved;
 }
 
 /// A copy of `bytes`, made in steps if they are many.
@@ -60,7 +78,7 @@ pub fn copied(bytes: &[u8]) -> Vec<u8> {
 
 /// Appends zeros up to a length of `len`, in steps if they are many.
 pub fn lengthen(to: &mut Vec<u8>, len: usize) {
-    to.reserve(len.saturating_sub(to.len()));
+    make_room_exact(to, len.saturating_sub(to.len()));
     while to.len() < len {
         let more = COPIED_AT_ONCE.min(len - to.len());
         step(more / BYTES_PER_ELEMENT);
@@ -139,6 +157,8 @@ mod tests {
                 let mut over = vec![0; len];
                 copy(&mut over, &bytes);
                 assert!(over == bytes);
+                make_room(&mut over, len + 1);
+                assert!(over == bytes && over.capacity() > 2 * len);
                 lengthen(&mut over, len + 3 * COPIED_AT_ONCE);
                 assert!(over[..len] == bytes && over[len..].iter().all(|byte| *byte == 0));
                 assert_eq!(over.len(), len + 3 * COPIED_AT_ONCE);

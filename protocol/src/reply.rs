@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::double::format_double;
+use crate::pace;
 
 /// The version of the protocol that a client asked for with `HELLO`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -240,7 +241,7 @@ impl Reply {
         }
         let roomy = needed.max(capacity + if capacity < DOUBLED_BYTES { capacity } else { capacity / 4 });
         let Some(budget) = self.grant.budget.as_ref().filter(|_| needed > FREE_BYTES) else {
-            self.buffer.reserve_exact(roomy - len);
+            pace::make_room_exact(&mut self.buffer, roomy - len);
             return true;
         };
         // Less is enough when the limit is near.
@@ -257,7 +258,7 @@ impl Reply {
         };
         let more = more(wanted);
         self.grant.bytes += more;
-        self.buffer.reserve_exact(wanted - len);
+        pace::make_room_exact(&mut self.buffer, wanted - len);
         true
     }
 

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use dormouse_protocol::{Budget, OwnedRequest, Parser, Reply, RequestLimits, Span};
+use dormouse_protocol::{Budget, OwnedRequest, Parser, Reply, RequestLimits, Span, pace};
 use dormouse_shard::execution::budget::REPLY_INLINE_MAX;
 use dormouse_shard::execution::inline::REPLY_HIGH_WATER;
 use futures::channel::oneshot;
@@ -485,7 +485,7 @@ impl Connection {
         let (sender, receiver) = oneshot::channel();
         let grown = Arc::clone(&rest);
         let grow = move |_| {
-            grown.lock().reserve_exact(more);
+            pace::make_room_exact(&mut grown.lock(), more);
             // The connection may have ended.
             let _ = sender.send(());
         };

@@ -12,6 +12,7 @@ use dormouse_protocol::Request;
 use dormouse_storage::effect;
 use dormouse_storage::log::{self, Lsn};
 use dormouse_storage::shown::Shown;
+use dormouse_types::pace;
 
 use super::Keyspace;
 
@@ -216,6 +217,8 @@ impl Keyspace<'_> {
     pub(super) fn take_items(&mut self) {
         if self.items.capacity() == 0 {
             self.items = SPARE_ITEMS.take();
+        } else if self.items.len() > SPARE_ITEMS_BYTES_MAX {
+            pace::make_room(&mut self.items, ROOM_BYTES);
         }
     }
 }
@@ -227,6 +230,9 @@ thread_local! {
 
 /// A pipeline ends its entry at this size; a transaction is one entry, however large.
 const ITEMS_BYTES_MAX: usize = 4 << 20;
+
+/// Room that a large buffer has before another effect: most fit, so that it is moved in steps when it grows.
+const ROOM_BYTES: usize = 64 << 10;
 
 /// A larger buffer is not kept for the next batch.
 const SPARE_ITEMS_BYTES_MAX: usize = 256 << 10;

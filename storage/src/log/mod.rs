@@ -43,6 +43,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::Waker;
 
+use dormouse_types::pace;
 use dormouse_types::record::{CACHE_LINE, prefetch_to_write};
 use futures::executor::block_on;
 use futures::lock::{Mutex as AsyncMutex, MutexGuard as AsyncGuard};
@@ -421,7 +422,7 @@ impl Log {
         items: &[u8],
         within_ms: u64,
     ) -> Lsn {
-        let apart = (items.len() >= APART_BYTES_MIN).then(|| items.to_vec());
+        let apart = (items.len() >= APART_BYTES_MIN).then(|| pace::copied(items));
         let mut active = self.active.lock();
         let sequence = sequence.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
         let was_empty = active.entries.is_empty();
