@@ -1,7 +1,8 @@
 //! Workers of job queues that have nothing to do, and subscribers: their database falls asleep and stays asleep.
 //!
 //! Each client repeats the commands of its library in a loop, as soon as the timeout of the last one is over: in an hour a
-//! worker that waits five seconds at a time does so 720 times. Only a script that needs data wakes the database.
+//! worker that waits five seconds at a time does so 720 times. Here such an hour is shorter: each wait takes 20 ms. Only a
+//! script that needs data wakes the database.
 
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod node;
@@ -35,6 +36,9 @@ impl Idler {
     }
 }
 
+/// Waits of five seconds in an hour.
+const WAITS_IN_AN_HOUR: usize = 720;
+
 const NOTHING: &str = "*-1\r\n";
 
 /// Queues of several priorities, as kombu names them.
@@ -47,19 +51,19 @@ fn idlers(bench: &Bench) -> Vec<Idler> {
     subscriber.connection.check("SUBSCRIBE news", "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n");
     let mut all = vec![
         // BullMQ waits for a marker.
-        Idler::new(bench, "BZPOPMIN bull:mail:marker 0.2", NOTHING),
-        Idler::new(bench, "BZPOPMIN bull:video:marker 0.2", NOTHING),
+        Idler::new(bench, "BZPOPMIN bull:mail:marker 0.02", NOTHING),
+        Idler::new(bench, "BZPOPMIN bull:video:marker 0.02", NOTHING),
         // Celery: several workers with the same queues, and one with others.
-        Idler::new(bench, &format!("BRPOP {} 0.2", queues(4)), NOTHING),
-        Idler::new(bench, &format!("BRPOP {} 0.2", queues(4)), NOTHING),
-        Idler::new(bench, &format!("BRPOP {} 0.2", queues(12)), NOTHING),
+        Idler::new(bench, &format!("BRPOP {} 0.02", queues(4)), NOTHING),
+        Idler::new(bench, &format!("BRPOP {} 0.02", queues(4)), NOTHING),
+        Idler::new(bench, &format!("BRPOP {} 0.02", queues(12)), NOTHING),
         // Its heartbeats.
         Idler::new(bench, "PUBLISH /0.celeryev/worker.heartbeat {}", ":0\r\n"),
         // Other queues.
-        Idler::new(bench, "BLMOVE jobs jobs:active RIGHT LEFT 0.2", NOTHING),
-        Idler::new(bench, "BLMPOP 0.2 2 high low LEFT", NOTHING),
-        Idler::new(bench, "XREAD BLOCK 200 STREAMS events $", NOTHING),
-        Idler::new(bench, "XREADGROUP GROUP g c BLOCK 200 STREAMS tasks >", NOTHING),
+        Idler::new(bench, "BLMOVE jobs jobs:active RIGHT LEFT 0.02", NOTHING),
+        Idler::new(bench, "BLMPOP 0.02 2 high low LEFT", NOTHING),
+        Idler::new(bench, "XREAD BLOCK 20 STREAMS events $", NOTHING),
+        Idler::new(bench, "XREADGROUP GROUP g c BLOCK 20 STREAMS tasks >", NOTHING),
     ];
     all.push(subscriber);
     all
@@ -81,7 +85,7 @@ fn wakes(database: &Database) -> u64 {
 fn until_asleep(database: &Database, idlers: &mut [Idler]) {
     const ASLEEP: usize = 5;
     let mut asleep = 0;
-    for _ in 0..500 {
+    for _ in 0..5_000 {
         let before = wakes(database);
         round(idlers);
         asleep = if database.is_awake() || wakes(database) > before { 0 } else { asleep + 1 };
@@ -114,7 +118,7 @@ fn idle_workers_and_subscribers_let_their_database_sleep() {
     until_asleep(&database, &mut idlers);
 
     let before = wakes(&database);
-    for _ in 0..30 {
+    for _ in 0..WAITS_IN_AN_HOUR {
         round(&mut idlers);
         assert!(!database.is_awake());
     }
