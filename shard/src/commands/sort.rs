@@ -375,6 +375,17 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_merged() {
+        let mut bench = Bench::new();
+        let count = super::SORTED_AT_ONCE * 2 + 77;
+        let spread: Vec<String> = (0..count).map(|n| (n * 7919 % count).to_string()).collect();
+        assert_eq!(bench.run(&format!("RPUSH l {}", spread.join(" "))), count.to_string());
+        let sorted: Vec<String> = (0..count).map(|n| n.to_string()).collect();
+        assert!(bench.run("SORT l") == format!("[{}]", sorted.join(" ")));
+        assert_eq!(bench.run(&format!("SORT l DESC LIMIT {} 9", count - 2)), "[1 0]");
+    }
+
+    #[test]
     fn by_other_keys() {
         check(&[
             ("RPUSH l 1 2 3 4", "4"),
