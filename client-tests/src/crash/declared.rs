@@ -49,8 +49,11 @@ impl Declarations {
                 .map(str::to_owned)
                 .to_vec(),
             _ => {
-                let function = format!("function() return 'v{version}' end");
-                let text = format!("#!lua name={MARKER}\nredis.register_function('{MARKER}', {function})");
+                // It can be called on a full disk, too.
+                let function = format!(
+                    "function_name='{MARKER}', callback=function() return 'v{version}' end, flags={{'no-writes'}}"
+                );
+                let text = format!("#!lua name={MARKER}\nredis.register_function{{{function}}}");
                 ["FUNCTION", "LOAD", "REPLACE", &text].map(str::to_owned).to_vec()
             }
         };
