@@ -37,7 +37,7 @@ use crate::node::Node;
 use crate::peer::Peer;
 use crate::session::Session;
 use crate::strangers;
-use crate::turns::QueuePlace;
+use crate::turns::{QueuePlace, after_ready_tasks};
 use crate::worker::{READ_BYTES, Worker};
 
 /// A client that closes its connection within this time still gets its commands run: it may have closed only its side.
@@ -47,6 +47,8 @@ const HASTE: Duration = Duration::from_millis(100);
 const READ_AT_ONCE: usize = 256 << 10;
 /// Bytes of replies that are written before other connections of the worker get a turn.
 const SENT_AT_ONCE: usize = 256 << 10;
+/// Most blocked clients whose replies leave before the one of the client that has served them.
+const SERVED_FIRST_MAX: usize = 8;
 /// Work of the system for a read and a write, in nanoseconds, beside the bytes.
 const TRIP_NS: u64 = 5_000;
 /// Bytes that are read or written in a nanosecond.
@@ -256,6 +258,7 @@ impl Connection {
                 self.session.count_messages(reply.len());
             }
             if read > 0 {
+                let served = self.session.tenant.database.waiters.served();
                 let next = {
                     let scratch = worker.scratch.borrow();
                     if self.rest.is_empty() {
@@ -272,6 +275,11 @@ impl Connection {
                     }
                 };
                 self.finish(next, &mut reply).await?;
+                let served = self.session.tenant.database.waiters.served().wrapping_sub(served);
+                if (1..=SERVED_FIRST_MAX).contains(&served) && worker.turns.has_one_owner() {
+                    // They have waited longer than this client.
+                    after_ready_tasks().await;
+                }
             }
             if self.rest.is_empty() {
                 self.rest = Vec::new();
@@ -329,6 +337,8 @@ impl Connection {
                 beside_client(&self.stream, &self.client, execution).await;
                 if self.session.blocked.is_some() {
                     Box::pin(self.until_unblocked(reply)).await?;
+                    // It has waited long enough: the reply leaves before others have a turn.
+                    self.send(reply).await?;
                 }
                 waited = began.elapsed() > HASTE;
                 // Queueing commands costs little; anything else that runs here may have been long.

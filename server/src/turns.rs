@@ -165,6 +165,11 @@ impl Turns {
         share.turn_ns.set(ns.max(turn_ns - turn_ns / 16));
     }
 
+    /// Whether all connections of the worker have the same owner.
+    pub fn has_one_owner(&self) -> bool {
+        self.owners.get() <= 1
+    }
+
     /// Whether a connection of `share` may work now, without waiting for its turn.
     #[inline]
     pub fn is_free(&self, share: &Share) -> bool {
@@ -250,7 +255,7 @@ impl Turns {
 }
 
 /// Lets the tasks that are ready now work, without a look at the sockets.
-async fn after_ready_tasks() {
+pub async fn after_ready_tasks() {
     let mut is_over = false;
     poll_fn(|cx| {
         if std::mem::replace(&mut is_over, true) {

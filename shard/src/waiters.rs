@@ -273,11 +273,26 @@ pub struct Waiters {
     registry: Mutex<Registry>,
     /// How many waiters write a second key.
     moves: AtomicUsize,
+    served: AtomicUsize,
 }
 
 impl Waiters {
     pub fn new(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::clone(shared), registry: Mutex::default(), moves: AtomicUsize::new(0) }
+        Self {
+            shared: Arc::clone(shared),
+            registry: Mutex::default(),
+            moves: AtomicUsize::new(0),
+            served: AtomicUsize::new(0),
+        }
+    }
+
+    /// How many waiters were served so far.
+    pub fn served(&self) -> usize {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_served(&self, count: usize) {
+        self.served.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Registers a command that waits. The shards of the keys that it waits for must be held.

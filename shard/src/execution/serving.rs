@@ -56,8 +56,9 @@ impl Replies {
 
     /// Delivers the replies after the entry has been appended that they wait for.
     #[inline]
-    pub fn deliver(&mut self, left: Left) {
+    pub fn deliver(&mut self, database: &Database, left: Left) {
         if !self.all.is_empty() {
+            database.waiters.count_served(self.all.len());
             for (waiter, reply) in self.all.drain(..) {
                 waiter.deliver(ServedReply { reply, left });
             }

@@ -151,7 +151,7 @@ pub(super) fn finish(db: &mut Keyspace<'_>, database: &Database, replies: &mut R
         database.free(dead);
     }
     let left = db.finish();
-    replies.deliver(left);
+    replies.deliver(database, left);
     database.waiters.nudge_stirred();
     left
 }
