@@ -1,6 +1,6 @@
 //! The memory of the process: its use, its limit, and the actions that keep it within the limit.
 //!
-//! A thread looks ten times a second, and more often when little is left:
+//! A thread looks ten times a second, more often when little is left, and once a second while the process does nothing:
 //!
 //! 1. It measures the used memory: pages in use by the allocator, the allocator's own, and the process's memory beside
 //!    the allocator. Free pages that the allocator keeps do not count as used; they are given back when they are in the
@@ -29,6 +29,10 @@ use crate::process;
 use crate::relief::{self, Relief};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// CPU time without which memory cannot have grown much: the system alone takes about that long for ten megabytes of new pages.
+const CALM_BELOW: Duration = Duration::from_millis(1);
+/// Interval of looks at a process that does nothing.
+const LOOK_ANYWAY_EVERY: Duration = Duration::from_secs(1);
 /// Interval of looks when more than four fifths of the memory are used.
 const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(20);
 const CLOSE_FROM: f64 = 0.8;
@@ -55,24 +59,36 @@ pub fn watch(node: &Arc<Node>) -> std::io::Result<()> {
 struct Watch {
     relief: Relief,
     given_back: Option<Instant>,
+    /// When it looked last, and the CPU time of the process then; `None`: something must be looked after.
+    calm_since: Option<(Instant, Duration)>,
 }
 
 impl Watch {
     fn run(mut self, node: &Weak<Node>) {
         while let Some(node) = node.upgrade().filter(|node| !node.is_draining()) {
-            let every = self.look(&node);
+            let every = if self.is_calm() { LOOK_EVERY } else { self.look(&node) };
             drop(node);
             std::thread::park_timeout(every);
         }
     }
 
+    /// Whether hardly anything has happened since the last look, which found nothing to do. A look costs a hundred times as
+    /// much as this question.
+    fn is_calm(&self) -> bool {
+        self.calm_since.is_some_and(|(at, cpu)| {
+            at.elapsed() < LOOK_ANYWAY_EVERY && process::cpu_time().saturating_sub(cpu) < CALM_BELOW
+        })
+    }
+
     /// Looks once at everything. Returns the time until the next look.
     fn look(&mut self, node: &Arc<Node>) -> Duration {
         let crowded = relief::divide_among_families(node);
-        if !crowded.is_empty() {
+        let is_crowded = !crowded.is_empty();
+        if is_crowded {
             self.relief.put_one_to_sleep(node, crowded.into_iter(), "its branches share its max-memory");
         }
-        let used = self.measure(node);
+        let resident = process::resident_bytes();
+        let used = self.measure(node, resident);
         node.memory_used.store(used, Ordering::Relaxed);
         let total = node.facts.max_memory_total;
         let mut every = LOOK_EVERY;
@@ -86,7 +102,7 @@ impl Watch {
             let databases = node.tenants.all().filter(|tenant| tenant.database.is_awake()).count();
             MEMORY.measured(left, total_bytes, databases);
             let share = used as f64 / total as f64;
-            if share > CLOSE_FROM || process::resident_bytes() as f64 > total as f64 * CLOSE_FROM {
+            if share > CLOSE_FROM || resident as f64 > total as f64 * CLOSE_FROM {
                 every = LOOK_CLOSELY_EVERY;
             }
             if share > RELIEF_FROM {
@@ -95,12 +111,14 @@ impl Watch {
             }
         }
         relief::close_hoarders(node);
+        let is_calm = !is_crowded && every == LOOK_EVERY;
+        self.calm_since = is_calm.then(|| (Instant::now(), process::cpu_time()));
         every
     }
 
     /// Returns the used bytes. Before that, gives back unused memory if that is in the way.
-    fn measure(&mut self, node: &Node) -> u64 {
-        let (used, resident) = (used_bytes(), process::resident_bytes());
+    fn measure(&mut self, node: &Node, resident: u64) -> u64 {
+        let used = used_beside(resident);
         let total = node.facts.max_memory_total;
         // If resident memory exceeds the limit, nothing else helps.
         let is_too_much = total > 0 && resident > total;
@@ -131,9 +149,14 @@ fn purge_elsewhere() {
 
 /// Bytes that the process uses, including the allocator's pages in use, without its free pages.
 pub fn used_bytes() -> u64 {
+    used_beside(process::resident_bytes())
+}
+
+/// The same if so many bytes are resident.
+fn used_beside(resident: u64) -> u64 {
     let _ = epoch::advance();
     let read = |bytes: Result<usize, _>| bytes.map_or(0, |bytes: usize| bytes as u64);
-    let beside = process::resident_bytes().saturating_sub(read(stats::resident::read()));
+    let beside = resident.saturating_sub(read(stats::resident::read()));
     read(stats::active::read()) + read(stats::metadata::read()) + beside
 }
 

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Clock ticks a second in `/proc`: fixed by the kernel's interface.
 const TICKS: f64 = 100.0;
@@ -15,6 +17,12 @@ pub fn cpu_seconds() -> (f64, f64) {
     let Some((_, fields)) = stat.rsplit_once(')') else { return (0.0, 0.0) };
     let mut fields = fields.split_ascii_whitespace().skip(11).map(|field| field.parse::<f64>().unwrap_or(0.0) / TICKS);
     (fields.next().unwrap_or(0.0), fields.next().unwrap_or(0.0))
+}
+
+/// CPU time of all threads so far, to the nanosecond.
+pub fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Resident memory in bytes; 0 where the system does not say.
