@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 pub use dormouse_types::entry::slab::{flush as flush_cache, slab_bytes};
 
 use crate::error::{Error, Result};
+use crate::lane::RUNNING_MAX;
 
 /// The memory of this process: it has one allocator, however many nodes a test may start in it.
 pub static MEMORY: Memory = Memory::new();
@@ -30,6 +31,8 @@ pub const COUNTED_BYTES: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub struct Memory {
     is_limited: AtomicBool,
+    /// All that the process may use.
+    total: AtomicUsize,
     /// Without the memory that is kept for clients.
     left: AtomicIsize,
     /// Memory that the server keeps for clients.
@@ -42,6 +45,9 @@ pub struct Memory {
     floor: AtomicUsize,
 }
 
+/// Memory of a piece of work on the slow lane that is counted afterwards, however little the process has.
+const UNCOUNTED_BYTES_MIN: usize = 1 << 20;
+
 /// The reserve is this part of all memory. A database is served from it up to this part of an even share.
 pub const RESERVE_PART: usize = 20;
 const SHARE_PART: usize = 2;
@@ -50,6 +56,7 @@ impl Memory {
     pub const fn new() -> Self {
         Self {
             is_limited: AtomicBool::new(false),
+            total: AtomicUsize::new(0),
             left: AtomicIsize::new(0),
             held: AtomicUsize::new(0),
             reserved: AtomicUsize::new(0),
@@ -63,6 +70,7 @@ impl Memory {
     /// memory.
     pub fn measured(&self, left: isize, total: usize, databases: usize) {
         self.left.store(left.saturating_add(signed(self.held.load(Ordering::Relaxed))), Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
         self.share.store(total / databases.max(1) / SHARE_PART, Ordering::Relaxed);
         self.reserve.store(signed(total / RESERVE_PART), Ordering::Relaxed);
         self.floor.store(total / RESERVE_PART / databases.max(1), Ordering::Relaxed);
@@ -88,6 +96,15 @@ impl Memory {
     /// The memory that a database's clients, or its data, may use however much others use.
     pub fn floor(&self) -> usize {
         self.floor.load(Ordering::Relaxed)
+    }
+
+    /// The memory of one of several pieces of work that take theirs before it can be counted: `most` bytes, or less so that
+    /// all of them together, one on each thread of the slow lane, take a quarter of the process's memory.
+    pub fn of_uncounted_work(&self, most: usize) -> usize {
+        if !self.is_limited.load(Ordering::Relaxed) {
+            return most;
+        }
+        most.min((self.total.load(Ordering::Relaxed) / 4 / RUNNING_MAX).max(UNCOUNTED_BYTES_MIN))
     }
 
     pub fn is_full(&self) -> bool {
@@ -191,6 +208,16 @@ mod tests {
         memory.changed(-(1 << 20));
         assert_eq!(memory.check(5 << 20), Ok(()));
         assert!(memory.is_exceeded_by(2 << 20) && !memory.is_exceeded_by(1000));
+    }
+
+    #[test]
+    fn work_that_is_counted_afterwards_takes_a_quarter_of_all_memory_at_most() {
+        let memory = Memory::default();
+        assert_eq!(memory.of_uncounted_work(64 << 20), 64 << 20, "nobody has set a limit");
+        for (total, expected) in [(16 << 30, 64 << 20), (1 << 30, 16 << 20), (16 << 20, 1 << 20)] {
+            memory.measured(0, total, 1);
+            assert_eq!(memory.of_uncounted_work(64 << 20), expected);
+        }
     }
 
     #[test]

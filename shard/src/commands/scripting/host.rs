@@ -19,7 +19,7 @@ use crate::keyspace::{Asked, Fault, Keyspace};
 
 /// The cost of the steps of a script between two ticks, in elements looked at.
 const TICK_COST: usize = 200;
-/// Memory of a script.
+/// Memory of a script, where the process has enough.
 const MEMORY_BYTES_MAX: usize = 64 << 20;
 
 /// Memory of a plain script.
@@ -150,7 +150,9 @@ impl<'d, 'k> Calls<'d, 'k> {
     }
 
     pub(super) fn limits(&mut self) -> RunLimits {
-        let memory_bytes = if self.is_plain { PLAIN_MEMORY_BYTES_MAX } else { MEMORY_BYTES_MAX };
+        // What a script takes between two ticks is counted only then.
+        let most = if self.is_plain { PLAIN_MEMORY_BYTES_MAX } else { MEMORY_BYTES_MAX };
+        let memory_bytes = self.db.shared().memory.of_uncounted_work(most);
         let values = if self.is_plain { PLAIN_VALUES_MAX } else { VALUES_MAX };
         let is_short = self.turn.is_some() && !self.has_written;
         let first_memory_bytes = if is_short { SHORT_MEMORY_BYTES_MAX } else { memory_bytes };
