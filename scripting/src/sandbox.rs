@@ -69,8 +69,8 @@ local function settle(ok, ...)
   return ok, caught((...))
 end
 local out = { table = {}, coroutine = {} }
--- Calls a function of a library below `xpcall`. The tables of its keys and arguments are made here, since the virtual machine does
--- that in a few steps; those of a call with many words come as they are.
+-- Calls a function of a library below `xpcall`. The tables of its keys and arguments are made here, which is
+-- cheaper than from outside; those of a call with many words come as they are.
 local callee, its_keys, its_args
 -- `xpcall` passes no arguments on. No run begins within another.
 local function call()

@@ -59,7 +59,7 @@ pub fn watch(node: &Arc<Node>) -> std::io::Result<()> {
 struct Watch {
     relief: Relief,
     given_back: Option<Instant>,
-    /// When it looked last, and the CPU time of the process then; `None`: something must be looked after.
+    /// When it looked last, and the CPU time of the process then; `None`: the last look found something to do.
     calm_since: Option<(Instant, Duration)>,
 }
 

@@ -36,8 +36,8 @@ const LANE_THREADS: usize = 2;
 const PATIENT_THREADS: usize = 2;
 /// Niceness of that work: how much it yields to clients on a busy core.
 const NICER: i32 = 15;
-/// Niceness of long commands: how much they yield to short ones. They also offer their processor every so often, which
-/// newer systems count as a part of it that they have had.
+/// Niceness of long commands: how much they yield to short ones. They also yield every so often, and newer kernels
+/// charge a thread for that as if it had used its time, so they are less nice than other patient work.
 const LANE_NICER: i32 = 10;
 
 /// The reason why a server does not serve, or did not end well.

@@ -670,7 +670,10 @@ impl Session {
         self.node.engine.background.spawn(async move {
             // If the log never becomes durable, the writes did not happen, so the messages are dropped.
             if log.durable(lsn).await.is_ok() {
-                tenant.pubsub.publish_all(&messages, node.output_limit_pubsub(), (node.engine.clock)());
+                let (limit, now_ms) = (node.output_limit_pubsub(), (node.engine.clock)());
+                for message in &messages {
+                    tenant.pubsub.send_unlocked(message, limit, now_ms);
+                }
             }
         });
     }

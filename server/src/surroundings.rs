@@ -23,7 +23,8 @@ pub struct OfDatabase {
 
 impl ScriptSurroundings for OfDatabase {
     fn receivers(&self, channel: &[u8], is_sharded: bool) -> usize {
-        self.pubsub.receivers(channel, is_sharded)
+        // A thread of the slow lane, which gives way while it matches, must not hold the lock.
+        if is_sharded { self.pubsub.receivers(channel, true) } else { self.pubsub.receivers_unlocked(channel) }
     }
 
     fn replicas_in_step(&self, in_file: bool) -> usize {

@@ -165,7 +165,7 @@ impl Turns {
         share.turn_ns.set(ns.max(turn_ns - turn_ns / 16));
     }
 
-    /// Whether all connections of the worker have the same owner.
+    /// Whether all connections that the worker has served lately have the same owner.
     pub fn has_one_owner(&self) -> bool {
         self.owners.get() <= 1
     }

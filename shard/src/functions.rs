@@ -81,7 +81,7 @@ impl Database {
     }
 }
 
-/// The command that gives a replica the libraries, all of them: told twice, beside a full copy, it does no harm.
+/// The command that gives a replica all libraries. One whose full copy already has them may run it again.
 fn restored(libraries: &Libraries) -> Vec<u8> {
     let texts = libraries.by_name.values().map(|library| &*library.library.text);
     let mut restore = Vec::new();

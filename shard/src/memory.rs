@@ -99,7 +99,8 @@ impl Memory {
     }
 
     /// The memory of one of several pieces of work that take theirs before it can be counted: `most` bytes, or less so that
-    /// all of them together, one on each thread of the slow lane, take a quarter of the process's memory.
+    /// all of them together, one on each thread of the slow lane, take a quarter of the process's memory. Each may take
+    /// a mebibyte, however little that is.
     pub fn of_uncounted_work(&self, most: usize) -> usize {
         if !self.is_limited.load(Ordering::Relaxed) {
             return most;
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_is_counted_afterwards_takes_a_quarter_of_all_memory_at_most() {
+    fn work_that_is_counted_afterwards_has_a_small_part_of_all_memory() {
         let memory = Memory::default();
         assert_eq!(memory.of_uncounted_work(64 << 20), 64 << 20, "nobody has set a limit");
         for (total, expected) in [(16 << 30, 64 << 20), (1 << 30, 16 << 20), (16 << 20, 1 << 20)] {

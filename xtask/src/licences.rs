@@ -1,6 +1,6 @@
 //! The quick part of the `deny` step: what `deny.toml` says of licences, sources and banned crates, checked against what
-//! the crates say of themselves. `cargo deny` also reads their licence files and the list of advisories, but to build it takes
-//! minutes.
+//! the crates say of themselves. `cargo deny` also reads their licence files and the list of advisories, but takes minutes to
+//! build.
 
 use std::path::Path;
 
@@ -25,12 +25,16 @@ impl Rules {
             let list = rules.get(section).and_then(|section| section.get(name)).and_then(|list| list.as_array());
             list.ok_or_else(|| format!("deny.toml: [{section}] {name} is no list"))
         };
-        let text = |value: &toml::Value| value.as_str().map(str::to_owned);
-        let licences = list("licenses", "allow")?.iter().filter_map(text);
-        let licences = licences.map(|licence| Licensee::parse(&licence).map_err(|error| error.to_string()));
-        let banned = list("bans", "deny")?.iter().filter_map(|ban| text(ban.get("crate")?)).collect();
-        let targets = list("graph", "targets")?.iter().filter_map(text).collect();
-        Ok(Self { licences: licences.collect::<Result<_, _>>()?, banned, targets })
+        let text = |value: Option<&toml::Value>| {
+            let text = value.and_then(toml::Value::as_str).map(str::to_owned);
+            text.ok_or_else(|| "deny.toml: a list has an entry of another form than this check reads".to_owned())
+        };
+        let licence = |value| Licensee::parse(&text(Some(value))?).map_err(|error| error.to_string());
+        Ok(Self {
+            licences: list("licenses", "allow")?.iter().map(licence).collect::<Result<_, _>>()?,
+            banned: list("bans", "deny")?.iter().map(|ban| text(ban.get("crate"))).collect::<Result<_, _>>()?,
+            targets: list("graph", "targets")?.iter().map(|target| text(Some(target))).collect::<Result<_, _>>()?,
+        })
     }
 
     /// The reason why a package of `cargo metadata` may not be used.

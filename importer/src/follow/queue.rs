@@ -33,8 +33,8 @@ pub struct UnitBatch {
     pub swaps: bool,
     /// Whether the staged data is shown at its end.
     pub shows: bool,
-    /// The changes of the libraries of functions, each as its words. Servers that keep these beside their data cannot
-    /// change them inside a transaction, so they are asked for before it. The data does not depend on them.
+    /// The changes of the libraries of functions, each as its words. A server that keeps these beside its
+    /// data cannot change them inside a transaction, so they are sent before it. The data does not depend on them.
     pub functions: Vec<Vec<Vec<u8>>>,
     /// The place at its end. It need not be recorded if only keepalives came.
     pub place: Option<SourcePlace>,
@@ -107,7 +107,7 @@ impl Unit {
     }
 
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.functions.iter().flatten().map(Vec::len).sum::<usize>()
     }
 
     fn clear(&mut self) {

@@ -124,7 +124,8 @@ impl SourceReader<'_> {
         let stages = self.abilities.stages;
         let base = if stages { STAGED } else { 0 };
         let unit = Unit::default();
-        let mut libraries = Vec::new();
+        let (mut libraries, mut libraries_bytes) = (Vec::new(), 0);
+        let takes_functions = self.abilities.commands.contains("FUNCTION");
         let mut loading = Loading { queue: self.queue, unit, source: &source, run, step: 0, base, index: 0 };
         let faulty = |error: RdbError| rdb_fault(&source, &error);
         let mut rdb = RdbReader::new(self.feed.by_ref().take(bytes)).map_err(faulty)?;
@@ -150,8 +151,14 @@ impl SourceReader<'_> {
                     let index = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
                     self.position.index = index.unwrap_or(0);
                 }
-                RdbEntry::Function(code) if stages => libraries.push(code),
-                RdbEntry::Function(code) if self.abilities.commands.contains("FUNCTION") => loading.function(&code)?,
+                RdbEntry::Function(code) if takes_functions && stages => {
+                    libraries_bytes += code.len();
+                    if libraries_bytes > PAYLOAD_BYTES_MAX / 2 {
+                        return Err(Interruption::Final("libraries of functions of more than 256 MiB".into()).into());
+                    }
+                    libraries.push(code);
+                }
+                RdbEntry::Function(code) if takes_functions => loading.function(&code)?,
                 RdbEntry::Function(_) => {
                     refuse(self.skips, &mut loading.unit.tally, "a library of functions", "it")?;
                 }
@@ -193,7 +200,7 @@ impl SourceReader<'_> {
         }
         let mut turn = Unit::turn(stages);
         turn.tally.append(&mut left_tally);
-        if stages && (self.replaces || !libraries.is_empty()) {
+        if stages && takes_functions && (self.replaces || !libraries.is_empty()) {
             let payload = dump_functions(PAYLOAD_VERSION_MAX, libraries.iter().map(Vec::as_slice));
             let policy: &[u8] = if self.replaces { b"FLUSH" } else { b"REPLACE" };
             turn.functions.push([&b"FUNCTION"[..], b"RESTORE", &payload, policy].map(<[u8]>::to_vec).into());
@@ -228,7 +235,11 @@ impl SourceReader<'_> {
                 "MULTI" => transaction = true,
                 "EXEC" => transaction = false,
                 "FUNCTION" if self.abilities.commands.contains("FUNCTION") => {
-                    unit.functions.push(repeatable(&command));
+                    let change = repeatable(&command);
+                    unit.functions
+                        .push(change.ok_or_else(|| {
+                            Interruption::Final("the stream has a malformed command FUNCTION".into())
+                        })?);
                 }
                 _ => {
                     let key = command.word(1);
@@ -256,10 +267,10 @@ impl SourceReader<'_> {
                     }
                     unit.tally.marks.append(&mut self.left_out.take_changes());
                     unit.swaps |= name == "SWAPDB";
-                    if unit.bytes() as u64 > COMMAND_BYTES_MAX {
-                        return Err(Interruption::Final("a transaction of more than a gigabyte".into()).into());
-                    }
                 }
+            }
+            if unit.bytes() as u64 > COMMAND_BYTES_MAX {
+                return Err(Interruption::Final("a transaction of more than a gigabyte".into()).into());
             }
             if !transaction {
                 self.queue.push(&mut unit, self.place())?;
@@ -345,17 +356,22 @@ impl Loading<'_> {
     }
 }
 
-/// A change of libraries that has the same outcome when it is repeated.
-fn repeatable(command: &SourceCommand) -> Vec<Vec<u8>> {
+/// A change of libraries, so that it may be repeated; `None`: it is none. `LOAD` and `RESTORE` replace what is there, and the
+/// target takes the deletion of what is gone.
+fn repeatable(command: &SourceCommand) -> Option<Vec<Vec<u8>>> {
     let mut words: Vec<Vec<u8>> = command.words().map(<[u8]>::to_vec).collect();
-    let is = |word: Option<&Vec<u8>>, text: &str| word.is_some_and(|word| word.eq_ignore_ascii_case(text.as_bytes()));
-    if is(words.get(1), "LOAD") && !is(words.get(2), "REPLACE") {
-        words.insert(2, b"REPLACE".to_vec());
-    } else if is(words.get(1), "RESTORE") && !is(words.get(3), "FLUSH") {
-        words.truncate(3);
-        words.push(b"REPLACE".to_vec());
+    let is = |word: &[u8], text: &str| word.eq_ignore_ascii_case(text.as_bytes());
+    let kind = words.get(1)?.to_ascii_uppercase();
+    match &kind[..] {
+        b"LOAD" if !is(words.get(2)?, "REPLACE") => words.insert(2, b"REPLACE".to_vec()),
+        b"RESTORE" if !words.get(3).is_some_and(|policy| is(policy, "FLUSH")) => {
+            words.truncate(3);
+            words.push(b"REPLACE".to_vec());
+        }
+        b"LOAD" | b"RESTORE" | b"DELETE" | b"FLUSH" => {}
+        _ => return None,
     }
-    words
+    Some(words)
 }
 
 /// Counts what the target cannot take, or ends the import.

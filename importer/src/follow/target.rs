@@ -19,7 +19,8 @@
 //!    `DORMOUSE IMPORT END` at the cutover. While a full sync runs, the key is in staged index 0. A Redis can do
 //!    neither: it is emptied first, and expires keys by its own clock.
 //! 5. Libraries of functions are changed before the batch that brings them, outside its transaction. An import that ends
-//!    between the two leaves functions that are newer than the data; the next one asks for them again.
+//!    between the two leaves functions that are newer than the data, and the next one sends them again. The target refuses
+//!    that only if a function has moved from one library to another in between: the import then ends with its error.
 
 use std::collections::HashSet;
 use std::io;
@@ -180,7 +181,8 @@ impl TargetLink {
         let reply = self.connection.call(&words).map_err(|error| Interruption::dropped(&self.name, &error))?;
         let Err(text) = reply.checked() else { return Ok(Ok(())) };
         // It was deleted before the link dropped.
-        let is_gone = words[1].eq_ignore_ascii_case(b"DELETE") && text.contains("Library not found");
+        let is_gone =
+            words.get(1).is_some_and(|kind| kind.eq_ignore_ascii_case(b"DELETE")) && text.contains("Library not found");
         match refusal(&self.name, &text) {
             _ if is_gone => Ok(Ok(())),
             Interruption::Final(_) => Ok(Err(text)),

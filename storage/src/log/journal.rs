@@ -225,7 +225,9 @@ impl Journal {
 
     /// Passes a command on to the tap, if there is one.
     pub fn tell_tap(&self, command: impl FnOnce() -> Vec<u8>) {
-        if let Some(tap) = &*self.tap.lock() {
+        // Workers wait for the lock, so nothing is made under it.
+        let tap = self.tap.lock().clone();
+        if let Some(tap) = tap {
             tap.command(&command());
         }
     }

@@ -176,7 +176,7 @@ impl Tracking {
     }
 
     /// Sets the most keys that are tracked for clients in the default mode; 0: as many as memory allows. Keys beyond a lower
-    /// limit are dropped at once. If they are very many, all are.
+    /// limit are dropped at once. If they are very many, all are, and every client that tracks is told to forget everything.
     pub fn set_keys_max(&self, keys: usize) {
         self.keys_max.store(keys, Ordering::Relaxed);
         if !self.is_on() {

@@ -25,7 +25,7 @@ import org.redisson.config.Config;
 /** Redisson: locks that are renewed, maps whose entries expire, topics and queues. */
 public final class RedissonSteps {
     /** A lock without a lease is held this long, and renewed each third of it. */
-    private static final long WATCHDOG_MS = 1_500;
+    private static final long WATCHDOG_MS = 3_000;
 
     private final RedissonClient here = open();
     private final RedissonClient there = open();

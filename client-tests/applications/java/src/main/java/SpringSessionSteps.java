@@ -101,9 +101,12 @@ public final class SpringSessionSteps {
     }
 
     private void sessionsExpire() throws Exception {
+        long start = System.nanoTime();
         String id = save(sessions, "ada", Duration.ofSeconds(2));
         Steps.sleep();
-        Steps.check(sessions.findById(id) != null, "it has expired early");
+        boolean isFound = sessions.findById(id) != null;
+        // On a busy machine it has expired by then.
+        Steps.check(isFound || System.nanoTime() - start > 2_000_000_000L, "it has expired early");
         Steps.until("its end is told", () -> application.events.contains("SessionExpiredEvent " + id));
         Steps.sleep();
         Steps.check(sessions.findById(id) == null && sessions.findByPrincipalName("ada").isEmpty(), "it is still found");
