@@ -397,3 +397,34 @@ fn rdb_fault(source: &str, error: &RdbError) -> Interruption {
         _ => Interruption::Final(format!("the RDB of the source {source}, {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_of_functions_become_such_that_may_be_repeated() {
+        for (line, expected) in [
+            ("FUNCTION LOAD code", Some("FUNCTION LOAD REPLACE code")),
+            ("function load replace code", Some("function load replace code")),
+            ("FUNCTION RESTORE payload", Some("FUNCTION RESTORE payload REPLACE")),
+            ("FUNCTION RESTORE payload APPEND", Some("FUNCTION RESTORE payload REPLACE")),
+            ("FUNCTION RESTORE payload flush", Some("FUNCTION RESTORE payload flush")),
+            ("FUNCTION DELETE library", Some("FUNCTION DELETE library")),
+            ("FUNCTION FLUSH ASYNC", Some("FUNCTION FLUSH ASYNC")),
+            ("FUNCTION LOAD", None),
+            ("FUNCTION STATS", None),
+            ("FUNCTION", None),
+        ] {
+            let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            let mut bytes = Vec::new();
+            request(&mut bytes, &words);
+            let mut command = SourceCommand::default();
+            command.read(&mut &bytes[..]).unwrap();
+            let repeated = repeatable(&command);
+            let repeated = repeated
+                .map(|words| words.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" "));
+            assert_eq!(repeated.as_deref(), expected, "{line}");
+        }
+    }
+}
