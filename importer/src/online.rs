@@ -33,8 +33,8 @@ const STEP: u64 = 256;
 enum Pending {
     Select(u64),
     Restore(Box<[u8]>),
-    /// The first line of a library of functions.
-    Function(Box<[u8]>),
+    /// The first line of a library of functions, and whether it may replace one.
+    Function(Box<[u8]>, bool),
 }
 
 /// Imports a file through a running server.
@@ -266,7 +266,7 @@ impl Writer {
         let kept = if self.replace { &words[..] } else { &[words[0], words[1], words[3]] };
         write_request(&mut self.out, kept)?;
         let first = library.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        self.expect(Pending::Function(first.into()))
+        self.expect(Pending::Function(first.into(), self.replace))
     }
 
     fn expect(&mut self, pending: Pending) -> io::Result<()> {
@@ -328,10 +328,10 @@ fn listen(stream: TcpStream, pending: Receiver<Pending>) -> Result<(), Refusal> 
                     Pending::Restore(key) => {
                         format!("the server refuses key `{}`: {text}. The import stopped in the middle", shown(&key))
                     }
-                    Pending::Function(first) => {
-                        let (first, advice) = (shown(&first), "--replace replaces such libraries");
-                        let advice =
-                            if text.contains("already exists") { format!("; {advice}") } else { String::new() };
+                    Pending::Function(first, replaces) => {
+                        let first = shown(&first);
+                        let is_there = text.contains("already exists") && !replaces;
+                        let advice = if is_there { "; --replace replaces such libraries" } else { "" };
                         format!(
                             "the server refuses the library `{first}`: {text}{advice}. The import stopped in the middle"
                         )

@@ -53,6 +53,31 @@ fn libraries(server: &mut Connection) -> Vec<String> {
     server.run("FUNCTION LIST").items().expect("a list").iter().filter_map(name).collect()
 }
 
+/// A target without keys may have libraries all the same.
+#[test]
+fn libraries_of_an_empty_target_are_replaced_on_request() {
+    let Some((mut move_in, mut source, mut target)) = start(24) else { return };
+    target.run("FLUSHALL");
+    load(&mut target, "lib", "of the target");
+    load(&mut target, "other", "");
+    load(&mut source, "lib", "");
+    let before = texts(&mut target);
+    let mut importer = move_in.follow(&[]);
+    let (status, log, _) = importer.wait(LIMIT);
+    assert!(!status.success() && log.contains("already exists") && log.contains("--replace"), "{log}");
+    assert_eq!((texts(&mut target), shown(&mut target)), (before, (0, 0)));
+    target.run("FUNCTION DELETE lib");
+    move_in.importer = Some(move_in.follow(&[]));
+    move_in.catch_up();
+    assert_eq!(libraries(&mut target), ["lib", "other"]);
+    move_in.kill();
+    target.run("DORMOUSE IMPORT END");
+    target.run("FLUSHALL");
+    move_in.importer = Some(move_in.follow(&["--replace"]));
+    move_in.catch_up();
+    assert_eq!(texts(&mut target), texts(&mut source));
+}
+
 #[test]
 fn functions_come_with_the_data() {
     let Some((mut move_in, mut source, mut target)) = start(23) else { return };
@@ -119,6 +144,16 @@ fn a_copy_that_was_asked_for_is_made_however_often_it_is_cut_off() {
 fn an_import_that_is_refused_or_killed_leaves_the_target_as_it_was() {
     let Some((mut move_in, mut source, mut target)) = start(21) else { return };
     assert_eq!(load(&mut target, "kept", "").bytes(), Some(&b"kept"[..]));
+    // The target is asked to change its functions before it refuses to show the data.
+    load(&mut source, "small", "");
+    target.run("CONFIG SET maxmemory 100kb");
+    source.run(&format!("SET large {}", "x".repeat(100_000)));
+    let mut importer = move_in.follow(&["--replace"]);
+    let (status, log, _) = importer.wait(LIMIT);
+    assert!(!status.success() && log.contains("OOM"), "{log}");
+    assert_eq!((shown(&mut target), libraries(&mut target)), ((200, 0), vec!["kept".to_owned()]));
+    target.run("CONFIG SET maxmemory 0");
+    source.run("DEL large");
     // Redis takes a library that is larger than a Dormouse database may have.
     assert_eq!(load(&mut source, "large", &"-".repeat(2 << 20)).bytes(), Some(&b"large"[..]));
     for arguments in [&["--replace"][..], &["--replace", "--stop-when-caught-up"]] {

@@ -202,7 +202,7 @@ impl SourceReader<'_> {
         turn.tally.append(&mut left_tally);
         if stages && takes_functions && (self.replaces || !libraries.is_empty()) {
             let payload = dump_functions(PAYLOAD_VERSION_MAX, libraries.iter().map(Vec::as_slice));
-            let policy: &[u8] = if self.replaces { b"FLUSH" } else { b"REPLACE" };
+            let policy: &[u8] = if self.replaces { b"FLUSH" } else { b"APPEND" };
             turn.functions.push([&b"FUNCTION"[..], b"RESTORE", &payload, policy].map(<[u8]>::to_vec).into());
         }
         self.queue.push(&mut turn, self.place())?;

@@ -72,6 +72,8 @@ pub struct Remembered {
     /// The session ended while a batch was being applied: the batch's contents may have caused the failure.
     pub sending: bool,
     pub brought: Brought,
+    /// The target's libraries of functions before those of the copy, until it shows the copy: a payload of `FUNCTION DUMP`.
+    functions_before: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -105,14 +107,16 @@ impl LiveImport {
             return;
         }
         // If the target cannot be reached now, it drops the copy by itself a little later.
-        if let Ok((mut target, found)) = TargetLink::open(&self.target)
-            && match found.staged {
-                Some(SourcePlace::Incomplete { run, .. }) => memory.runs.contains(&run),
-                // The copy was complete, but could not be shown.
-                Some(SourcePlace::Following { .. }) => true,
-                None => false,
-            }
-        {
+        let Ok((mut target, found)) = TargetLink::open(&self.target) else { return };
+        if let Some(before) = &memory.functions_before {
+            let _ = target.restore_functions(before, b"FLUSH");
+        }
+        if match found.staged {
+            Some(SourcePlace::Incomplete { run, .. }) => memory.runs.contains(&run),
+            // The copy was complete, but could not be shown.
+            Some(SourcePlace::Following { .. }) => true,
+            None => false,
+        } {
             let _ = target.discard();
         }
     }
@@ -188,7 +192,7 @@ impl LiveImport {
             queue: &queue,
             meters: &self.meters,
             abilities: target.abilities.clone(),
-            replaces: target.replaces,
+            replaces: self.replaces || target.replaces,
             skips: self.skips,
             source: self.source.to_string(),
             run,
@@ -371,7 +375,7 @@ impl LiveImport {
         let Some(place) = batch.place.take() else { return Ok(()) };
         // A place reached by keepalives alone is not worth a write, which would keep the target awake.
         if batch.must_record && !target.has_recorded(&place) {
-            self.change_functions(target, &mut batch)?;
+            self.change_functions(target, &mut batch, memory)?;
             memory.brought.send(place.clone(), std::mem::take(&mut batch.tally));
             let refusals = target.apply(Bookkeeping::None, &batch, Some(&place))?;
             // The key has changed, so the target refuses a removal that is still on its way.
@@ -392,15 +396,30 @@ impl LiveImport {
     }
 
     /// Asks for the changes of libraries that come with a batch. Nothing of the batch is applied if the target refuses one.
-    fn change_functions(&self, target: &mut TargetLink, batch: &mut UnitBatch) -> Result<(), Interruption> {
+    /// Those of a copy are undone if the target does not show it.
+    fn change_functions(
+        &self,
+        target: &mut TargetLink,
+        batch: &mut UnitBatch,
+        memory: &mut Remembered,
+    ) -> Result<(), Interruption> {
+        if batch.shows && !batch.functions.is_empty() {
+            match &memory.functions_before {
+                // The link dropped before the copy was shown.
+                Some(before) => drop(target.restore_functions(before, b"FLUSH")?),
+                None => memory.functions_before = Some(target.functions()?),
+            }
+        }
         for words in &batch.functions {
             match target.change_functions(words)? {
                 Ok(()) => {}
                 Err(error) if self.skips => batch.tally.skipped.add(&format!("the command FUNCTION: {error}"), 1),
                 Err(error) => {
+                    let is_there = error.contains("already exists") && !self.replaces;
+                    let advice = if is_there { "; --replace replaces the target's functions and data" } else { "" };
                     return Err(Interruption::Final(format!(
                         "the target {} cannot take the source's functions: {error}; with --skip-unsupported they are left \
-                         out and counted",
+                         out and counted{advice}",
                         self.target
                     )));
                 }
@@ -413,6 +432,7 @@ impl LiveImport {
     fn reach_following(&self, memory: &mut Remembered) {
         memory.begun = true;
         (memory.syncing, memory.cut_off, memory.cut_off_at_once) = (false, 0, 0);
+        memory.functions_before = None;
     }
 
     fn show_sum(&self, memory: &Remembered) {

@@ -18,9 +18,10 @@
 //!    full sync replaces the old indexes with them. From then on nothing in them expires by the target's clock, until
 //!    `DORMOUSE IMPORT END` at the cutover. While a full sync runs, the key is in staged index 0. A Redis can do
 //!    neither: it is emptied first, and expires keys by its own clock.
-//! 5. Libraries of functions are changed before the batch that brings them, outside its transaction. An import that ends
-//!    between the two leaves functions that are newer than the data, and the next one sends them again. The target refuses
-//!    that only if a function has moved from one library to another in between: the import then ends with its error.
+//! 5. Libraries of functions are changed before the batch that brings them, outside its transaction. Those of a copy that
+//!    the target then refuses are undone; those of the stream are newer than the data until the next import, which sends
+//!    them again. The target refuses that only if a function has moved from one library to another in between: the import
+//!    then ends with its error.
 
 use std::collections::HashSet;
 use std::io;
@@ -188,6 +189,21 @@ impl TargetLink {
             Interruption::Final(_) => Ok(Err(text)),
             passing => Err(passing),
         }
+    }
+
+    /// The libraries, as a payload of `FUNCTION DUMP`.
+    pub fn functions(&mut self) -> Result<Vec<u8>, Interruption> {
+        let reply = self.connection.call(&[b"FUNCTION", b"DUMP"]);
+        match reply.map_err(|error| Interruption::dropped(&self.name, &error))?.checked() {
+            Ok(Response::Bulk(_, Some(payload))) => Ok(payload),
+            Ok(other) => Err(Interruption::Final(format!("{} answers FUNCTION DUMP with {other:?}", self.name))),
+            Err(text) => Err(refusal(&self.name, &text)),
+        }
+    }
+
+    /// Restores libraries from such a payload, by a policy of `FUNCTION RESTORE`. The inner error is a refusal.
+    pub fn restore_functions(&mut self, payload: &[u8], policy: &[u8]) -> Result<Result<(), String>, Interruption> {
+        self.change_functions(&[&b"FUNCTION"[..], b"RESTORE", payload, policy].map(<[u8]>::to_vec))
     }
 
     /// Applies a batch and records the place that it leads to; `None` removes the bookkeeping.

@@ -3,7 +3,7 @@
 //! 1. The elements are copied out.
 //! 2. Each gets a weight: itself, or the value that the `BY` pattern leads to; a pattern without a `*` means not to
 //!    sort at all.
-//! 3. They are sorted: by number, ties by their bytes, or by bytes (`ALPHA`).
+//! 3. They are sorted: by number, ties by their bytes, or by bytes (`ALPHA`), ties as they were.
 //! 4. `LIMIT` cuts a run out, each `GET` pattern looks up a value for each element of it, and the reply is written, or
 //!    stored as a list.
 //!
@@ -170,7 +170,13 @@ fn sorted<const STORE: bool>(
                 work(reply, weight.as_ref().map_or(0, Vec::len))?;
                 Ok(weight)
             });
-            in_order(weights.collect::<Result<Vec<Option<Vec<u8>>>>>()?, elements, options.descending, Ord::cmp)
+            let weights = weights.collect::<Result<Vec<Option<Vec<u8>>>>>()?;
+            // Elements of the same weight stay as they are, but those of a set have no order.
+            let compare = |(a, x): &(Option<Vec<u8>>, Vec<u8>), (b, y): &(Option<Vec<u8>>, Vec<u8>)| match a.cmp(b) {
+                Ordering::Equal if is_set => x.cmp(y),
+                order => order,
+            };
+            in_order(weights, elements, options.descending, compare)
         } else {
             let weights = elements.iter().map(|element| {
                 pace::step(WEIGHT_COST);
@@ -179,7 +185,11 @@ fn sorted<const STORE: bool>(
                     None => number(element),
                 }
             });
-            in_order(weights.collect::<Result<Vec<f64>>>()?, elements, options.descending, f64::total_cmp)
+            // No weight is NaN, and both zeros are the same.
+            let compare = |(a, x): &(f64, Vec<u8>), (b, y): &(f64, Vec<u8>)| {
+                a.partial_cmp(b).unwrap_or(Ordering::Equal).then_with(|| x.cmp(y))
+            };
+            in_order(weights.collect::<Result<Vec<f64>>>()?, elements, options.descending, compare)
         };
     } else if options.descending && !is_set {
         elements.reverse();
@@ -223,18 +233,15 @@ fn elements_of(record: &Record) -> Result<(Vec<Vec<u8>>, bool)> {
     }
 }
 
-/// Orders by weight, then by the bytes.
+/// Orders elements with their weights; those that are equal stay as they are.
 fn in_order<W>(
     weights: Vec<W>,
     elements: Vec<Vec<u8>>,
     descending: bool,
-    compare: impl Fn(&W, &W) -> Ordering,
+    compare: impl Fn(&(W, Vec<u8>), &(W, Vec<u8>)) -> Ordering,
 ) -> Vec<Vec<u8>> {
     let mut pairs: Vec<(W, Vec<u8>)> = weights.into_iter().zip(elements).collect();
-    let order = |(a, x): &(W, Vec<u8>), (b, y): &(W, Vec<u8>)| {
-        let order = compare(a, b).then_with(|| x.cmp(y));
-        if descending { order.reverse() } else { order }
-    };
+    let order = |a: &(W, Vec<u8>), b: &(W, Vec<u8>)| if descending { compare(b, a) } else { compare(a, b) };
     // A step within the comparison would make the sort four times as slow. The parts are found in order and merged.
     for part in pairs.chunks_mut(SORTED_AT_ONCE) {
         pace::step(part.len() * SORT_COST);

@@ -127,7 +127,8 @@ impl Keyspace<'_> {
         if bytes < COUNTED_BYTES {
             return Ok(());
         }
-        let used = self.shared.used.load(Ordering::Relaxed);
+        // What the commands under these locks have added is not published yet, but reserved.
+        let used = self.shared.used.load(Ordering::Relaxed) + self.reserved_bytes();
         let more = self.shared.memory.reserve(bytes, used).map_err(NoRoom::Refused)?;
         if let Some(shard) = self.shards.first_mut() {
             match &mut shard.reserved {
@@ -136,6 +137,11 @@ impl Keyspace<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The bytes of the process that are reserved until the locks are released.
+    fn reserved_bytes(&self) -> usize {
+        self.shards.first().and_then(|shard| shard.reserved.as_ref()).map_or(0, |reserved| reserved.bytes())
     }
 
     /// Reserves memory for a result of `bytes` that a command is about to store, and for its effect.
@@ -158,9 +164,10 @@ impl Keyspace<'_> {
     /// As [`Self::make_room`].
     pub fn check_growth(&mut self, before: usize, needs: Needs) -> crate::error::Result<()> {
         let held = self.resident_bytes();
-        let wanted = held.saturating_sub(before).saturating_add(needs.while_it_runs);
-        let reserved = self.shards.first().and_then(|shard| shard.reserved.as_ref()).map_or(0, |held| held.bytes());
-        match self.reserve(wanted.saturating_sub(reserved)) {
+        // The effects of all of it wait in memory for the log.
+        let kept = held.saturating_sub(before).saturating_add(self.items.len());
+        let wanted = kept.saturating_add(needs.while_it_runs);
+        match self.reserve(wanted.saturating_sub(self.reserved_bytes())) {
             Err(NoRoom::Refused(error)) => return Err(error),
             Err(NoRoom::Wait(_) | NoRoom::Log(_)) | Ok(()) => {}
         }
