@@ -157,6 +157,13 @@ fn form(line: &str, ours: &Reply, theirs: &Reply) -> bool {
             lines(ours).all(|line| rest.any(|other| other == line))
         }
         ["CONFIG", "GET", ..] => pairs(ours) == pairs(theirs),
+        // These servers keep no append-only file, so nothing is ever durable there.
+        ["WAITAOF", ..] => match (ours.items(), theirs.items()) {
+            (Some([ours_durable, ours_replicas]), Some([_, their_replicas])) => {
+                [Some(0.0), Some(1.0)].contains(&ours_durable.number()) && ours_replicas == their_replicas
+            }
+            _ => false,
+        },
         // Other lines compare single commands.
         ["COMMAND"] | ["COMMAND", "INFO" | "DOCS" | "COUNT"] => same_kind(ours, theirs),
         ["COMMAND", "LIST", ..] => {
