@@ -35,7 +35,7 @@ const FOUND_WITH_FEATURES: &[(u64, Features, &str)] = &[
     ),
 ];
 /// About a minute of processor time; `cargo xtask simulate` runs any number.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 200;
 const RIVAL_SEEDS: u64 = 50;
 
 fn run(seed: u64) -> Outcome {
