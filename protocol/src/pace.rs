@@ -16,7 +16,7 @@ const COPIED_AT_ONCE: usize = 256 << 10;
 const OFFER_EVERY: usize = 4_000;
 
 thread_local! {
-    /// What the thread does then.
+    /// Called when the thread offers its processor.
     static OFFER: Cell<Option<fn()>> = const { Cell::new(None) };
     /// Work until the next offer.
     static LEFT: Cell<usize> = const { Cell::new(OFFER_EVERY) };

@@ -81,8 +81,8 @@ impl Messenger for Teller {
         }
         let mut queue = self.queue.lock();
         if queue.bytes + bytes > WAITING_BYTES_MAX {
-            // One invalidation of everything replaces the queue. It waits for the log as the latest of them, so whoever reads again
-            // then sees the new values.
+            // One invalidation of everything replaces the queue. It is sent when the latest of those changes is durable, so a
+            // client that reads again sees the new values.
             for (waiting, _, _) in queue.waiting.drain(..) {
                 untold.dead.extend(waiting.dead);
             }

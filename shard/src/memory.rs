@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn work_that_is_counted_afterwards_has_a_small_part_of_all_memory() {
         let memory = Memory::default();
-        assert_eq!(memory.of_uncounted_work(64 << 20), 64 << 20, "nobody has set a limit");
+        assert_eq!(memory.of_uncounted_work(64 << 20), 64 << 20, "there is no limit");
         for (total, expected) in [(16 << 30, 64 << 20), (1 << 30, 16 << 20), (16 << 20, 1 << 20)] {
             memory.measured(0, total, 1);
             assert_eq!(memory.of_uncounted_work(64 << 20), expected);

@@ -11,7 +11,7 @@ use crate::{Count, Outcome, run};
 
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// What `deny.toml` allows.
+/// The rules in `deny.toml`.
 struct Rules {
     licences: Vec<Licensee>,
     banned: Vec<String>,

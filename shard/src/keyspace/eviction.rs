@@ -127,7 +127,7 @@ impl Keyspace<'_> {
         if bytes < COUNTED_BYTES {
             return Ok(());
         }
-        // What the commands under these locks have added is not published yet, but reserved.
+        // Growth under these locks is published only when they are released, but it is reserved.
         let used = self.shared.used.load(Ordering::Relaxed) + self.reserved_bytes();
         let more = self.shared.memory.reserve(bytes, used).map_err(NoRoom::Refused)?;
         if let Some(shard) = self.shards.first_mut() {

@@ -150,7 +150,7 @@ impl<'d, 'k> Calls<'d, 'k> {
     }
 
     pub(super) fn limits(&mut self) -> RunLimits {
-        // What a script takes between two ticks is counted only then.
+        // Memory is counted at ticks, and a script may take all of this between two of them.
         let most = if self.is_plain { PLAIN_MEMORY_BYTES_MAX } else { MEMORY_BYTES_MAX };
         let memory_bytes = self.db.shared().memory.of_uncounted_work(most);
         let values = if self.is_plain { PLAIN_VALUES_MAX } else { VALUES_MAX };
