@@ -40,6 +40,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.auth.existingSecret }}{{ .Values.auth.existingSecretKey }}{{ else }}token{{ end }}
 {{- end }}
 
+{{/* The Secret with the token for metrics; empty: they have none. */}}
+{{- define "dormouse.metricsSecretName" -}}
+{{- if .Values.metrics.existingSecret }}
+{{- .Values.metrics.existingSecret }}
+{{- else if .Values.metrics.token }}
+{{- printf "%s-metrics" (include "dormouse.fullname" .) }}
+{{- end }}
+{{- end }}
+
+{{- define "dormouse.metricsSecretKey" -}}
+{{- if .Values.metrics.existingSecret }}{{ .Values.metrics.existingSecretKey }}{{ else }}metrics-token{{ end }}
+{{- end }}
+
 {{/*
 The tokens of the chart's own Secret. A token that is made while rendering would be another one each time, which a
 pipeline that renders and applies would notice only by its clients' errors. So one has to be given, and an upgrade
