@@ -30,6 +30,7 @@ pub struct DatabaseLoad {
     pub last_command_ms: u64,
     /// The database's own option; `None`: never.
     pub sleep_after_ms: Option<u64>,
+    /// Not needed without [`NodeLoad::memory_bytes_max`], and neither are those that wait.
     pub connected_clients: usize,
     /// Connected clients that wait in a blocking command. They do not keep a database awake: the write that serves them
     /// wakes it.

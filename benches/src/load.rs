@@ -25,6 +25,8 @@ pub(crate) struct Commands {
     command_length: usize,
     count: usize,
     reply_start: Vec<u8>,
+    /// The last byte of a reply.
+    reply_end: u8,
     replies: Replies,
 }
 
@@ -82,7 +84,9 @@ impl Commands {
     /// The same, each with a reply as long as `sample`, which starts with the same line.
     pub fn of_samples(keys: u64, sample: &[u8], write: impl FnMut(u64, &mut Vec<u8>)) -> Self {
         let line = sample.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
-        Self::build(keys, line.to_vec(), sample.len(), write)
+        let mut commands = Self::build(keys, line.to_vec(), sample.len(), write);
+        commands.reply_end = sample.last().copied().unwrap_or(b'\n');
+        commands
     }
 
     /// The same, each with a reply of an array of `elements` strings of `element_length` bytes.
@@ -106,7 +110,7 @@ impl Commands {
         let count = keys.clamp(1024, 256 * 1024).min((COMMANDS_BYTES_MAX / command_length) as u64) as usize;
         (1..count).for_each(|_| write(random.u64(..keys), &mut bytes));
         assert_eq!(bytes.len(), count * command_length, "commands of one kind have one length");
-        Self { command_length, bytes, count, reply_start, replies }
+        Self { command_length, bytes, count, reply_start, reply_end: b'\n', replies }
     }
 
     fn batch(&self, pipeline: usize, random: &mut fastrand::Rng) -> &[u8] {
@@ -297,7 +301,8 @@ impl Connection {
                 Replies::Length(_) => length,
                 Replies::Lines(_) => reply.iter().filter(|byte| **byte == b'\n').count(),
             };
-            let ends_well = self.received < expected || (self.received == expected && reply.ends_with(b"\n"));
+            let ends_well =
+                self.received < expected || (self.received == expected && reply.last() == Some(&commands.reply_end));
             if !starts_well || !ends_well {
                 let shown = String::from_utf8_lossy(&reply[..length.min(100)]);
                 return Err(format!("unexpected reply: {shown:?}").into());

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dormouse_client_tests::certificates::Certificates;
 use dormouse_client_tests::server::Remote;
 use serde::Serialize;
 use tempfile::TempDir;
@@ -155,7 +156,29 @@ impl Program {
 
     /// Starts Dormouse with its data elsewhere; its output goes into the folder.
     pub fn start_over(&self, folder: TempDir, bucket: &Bucket<'_>) -> Result<Server> {
-        self.wait_for(self.spawn_over(folder, Setup::default(), Some(bucket))?)
+        self.wait_for(self.spawn_over(folder, Setup::default(), Some(bucket), &[])?)
+    }
+
+    /// As [`Self::start_as`], on an encrypted store.
+    pub fn start_encrypted(&self, setup: Setup) -> Result<Server> {
+        let folder = new_folder()?;
+        let key = folder.path().join("master-key");
+        std::fs::write(&key, "5e".repeat(32))?;
+        let options = ["--master-key".to_owned(), format!("file:{}", key.display())];
+        self.wait_for(self.spawn_over(folder, setup, None, &options)?)
+    }
+
+    /// Starts it with a second port, for TLS. Returns the address of that.
+    pub fn start_over_tls(&self, certificates: &Certificates) -> Result<(Server, SocketAddr)> {
+        let port = free_port()?;
+        // The options have the same names everywhere.
+        let mut options =
+            vec!["--tls-port".to_owned(), port.to_string(), "--tls-auth-clients".to_owned(), "no".to_owned()];
+        let files =
+            [("--tls-cert-file", "server.crt"), ("--tls-key-file", "server.key"), ("--tls-ca-cert-file", "ca.crt")];
+        options.extend(files.iter().flat_map(|(option, name)| [(*option).to_owned(), certificates.file(name)]));
+        let server = self.wait_for(self.spawn_over(new_folder()?, Setup::default(), None, &options)?)?;
+        Ok((server, SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
     }
 
     fn wait_for(&self, mut server: Server) -> Result<Server> {
@@ -174,11 +197,17 @@ impl Program {
 
     /// Starts it and returns at once, before it listens.
     pub fn spawn(&self, folder: TempDir, setup: Setup) -> Result<Server> {
-        self.spawn_over(folder, setup, None)
+        self.spawn_over(folder, setup, None, &[])
     }
 
-    fn spawn_over(&self, folder: TempDir, setup: Setup, bucket: Option<&Bucket<'_>>) -> Result<Server> {
-        let port = free_port()?;
+    fn spawn_over(
+        &self,
+        folder: TempDir,
+        setup: Setup,
+        bucket: Option<&Bucket<'_>>,
+        more: &[String],
+    ) -> Result<Server> {
+        let (port, http_port) = (free_port()?, free_port()?);
         let mut command = self.command();
         command.arg("--port").arg(port.to_string());
         match self.kind {
@@ -201,16 +230,18 @@ impl Program {
                 let window = bucket.map_or(setup.loss.window(), |bucket| bucket.loss_window);
                 let variables = bucket.iter().flat_map(|bucket| &bucket.store.environment);
                 command.envs(variables.map(|(name, value)| (name, value)));
-                command.args(["--bind", "127.0.0.1", "--http-port", &free_port()?.to_string(), "--store", &store]);
+                command.args(["--bind", "127.0.0.1", "--http-port", &http_port.to_string(), "--store", &store]);
                 command.args(["--sleep-after", "never", "--workers", "1"]);
                 command.args(["--checkpoint-every", setup.checkpoint_every, "--loss-window", window]);
             }
         }
+        command.args(more);
         let log = File::create(folder.path().join("log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().map_err(|error| format!("cannot run setpriv (of util-linux): {error}"))?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Ok(Server { kind: self.kind, address, child, folder: Some(folder) })
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let http = (self.kind == Kind::Dormouse).then(|| at(http_port));
+        Ok(Server { kind: self.kind, address: at(port), http, child, folder: Some(folder) })
     }
 
     /// The program without arguments, on the servers' core, killed when this process ends.
@@ -235,6 +266,8 @@ pub(crate) fn new_folder() -> Result<TempDir> {
 pub(crate) struct Server {
     pub kind: Kind,
     pub address: SocketAddr,
+    /// Dormouse's HTTP port.
+    pub http: Option<SocketAddr>,
     child: Child,
     folder: Option<TempDir>,
 }

@@ -4,6 +4,8 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -24,8 +26,22 @@ var (
 	input      = bufio.NewReader(os.Stdin)
 )
 
+// overTLS trusts the authority of the server, if it speaks TLS.
+func overTLS() *tls.Config {
+	file := os.Getenv("DORMOUSE_TEST_TLS_CA")
+	if file == "" {
+		return nil
+	}
+	text, err := os.ReadFile(file)
+	roots := x509.NewCertPool()
+	if err != nil || !roots.AppendCertsFromPEM(text) {
+		panic(fmt.Sprintf("no authority in %s: %v", file, err))
+	}
+	return &tls.Config{RootCAs: roots}
+}
+
 func connect(change ...func(*redis.Options)) *redis.Client {
-	options := &redis.Options{Addr: address, Protocol: 2, PoolSize: 50}
+	options := &redis.Options{Addr: address, Protocol: 2, PoolSize: 50, TLSConfig: overTLS()}
 	for _, apply := range change {
 		apply(options)
 	}

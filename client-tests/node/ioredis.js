@@ -1,13 +1,13 @@
 // ioredis's tour.
 import assert from 'node:assert/strict';
 import { Redis } from 'ioredis';
-import { Inbox, everyByte, isDormouse, oneMiB, port, range, restartServer, run, until } from './tour.js';
+import { Inbox, everyByte, isDormouse, oneMiB, port, range, restartServer, run, tls, until } from './tour.js';
 
 const { equal, deepEqual, rejects } = assert;
 const same = (actual, expected) => deepEqual([...actual].sort(), [...expected].sort());
 
 function connect(options = {}) {
-  const redis = new Redis({ port, host: '127.0.0.1', protocol: 2, retryStrategy: () => 20, ...options });
+  const redis = new Redis({ port, host: '127.0.0.1', tls, protocol: 2, retryStrategy: () => 20, ...options });
   redis.on('error', () => {}); // A restart breaks every connection; ioredis makes a new one.
   redis.sendOrCall = (...words) => redis.call(...words);
   redis.end = () => redis.disconnect();

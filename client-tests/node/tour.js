@@ -1,8 +1,11 @@
 // Shared by both suites: the steps' runner and its side of the protocol in client-tests/src/lib.rs.
+import fs from 'node:fs';
 import readline from 'node:readline';
 import { once } from 'node:events';
 
 export const port = Number(process.env.DORMOUSE_TEST_PORT);
+const authority = process.env.DORMOUSE_TEST_TLS_CA;
+export const tls = authority && { ca: fs.readFileSync(authority) };
 export const isDormouse = process.env.DORMOUSE_TEST_SERVER === 'dormouse';
 
 /** Runs each step with a client from `connect`, on an empty server. */

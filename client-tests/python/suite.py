@@ -15,10 +15,12 @@ import redis.connection
 
 PORT = int(os.environ["DORMOUSE_TEST_PORT"])
 DORMOUSE = os.environ["DORMOUSE_TEST_SERVER"] == "dormouse"
+AUTHORITY = os.environ.get("DORMOUSE_TEST_TLS_CA")
+OVER_TLS = {"ssl": True, "ssl_ca_certs": AUTHORITY} if AUTHORITY else {}
 
 
 def connect(**options):
-    return redis.Redis(port=PORT, **{"protocol": 2, "decode_responses": True, **options})
+    return redis.Redis(port=PORT, **{"protocol": 2, "decode_responses": True, **OVER_TLS, **options})
 
 
 def error(kind, text, call, *args, **options):
@@ -272,7 +274,10 @@ def concurrency(r):
     assert r.get("counter") == "2500"
 
     async def many():
-        pool = redis.asyncio.BlockingConnectionPool(port=PORT, protocol=2, max_connections=200)
+        kind = {"connection_class": redis.asyncio.SSLConnection, "ssl_ca_certs": AUTHORITY} if AUTHORITY else {}
+        # Each connection loads the authorities anew, which keeps the loop from others that are to connect in time.
+        most = 20 if AUTHORITY else 200
+        pool = redis.asyncio.BlockingConnectionPool(port=PORT, protocol=2, max_connections=most, **kind)
         async with redis.asyncio.Redis.from_pool(pool) as shared:
             await asyncio.gather(*(shared.rpush("queue", i) for i in range(1000)))
             return await shared.llen("queue")

@@ -205,12 +205,12 @@ impl Network {
 
     /// Makes one of `one_in` requests meet trouble from now on; none with 0.
     pub fn trouble_one_in(&self, one_in: usize) {
-        self.state.plan.lock().expect("nobody panics with it").one_in = one_in;
+        self.state.plan.lock().expect("no thread panics while it holds this").one_in = one_in;
     }
 
     /// Makes the next request with this method meet `trouble`.
     pub fn trouble_next(&self, method: &'static str, trouble: Trouble) {
-        self.state.plan.lock().expect("nobody panics with it").told.push_back((method, trouble));
+        self.state.plan.lock().expect("no thread panics while it holds this").told.push_back((method, trouble));
     }
 
     /// Cuts every connection and lets no request pass until the network is up again.
@@ -242,7 +242,7 @@ impl State {
         if self.down.load(Ordering::SeqCst) {
             return Some(Lost);
         }
-        let mut plan = self.plan.lock().expect("nobody panics with it");
+        let mut plan = self.plan.lock().expect("no thread panics while it holds this");
         let trouble = match plan.told.iter().position(|(told, _)| *told == method) {
             Some(at) => plan.told.remove(at).map(|(_, trouble)| trouble),
             None if plan.one_in > 0 && {

@@ -16,12 +16,14 @@
 //!    [`proxy`] cuts links, and [`sameness`] compares all data of two servers.
 //! 7. [`crash`] kills a server at random moments and checks that it has kept what it promised to keep.
 //! 8. [`siege`] lets tenants misbehave in every way beside quiet ones.
-//! 9. [`upstream`] runs the test suite of Redis or Valkey.
+//! 9. [`certificates`] are for servers over TLS.
+//! 10. [`upstream`] runs the test suite of Redis or Valkey.
 //!
 //! # Protocol of a suite
 //!
 //! The runner gives a suite its server in the environment: `DORMOUSE_TEST_PORT` on 127.0.0.1, and
-//! `DORMOUSE_TEST_SERVER`, which is `dormouse` or `redis`. With `redis`, the suite leaves out the commands that only
+//! `DORMOUSE_TEST_SERVER`, which is `dormouse` or `redis`. With `DORMOUSE_TEST_TLS_CA` the port speaks TLS, with a certificate
+//! of the authority in that file. With `redis`, the suite leaves out the commands that only
 //! Dormouse has (`DORMOUSE SLEEP`).
 //!
 //! A suite that wants the server restarted writes the line `RESTART` to its standard output and waits for a line on its
@@ -49,6 +51,7 @@
 
 pub mod applications;
 pub mod bucket;
+pub mod certificates;
 pub mod compare;
 pub mod crash;
 pub mod emulator;

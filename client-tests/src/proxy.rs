@@ -1,15 +1,17 @@
 //! A wire that can be cut: it connects each client of its port to the server.
 //!
-//! A link is cut in three ways: at once; so that the client's bytes never arrive at the server; or so that they arrive
-//! late, when the client has long taken the link for dead and opened another.
+//! A link is cut in four ways: at once; so that the client's bytes never arrive at the server; so that they arrive late, when
+//! the client has long taken the link for dead and opened another; or so that the server has acted on them and its answer is
+//! lost.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::script::Random;
 use crate::wait_for;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -25,6 +27,23 @@ struct Shared {
     links: Mutex<Vec<Link>>,
     held_back: AtomicBool,
     over: AtomicBool,
+    losses: Option<Losses>,
+}
+
+/// Answers that are lost, each with its link.
+struct Losses {
+    /// One in so many.
+    one_in: usize,
+    random: Mutex<Random>,
+    count: AtomicUsize,
+}
+
+impl Losses {
+    fn take(&self) -> bool {
+        let is_lost = self.random.lock().expect("no thread panics while it holds this").one_in(self.one_in);
+        self.count.fetch_add(usize::from(is_lost), Ordering::SeqCst);
+        is_lost
+    }
 }
 
 struct Link {
@@ -44,9 +63,19 @@ struct Late {
 
 impl Proxy {
     pub fn start(server: u16) -> Self {
+        Self::over(server, Shared::default())
+    }
+
+    /// A wire that loses one answer in `one_in`, and cuts its link.
+    pub fn losing(server: u16, one_in: usize, seed: u64) -> Self {
+        let losses = Losses { one_in, random: Mutex::new(Random::new(seed)), count: AtomicUsize::new(0) };
+        Self::over(server, Shared { losses: Some(losses), ..Shared::default() })
+    }
+
+    fn over(server: u16, shared: Shared) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("a bound address").port();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(shared);
         let acceptor = {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || {
@@ -64,6 +93,11 @@ impl Proxy {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Number of answers that were lost.
+    pub fn lost(&self) -> usize {
+        self.shared.losses.as_ref().map_or(0, |losses| losses.count.load(Ordering::SeqCst))
     }
 
     /// Cuts all links. Bytes on their way may or may not be lost.
@@ -150,7 +184,7 @@ impl Shared {
         self.links.lock().expect("no thread panics with the links in its hand")
     }
 
-    fn connect(&self, client: TcpStream, server: u16) -> io::Result<()> {
+    fn connect(self: &Arc<Self>, client: TcpStream, server: u16) -> io::Result<()> {
         let server = TcpStream::connect((Ipv4Addr::LOCALHOST, server))?;
         for stream in [&client, &server] {
             stream.set_nodelay(true)?;
@@ -160,17 +194,20 @@ impl Shared {
             return Ok(());
         }
         let late = Arc::new(Late::default());
-        for (from, to, late) in [(&client, &server, Arc::clone(&late)), (&server, &client, Arc::default())] {
+        for (from, to, late, is_answer) in
+            [(&client, &server, Arc::clone(&late), false), (&server, &client, Arc::default(), true)]
+        {
             let (from, to) = (from.try_clone()?, to.try_clone()?);
-            std::thread::spawn(move || copy(from, to, &late));
+            let shared = Arc::clone(self);
+            std::thread::spawn(move || copy(from, to, &late, shared.losses.as_ref().filter(|_| is_answer)));
         }
         links.push(Link { client, server, late });
         Ok(())
     }
 }
 
-/// Passes bytes on until one end closes. Bytes that were read before a cut are still passed on.
-fn copy(mut from: TcpStream, mut to: TcpStream, late: &Late) {
+/// Passes bytes on until one end closes, or some are lost. Bytes that were read before a cut are still passed on.
+fn copy(mut from: TcpStream, mut to: TcpStream, late: &Late, losses: Option<&Losses>) {
     let mut buffer = vec![0; 64 << 10];
     loop {
         match from.read(&mut buffer) {
@@ -180,7 +217,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, late: &Late) {
                     late.has.store(true, Ordering::SeqCst);
                     _ = wait_for(LIMIT, || (!late.keeps.load(Ordering::SeqCst)).then_some(()));
                 }
-                if to.write_all(&buffer[..read]).is_err() {
+                if losses.is_some_and(Losses::take) || to.write_all(&buffer[..read]).is_err() {
                     break;
                 }
             }

@@ -75,6 +75,16 @@ fn difference_of(
     (compared == 0).then(|| "nothing was there to compare".to_string())
 }
 
+/// Writes a mark at `source` and waits until `follower` has it, and so everything that the source has sent before.
+pub fn catch_up(source: u16, follower: u16, limit: Duration) -> bool {
+    // A mark never comes twice: the follower may still have an earlier one that the source has lost to FLUSHALL.
+    let mark = fastrand::u64(..).to_string();
+    let written = Connection::open(source).run(&format!("SET caught-up {mark}"));
+    assert!(!written.is_error(), "the source takes no write");
+    let has_mark = || (Connection::open(follower).run("GET caught-up").text() == Some(&mark)).then_some(());
+    wait_for(limit, has_mark).is_some()
+}
+
 /// Waits until the server holds no key that expires within `soon_ms`. Only SCAN finds expired keys: it deletes them and
 /// tells replicas so. KEYS passes over them.
 pub fn let_expire(port: u16, soon_ms: f64, limit: Duration) -> Result<(), String> {

@@ -15,7 +15,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{toolchain, wait_for};
+use crate::{certificates::Certificates, toolchain, wait_for};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -79,7 +79,7 @@ impl Kind {
             Self::Dormouse => dormouse().to_path_buf(),
             Self::Redis => PathBuf::from("redis-server"),
             Self::Valkey => fetched("DORMOUSE_VALKEY_SERVER", "valkey-server"),
-            Self::Redis8 => fetched("DORMOUSE_REDIS8_SERVER", "redis-8-server"),
+            Self::Redis8 => fetched("DORMOUSE_REDIS8_SERVER", "redis-8-test-server"),
         }
     }
 }
@@ -90,7 +90,7 @@ pub struct Settings {
     pub max_clients: Option<u32>,
     /// Worker threads of Dormouse.
     pub workers: Option<u32>,
-    /// Dormouse's port for probes and metrics; none by default.
+    /// Dormouse's port for HTTP; none by default.
     pub http_port: Option<u16>,
     /// The tokens. Without one, every client is served. Redis takes the first for its password.
     pub tokens: &'static [&'static str],
@@ -98,8 +98,14 @@ pub struct Settings {
     pub is_cluster: bool,
     /// When an idle database falls asleep; never by default.
     pub sleep_after: Option<&'static str>,
+    /// Dormouse's loss window; a second by default.
+    pub loss_window: Option<&'static str>,
     /// Whether Dormouse takes `DEBUG` from clients of this machine.
     pub takes_debug: bool,
+    /// The value of `--tls-auth-clients`, for a server with a second port for TLS.
+    pub tls: Option<&'static str>,
+    /// Further options of Dormouse.
+    pub options: &'static [&'static str],
 }
 
 /// A store behind a network: its URL, and the environment with its settings.
@@ -113,6 +119,7 @@ pub struct Server {
     kind: Kind,
     port: u16,
     settings: Settings,
+    tls: Option<(u16, Certificates)>,
     remote: Option<Remote>,
     folder: TempDir,
     process: Option<Child>,
@@ -143,7 +150,8 @@ impl Server {
         for _ in 0..3 {
             let folder = tempfile::Builder::new().prefix("dormouse-test-").tempdir().expect("a temporary folder");
             let remote = remote.clone();
-            let mut server = Self { kind, port: free_port(), settings, remote, folder, process: None };
+            let tls = settings.tls.map(|_| (free_port(), Certificates::default()));
+            let mut server = Self { kind, port: free_port(), settings, tls, remote, folder, process: None };
             match server.launch() {
                 Ok(()) => return server,
                 Err(problem) => complaint = problem,
@@ -158,6 +166,24 @@ impl Server {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    pub fn http_port(&self) -> Option<u16> {
+        self.settings.http_port
+    }
+
+    /// Returns the port for TLS, of a server that has one.
+    pub fn tls_port(&self) -> u16 {
+        self.tls.as_ref().expect("the settings ask for TLS").0
+    }
+
+    pub fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Returns the certificates of such a server and its clients.
+    pub fn certificates(&self) -> &Certificates {
+        &self.tls.as_ref().expect("the settings ask for TLS").1
     }
 
     /// Returns the resident memory in bytes.
@@ -233,6 +259,13 @@ impl Server {
             Some(remote) => command_on(remote, self.port, self.settings),
             None => command(self.kind, self.port, &self.data(), self.settings),
         };
+        if let (Some((port, certificates)), Some(clients)) = (&self.tls, self.settings.tls) {
+            // The options have the same names everywhere.
+            command.args(["--tls-port", &port.to_string(), "--tls-auth-clients", clients]);
+            command.arg("--tls-cert-file").arg(certificates.path("server.crt"));
+            command.arg("--tls-key-file").arg(certificates.path("server.key"));
+            command.arg("--tls-ca-cert-file").arg(certificates.path("ca.crt"));
+        }
         let process = command
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(|e| e.to_string())?)
@@ -312,6 +345,9 @@ fn dormouse_command(store: &str, port: u16, settings: Settings) -> Command {
     command.args(["--bind", "127.0.0.1", "--port", &port, "--http-port", &http_port]);
     command.args(["--sleep-after", settings.sleep_after.unwrap_or("never")]);
     command.args(["--store", store]);
+    if let Some(window) = settings.loss_window {
+        command.args(["--loss-window", window]);
+    }
     if let Some(count) = settings.max_clients {
         command.args(["--max-clients", &count.to_string()]);
     }
@@ -327,6 +363,7 @@ fn dormouse_command(store: &str, port: u16, settings: Settings) -> Command {
     if settings.takes_debug {
         command.args(["--enable-debug-command", "local"]);
     }
+    command.args(settings.options);
     command
 }
 

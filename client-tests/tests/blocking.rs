@@ -30,7 +30,10 @@ const WORKERS: Settings = Settings {
     tokens: &[],
     is_cluster: false,
     sleep_after: None,
+    loss_window: None,
     takes_debug: false,
+    tls: None,
+    options: &[],
 };
 
 /// Several clients of one server.

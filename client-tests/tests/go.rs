@@ -12,6 +12,13 @@ fn go_redis() {
 }
 
 #[test]
+fn go_redis_over_tls() {
+    if let Some(mut program) = program() {
+        Suite::run_over_tls(&mut program);
+    }
+}
+
+#[test]
 fn go_redis_is_told_of_held_replies() {
     if program().is_some() {
         held::check(|| program().expect("it was there before"));

@@ -1,11 +1,22 @@
-//! node-redis and ioredis.
+//! node-redis and ioredis, and Upstash's libraries over HTTP, also in a Cloudflare Worker.
 
 use std::{fs, path::Path, process::Command};
 
 use dormouse_client_tests::{Suite, held, toolchain};
 
-const INPUTS: [&str; 7] =
-    ["package-lock.json", "package.json", "tour.js", "node-redis.js", "ioredis.js", "held.js", "cluster.js"];
+const INPUTS: [&str; 9] = [
+    "package-lock.json",
+    "package.json",
+    "tour.js",
+    "node-redis.js",
+    "ioredis.js",
+    "held.js",
+    "cluster.js",
+    "upstash.js",
+    "once.js",
+];
+
+const WORKER: [&str; 3] = ["package-lock.json", "package.json", "worker.js"];
 
 #[test]
 fn node_redis() {
@@ -15,6 +26,20 @@ fn node_redis() {
 #[test]
 fn ioredis() {
     run("ioredis");
+}
+
+#[test]
+fn ioredis_over_tls() {
+    if let Some(mut command) = script("ioredis", "ioredis.js") {
+        Suite::run_over_tls(&mut command);
+    }
+}
+
+#[test]
+fn node_redis_through_a_sidecar() {
+    if let Some(mut command) = script("node-redis", "node-redis.js") {
+        Suite::run_through_sidecar(&mut command);
+    }
 }
 
 #[test]
@@ -35,6 +60,52 @@ fn node_redis_of_a_cluster() {
 #[test]
 fn ioredis_of_a_cluster() {
     run_in_cluster("ioredis");
+}
+
+#[test]
+fn upstash() {
+    if let Some(mut command) = script("upstash", "upstash.js") {
+        Suite::run_over_http(&mut command, &[]);
+    }
+}
+
+#[test]
+fn upstash_with_tokens() {
+    if let Some(mut command) = script("upstash", "upstash.js") {
+        Suite::run_over_http(&mut command, &["dm_shop_abcdefgh", "dm_other_abcdefgh"]);
+    }
+}
+
+#[test]
+fn upstash_among_sleeps() {
+    if let Some(mut command) = script("upstash", "upstash.js") {
+        Suite::run_over_http_among_sleeps(&mut command);
+    }
+}
+
+/// An example that gives all attempts of a request one key, over a wire that loses answers.
+#[test]
+fn upstash_exactly_once() {
+    if let Some(mut command) = script("upstash", "once.js") {
+        command.env("DORMOUSE_TEST_EXAMPLES", concat!(env!("CARGO_MANIFEST_DIR"), "/../examples"));
+        Suite::run_over_losing_http(&mut command);
+    }
+}
+
+/// `examples/cloudflare-worker` in the runtime of Cloudflare Workers.
+#[test]
+fn a_cloudflare_worker() {
+    if !toolchain::present("worker", &[("node", "nodejs"), ("npm", "npm")]) {
+        return;
+    }
+    let Some(folder) = toolchain::installed("worker", &WORKER, |sources, folder| install(sources, folder, &WORKER))
+    else {
+        return;
+    };
+    let mut command = Command::new("node");
+    command.arg(folder.join("worker.js"));
+    command.env("DORMOUSE_TEST_EXAMPLES", concat!(env!("CARGO_MANIFEST_DIR"), "/../examples"));
+    Suite::run_over_http(&mut command, &["dm_shop_abcdefgh"]);
 }
 
 fn run_in_cluster(name: &str) {

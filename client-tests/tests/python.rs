@@ -1,13 +1,36 @@
-//! redis-py.
+//! redis-py, and Upstash's libraries over HTTP.
 
 use std::{path::Path, process::Command};
 
-use dormouse_client_tests::{Suite, held, toolchain};
+use dormouse_client_tests::{Kind, Suite, held, toolchain};
+
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
 
 #[test]
 fn redis_py() {
     if let Some(mut command) = script("suite.py") {
         Suite::run(&mut command);
+    }
+}
+
+#[test]
+fn redis_py_through_a_sidecar() {
+    if let Some(mut command) = script("suite.py") {
+        Suite::run_through_sidecar(&mut command);
+    }
+}
+
+#[test]
+fn redis_py_over_tls() {
+    if let Some(mut command) = script("suite.py") {
+        Suite::run_over_tls(&mut command);
+    }
+}
+
+#[test]
+fn upstash() {
+    if let Some(mut command) = script("upstash.py") {
+        Suite::run_over_http(&mut command, &["dm_shop_abcdefgh"]);
     }
 }
 
@@ -22,6 +45,27 @@ fn redis_py_is_told_of_held_replies() {
 fn redis_py_of_a_cluster() {
     if let Some(mut command) = script("cluster.py") {
         Suite::run_in_cluster(&mut command);
+    }
+}
+
+/// An example of a client that repeats its requests, over a wire that loses replies.
+#[test]
+fn redis_py_exactly_once() {
+    if Kind::under_test() == Kind::Dormouse
+        && let Some(mut command) = script("once.py")
+    {
+        Suite::run(command.env("DORMOUSE_TEST_EXAMPLES", EXAMPLES));
+    }
+}
+
+/// The function of `examples/lambda`.
+#[test]
+fn a_function_through_a_sidecar() {
+    if Kind::under_test() == Kind::Dormouse
+        && let Some(mut command) = script("function.py")
+    {
+        command.env("DORMOUSE_TEST_EXAMPLES", EXAMPLES);
+        Suite::run_through_sidecar(&mut command);
     }
 }
 

@@ -66,6 +66,7 @@ use self::session::{Ending, LiveImport, Remembered};
 use self::signals::Signals;
 use crate::output::print_line;
 use crate::target::ServerUrl;
+use crate::tls::TlsChoices;
 
 /// How often the same batch may fail before the importer stops blaming the link.
 const FAILURES_MAX: u32 = 20;
@@ -120,11 +121,12 @@ impl Interruption {
 ///
 /// # Errors
 /// The reason that the target is not ready for use.
-pub fn run(source: &str, target: Option<&ServerUrl>, options: LiveOptions) -> Result<(), String> {
-    let source = source.parse().and_then(|url| ServerAddress::new(&url, "DORMOUSE_SOURCE_PASSWORD"));
+pub fn run(source: &str, target: Option<&ServerUrl>, tls: &TlsChoices, options: LiveOptions) -> Result<(), String> {
+    let source = source.parse().and_then(|url| ServerAddress::new(&url, "DORMOUSE_SOURCE_PASSWORD", tls));
     let source = source.map_err(|error| format!("the source: {error}"))?;
     let target = target.ok_or("where to? Name a running Dormouse: --to redis://:TOKEN@127.0.0.1:6379")?;
-    let target = ServerAddress::new(target, "DORMOUSE_TARGET_PASSWORD").map_err(|error| format!("--to: {error}"))?;
+    let target =
+        ServerAddress::new(target, "DORMOUSE_TARGET_PASSWORD", tls).map_err(|error| format!("--to: {error}"))?;
     if source.to_string() == target.to_string() {
         return Err("source and target are the same server".to_string());
     }

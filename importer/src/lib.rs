@@ -10,11 +10,13 @@
 #![forbid(unsafe_code)]
 
 pub mod follow;
+pub mod link;
 pub mod offline;
 pub mod online;
 pub mod output;
 pub mod progress;
 pub mod target;
+pub mod tls;
 
 use std::fs::File;
 use std::io::{self, Read};

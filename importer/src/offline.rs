@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dormouse_storage::log::Log;
 use dormouse_storage::rdb::error::ImportError;
 use dormouse_storage::rdb::import::{Import as Order, ImportStep};
-use dormouse_storage::store::{Store, StoreError};
+use dormouse_storage::store::{MasterKey, Store, StoreAccess, StoreError};
 use futures::executor::block_on;
 
 use crate::output::print_error;
@@ -22,6 +22,8 @@ const MEMORY_BYTES: usize = 512 << 20;
 pub struct Destination<'a> {
     /// The store's URL.
     pub store: &'a str,
+    /// Of an encrypted store.
+    pub master_key: Option<&'a MasterKey>,
     pub database: &'a str,
     /// The folder for data that exceeds the memory; `None`: beside the store.
     pub temporary: Option<PathBuf>,
@@ -39,7 +41,8 @@ pub fn run(import: &FileImport, destination: Destination<'_>) -> Result<(), Stri
     let (input, bytes) = import.open()?;
     let url = destination.store;
     let made = url.strip_prefix("file://").map(Path::new).filter(|folder| !folder.exists());
-    let store = Arc::new(Store::open(url).map_err(|error| match error {
+    let access = StoreAccess { master_key: destination.master_key, ..StoreAccess::default() };
+    let store = Arc::new(Store::open_with(url, access).map_err(|error| match error {
         StoreError::Locked { .. } => {
             format!("{error}. Import through the running server with --to redis://HOST:PORT, or stop the server first")
         }
@@ -60,7 +63,7 @@ fn import_into(
     input: impl Read,
     bytes: Option<u64>,
 ) -> Result<(), String> {
-    let Destination { store: url, database, temporary, seed, writer } = destination;
+    let Destination { store: url, database, temporary, seed, writer, .. } = destination;
     let (owner, recovered) = Log::take(store, writer, now_ms).map_err(|error| error.to_string())?;
     // The disk that is to hold the data has room for the files. The system's temporary folder may be in memory.
     let beside = || url.strip_prefix("file://").map_or_else(std::env::temp_dir, PathBuf::from);

@@ -7,7 +7,7 @@
 //!    ends the writer too.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
@@ -16,9 +16,11 @@ use dormouse_storage::codec::value::kind;
 use dormouse_storage::rdb::error::shown;
 use dormouse_storage::rdb::{RdbEntry, RdbReader, RdbRecord};
 
+use crate::link::Link;
 use crate::output::print_error;
 use crate::progress::Progress;
 use crate::target::ServerUrl;
+use crate::tls::{TlsChoices, TlsClient};
 use crate::{FileImport, note_unsupported, now_ms};
 
 /// Limit of requests without a reply.
@@ -41,7 +43,7 @@ enum Pending {
 ///
 /// # Errors
 /// The reason that not everything was imported.
-pub fn run(import: &FileImport, target: &ServerUrl) -> Result<(), String> {
+pub fn run(import: &FileImport, target: &ServerUrl, tls: &TlsChoices) -> Result<(), String> {
     let mut skipped = 0;
     if !import.is_stream() {
         let progress = Progress::new("checking", import.open()?.1);
@@ -52,8 +54,8 @@ pub fn run(import: &FileImport, target: &ServerUrl) -> Result<(), String> {
     }
     let (input, bytes) = import.open()?;
     let progress = Progress::new("importing", bytes);
-    let stream = connect(target)?;
-    let replies = stream.try_clone().map_err(|error| error.to_string())?;
+    let stream = connect(target, tls)?;
+    let replies = stream.clone();
     let (sender, receiver) = sync_channel(PENDING_MAX);
     let listener = thread::spawn(move || listen(replies, receiver));
     let mut writer = Writer {
@@ -65,7 +67,7 @@ pub fn run(import: &FileImport, target: &ServerUrl) -> Result<(), String> {
     let sent = send(import, target, input, &mut writer, &progress);
     if sent.is_err() {
         // The listener must not wait for replies to requests that were never sent whole.
-        let _ = writer.out.get_ref().shutdown(Shutdown::Both);
+        writer.out.get_ref().shutdown();
     }
     drop(writer);
     let answered = listener.join().map_err(|_| "the thread that reads replies failed".to_owned())?;
@@ -150,10 +152,12 @@ impl Indexes {
     }
 }
 
-fn connect(target: &ServerUrl) -> Result<TcpStream, String> {
+fn connect(target: &ServerUrl, tls: &TlsChoices) -> Result<Link, String> {
     let failed = |error: io::Error| format!("cannot reach {target:?}: {error}");
-    let mut stream = TcpStream::connect((target.host.as_str(), target.port)).map_err(failed)?;
-    stream.set_nodelay(true).map_err(failed)?;
+    let tls = target.is_tls.then(|| TlsClient::new(tls)).transpose()?;
+    let socket = TcpStream::connect((target.host.as_str(), target.port)).map_err(failed)?;
+    socket.set_nodelay(true).map_err(failed)?;
+    let mut stream = Link::new(socket, tls.as_ref(), &target.host).map_err(failed)?;
     let by_environment = || std::env::var("DORMOUSE_TARGET_PASSWORD").ok().filter(|password| !password.is_empty());
     let Some(password) = target.password.clone().or_else(by_environment) else { return Ok(stream) };
     let mut words: Vec<&[u8]> = vec![b"AUTH"];
@@ -224,7 +228,7 @@ fn send(
 }
 
 struct Writer {
-    out: BufWriter<TcpStream>,
+    out: BufWriter<Link>,
     pending: std::sync::mpsc::SyncSender<Pending>,
     replace: bool,
     payload: Vec<u8>,
@@ -309,7 +313,7 @@ enum Refusal {
     Connection(String),
 }
 
-fn listen(stream: TcpStream, pending: Receiver<Pending>) -> Result<(), Refusal> {
+fn listen(stream: Link, pending: Receiver<Pending>) -> Result<(), Refusal> {
     let mut replies = BufReader::new(&stream);
     for asked in &pending {
         let reply = Response::read(&mut replies);
@@ -340,7 +344,7 @@ fn listen(stream: TcpStream, pending: Receiver<Pending>) -> Result<(), Refusal> 
             }
             Err(lost) => lost,
         };
-        let _ = stream.shutdown(Shutdown::Both);
+        stream.shutdown();
         return Err(refused);
     }
     Ok(())

@@ -45,6 +45,11 @@ impl Progress {
         }
     }
 
+    /// Shows bytes where there are no keys to count.
+    pub fn at_bytes(&self, bytes: u64) {
+        self.bar.set_position(bytes);
+    }
+
     /// Marks the end of reading. The rest is counted in keys.
     pub fn writing(&self, keys: u64) {
         self.bar.set_prefix("writing");

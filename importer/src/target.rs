@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// `redis://[user:password@]host[:port][/index]`. Its `Debug` shows no password.
+/// `redis://[user:password@]host[:port][/index]`, or `rediss://` for TLS. Its `Debug` shows no password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerUrl {
+    pub is_tls: bool,
     pub host: String,
     pub port: u16,
     pub user: Option<String>,
@@ -18,9 +19,9 @@ impl FromStr for ServerUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let rest = match text.split_once("://") {
-            Some(("redis", rest)) => rest,
-            Some(("rediss", _)) => return Err("TLS is not supported here; use redis://".to_owned()),
+        let (is_tls, rest) = match text.split_once("://") {
+            Some(("redis", rest)) => (false, rest),
+            Some(("rediss", rest)) => (true, rest),
             _ => return Err("expected a URL such as redis://:TOKEN@127.0.0.1:6379".to_owned()),
         };
         // The message does not repeat the URL, which may hold a password.
@@ -47,13 +48,14 @@ impl FromStr for ServerUrl {
             "" => None,
             path => Some(path.parse().map_err(|_| "the path of the URL is not a logical index".to_owned())?),
         };
-        Ok(ServerUrl { host: host.to_owned(), port, user, password, index })
+        Ok(ServerUrl { is_tls, host: host.to_owned(), port, user, password, index })
     }
 }
 
 impl fmt::Debug for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "redis://{}:{}", self.host, self.port)
+        let scheme = if self.is_tls { "rediss" } else { "redis" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
     }
 }
 
@@ -81,8 +83,9 @@ mod tests {
     #[test]
     fn urls() {
         let shown = |text: &str| match text.parse::<ServerUrl>() {
-            Ok(ServerUrl { host, port, user, password, index }) => {
-                format!("{host} {port} {user:?} {password:?} {index:?}").replace("None", "-")
+            Ok(ServerUrl { is_tls, host, port, user, password, index }) => {
+                let tls = if is_tls { "tls " } else { "" };
+                format!("{tls}{host} {port} {user:?} {password:?} {index:?}").replace("None", "-")
             }
             Err(complaint) => complaint,
         };
@@ -98,7 +101,7 @@ mod tests {
             ("redis://h/x", "the path of the URL is not a logical index"),
             ("redis://:%4@h", "the URL has a broken % escape"),
             ("redis://:%+1@h", "the URL has a broken % escape"),
-            ("rediss://h", "TLS is not supported here; use redis://"),
+            ("rediss://:p@h:7", "tls h 7 - Some(\"p\") -"),
             ("h:1", "expected a URL such as redis://:TOKEN@127.0.0.1:6379"),
         ] {
             assert_eq!(shown(text), expected, "{text}");

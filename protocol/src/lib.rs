@@ -4,7 +4,7 @@
 //! - [`Parser`] finds the requests in a connection's read buffer without copying their arguments: a [`Request`] is a
 //!   view of the buffer, an [`OwnedRequest`] outlives the next read.
 //! - [`Reply`] writes replies, in the protocol version that the client chose.
-//! - [`Response`] reads replies, for tools that are clients.
+//! - [`Response`] reads replies, for tools that are clients; [`translate`] turns one into the other version's.
 //! - [`format_double`] spells floating point numbers and [`glob`] matches patterns, both as Redis does; they are here
 //!   because commands and the server need the same answer.
 //! - [`pace`] lets threads with long work give way to others; it is here because loops on every level take part.
@@ -19,6 +19,7 @@ mod parser;
 mod reply;
 mod request;
 mod response;
+mod translation;
 
 pub use double::{FormattedDouble, format_double};
 pub use error::ProtocolError;
@@ -26,4 +27,5 @@ pub use inline::split_words;
 pub use parser::{Parsed, Parser, RequestLimits};
 pub use reply::{Budget, Reply, Version};
 pub use request::{OwnedRequest, Request, Span};
-pub use response::Response;
+pub use response::{ReplyHead, Response};
+pub use translation::translate;

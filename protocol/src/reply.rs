@@ -153,6 +153,12 @@ impl Reply {
         false
     }
 
+    /// Whether the current reply is to be taken back.
+    #[inline]
+    pub fn is_deferred(&self) -> bool {
+        self.is_deferred
+    }
+
     /// Requests `bytes` more for the command's work, until [`Self::end_work`]. A small amount is free.
     ///
     /// # Errors

@@ -51,6 +51,12 @@ impl<'a> Request<'a> {
         self.spans.iter().map(move |&span| request.slice(span))
     }
 
+    /// The request without its first `words` arguments, as of a command that stands within another one.
+    #[inline]
+    pub fn skip(&self, words: usize) -> Self {
+        Self { buffer: self.buffer, spans: &self.spans[words.min(self.spans.len())..] }
+    }
+
     /// The positions of its arguments in `buffer`, if the request is a view of that. A quoted inline request is not:
     /// its unquoted words are stored elsewhere.
     #[inline]
@@ -94,7 +100,11 @@ impl fmt::Debug for Request<'_> {
 /// For requests that outlive the read buffer: queued in a transaction, blocked on a key, sent to another thread. Clones
 /// share the bytes: a thread that hands over a request of many megabytes must not spend milliseconds on another copy.
 #[derive(Clone)]
-pub struct OwnedRequest(Arc<Owned>);
+pub struct OwnedRequest {
+    owned: Arc<Owned>,
+    /// Arguments in front that are no part of it.
+    skipped: usize,
+}
 
 struct Owned {
     bytes: Vec<u8>,
@@ -104,7 +114,12 @@ struct Owned {
 impl OwnedRequest {
     /// The request whose arguments are in `bytes` at `spans`, as [`Request::spans_in`] returns them. Nothing is copied.
     pub fn within(bytes: Vec<u8>, spans: Box<[Span]>) -> Self {
-        Self(Arc::new(Owned { bytes, spans }))
+        Self { owned: Arc::new(Owned { bytes, spans }), skipped: 0 }
+    }
+
+    /// The request without its first `words` arguments. Nothing is copied.
+    pub fn skip(&self, words: usize) -> Self {
+        Self { owned: Arc::clone(&self.owned), skipped: self.skipped + words }
     }
 
     /// Panics if the arguments exceed 4 GiB: a parsed request is bounded far below.
@@ -113,12 +128,12 @@ impl OwnedRequest {
     }
 
     pub fn as_request(&self) -> Request<'_> {
-        Request { buffer: &self.0.bytes, spans: &self.0.spans }
+        Request { buffer: &self.owned.bytes, spans: &self.owned.spans }.skip(self.skipped)
     }
 
     /// Memory beyond its own size, in bytes.
     pub fn heap_bytes(&self) -> usize {
-        self.0.bytes.capacity() + size_of_val(&*self.0.spans)
+        self.owned.bytes.capacity() + size_of_val(&*self.owned.spans)
     }
 
     fn collect<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>, total: usize) -> Self {
@@ -129,7 +144,7 @@ impl OwnedRequest {
             spans.push(Span { offset: bytes.len() as u32, len: arg.len() as u32 });
             bytes.extend_from_slice(arg);
         }
-        Self(Arc::new(Owned { bytes, spans: spans.into_boxed_slice() }))
+        Self::within(bytes, spans.into_boxed_slice())
     }
 }
 
@@ -163,5 +178,9 @@ mod tests {
         assert_eq!(owned.heap_bytes(), 4 + 3 * 8);
         assert!(std::ptr::eq(owned.clone().as_request().arg(0), owned.as_request().arg(0)), "a clone copies nothing");
         assert_eq!((request.extent(), owned.as_request().extent()), (0, 4));
+        for view in [request.skip(1), owned.skip(1).as_request(), owned.skip(0).as_request().skip(1)] {
+            assert_eq!(view.iter().collect::<Vec<_>>(), [&b"v"[..], b""]);
+        }
+        assert!(owned.skip(2).skip(7).as_request().is_empty() && request.skip(4).is_empty());
     }
 }

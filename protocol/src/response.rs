@@ -45,8 +45,8 @@ impl Response {
     /// As [`Self::read`].
     pub fn read_array(input: &mut impl BufRead) -> io::Result<Result<u64, Self>> {
         let line = read_line(input)?;
-        match Head::of(&line) {
-            Some(Head::Many(b'*', Some(count))) => Ok(Ok(count)),
+        match ReplyHead::of(&line) {
+            Some(ReplyHead::Many(b'*', Some(count))) => Ok(Ok(count)),
             head => read_rest(input, &line, head, 0).map(Err),
         }
     }
@@ -57,15 +57,16 @@ impl Response {
         // Replies still to be read: nested replies need no recursion.
         let mut open: u64 = 1;
         while open > 0 {
-            let rest = bytes.get(at..)?;
-            let line = memchr::memmem::find(rest, b"\r\n")?;
-            at += line + 2;
+            let (head, _, used) = ReplyHead::first(bytes.get(at..)?)?;
+            at += used;
             open -= 1;
-            match Head::of(&rest[..line])? {
-                Head::Line | Head::Null | Head::Bulk(_, None) | Head::Many(_, None) => {}
-                Head::Bulk(_, Some(length)) => at = at.checked_add(usize::try_from(length).ok()?)?.checked_add(2)?,
-                Head::Many(_, Some(count)) => open = open.checked_add(count)?,
-                Head::Attribute(count) => open = open.checked_add(count)?.checked_add(1)?,
+            match head {
+                ReplyHead::Line | ReplyHead::Null | ReplyHead::Bulk(_, None) | ReplyHead::Many(_, None) => {}
+                ReplyHead::Bulk(_, Some(length)) => {
+                    at = at.checked_add(usize::try_from(length).ok()?)?.checked_add(2)?
+                }
+                ReplyHead::Many(_, Some(count)) => open = open.checked_add(count)?,
+                ReplyHead::Attribute(count) => open = open.checked_add(count)?.checked_add(1)?,
             }
         }
         (at <= bytes.len()).then_some(at)
@@ -156,8 +157,9 @@ impl fmt::Debug for Response {
     }
 }
 
-/// The meaning of a reply's first line.
-enum Head {
+/// The meaning of a reply's first line, for readers that need no tree of the reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyHead {
     /// The line is the whole reply.
     Line,
     Null,
@@ -169,9 +171,21 @@ enum Head {
     Attribute(u64),
 }
 
-impl Head {
+impl ReplyHead {
+    /// The first head in `bytes`, its line, and the length of the line with its end; `None` if it is incomplete.
+    pub fn first(bytes: &[u8]) -> Option<(Self, &[u8], usize)> {
+        let end = memchr::memchr(b'\r', bytes)?;
+        // Only a text can have a CR in its line.
+        let end = match bytes.get(end + 1)? {
+            b'\n' => end,
+            _ => memchr::memmem::find(bytes, b"\r\n")?,
+        };
+        let line = &bytes[..end];
+        Some((Self::of(line)?, line, end + 2))
+    }
+
     /// Decodes a first line; `None` if no reply begins with it.
-    fn of(line: &[u8]) -> Option<Head> {
+    fn of(line: &[u8]) -> Option<ReplyHead> {
         let (&kind, rest) = line.split_first()?;
         let number = || std::str::from_utf8(rest).ok()?.parse::<i64>().ok();
         let length = || match number()? {
@@ -180,13 +194,13 @@ impl Head {
         };
         let pairs = || length()?.and_then(|pairs| pairs.checked_mul(2));
         match kind {
-            b'+' | b'-' | b',' | b'#' | b'(' => Some(Head::Line),
-            b':' => number().map(|_| Head::Line),
-            b'_' => rest.is_empty().then_some(Head::Null),
-            b'$' | b'=' | b'!' => Some(Head::Bulk(kind, length()?)),
-            b'*' | b'~' | b'>' => Some(Head::Many(kind, length()?)),
-            b'%' => Some(Head::Many(kind, Some(pairs()?))),
-            b'|' => Some(Head::Attribute(pairs()?)),
+            b'+' | b'-' | b',' | b'#' | b'(' => Some(ReplyHead::Line),
+            b':' => number().map(|_| ReplyHead::Line),
+            b'_' => rest.is_empty().then_some(ReplyHead::Null),
+            b'$' | b'=' | b'!' => Some(ReplyHead::Bulk(kind, length()?)),
+            b'*' | b'~' | b'>' => Some(ReplyHead::Many(kind, length()?)),
+            b'%' => Some(ReplyHead::Many(kind, Some(pairs()?))),
+            b'|' => Some(ReplyHead::Attribute(pairs()?)),
             _ => None,
         }
     }
@@ -194,15 +208,15 @@ impl Head {
 
 fn read(input: &mut impl BufRead, depth: usize) -> io::Result<Response> {
     let line = read_line(input)?;
-    read_rest(input, &line, Head::of(&line), depth)
+    read_rest(input, &line, ReplyHead::of(&line), depth)
 }
 
-fn read_rest(input: &mut impl BufRead, line: &[u8], head: Option<Head>, depth: usize) -> io::Result<Response> {
+fn read_rest(input: &mut impl BufRead, line: &[u8], head: Option<ReplyHead>, depth: usize) -> io::Result<Response> {
     Ok(match head {
-        Some(Head::Line) => Response::Line(char::from(line[0]), String::from_utf8_lossy(&line[1..]).into_owned()),
-        Some(Head::Null) => Response::Null,
-        Some(Head::Bulk(kind, None)) => Response::Bulk(char::from(kind), None),
-        Some(Head::Bulk(kind, Some(length))) if length <= BULK_BYTES_MAX => {
+        Some(ReplyHead::Line) => Response::Line(char::from(line[0]), String::from_utf8_lossy(&line[1..]).into_owned()),
+        Some(ReplyHead::Null) => Response::Null,
+        Some(ReplyHead::Bulk(kind, None)) => Response::Bulk(char::from(kind), None),
+        Some(ReplyHead::Bulk(kind, Some(length))) if length <= BULK_BYTES_MAX => {
             let mut bytes = Vec::new();
             let read = input.by_ref().take(length + 2).read_to_end(&mut bytes)?;
             if (read as u64) < length + 2 {
@@ -214,15 +228,15 @@ fn read_rest(input: &mut impl BufRead, line: &[u8], head: Option<Head>, depth: u
             bytes.truncate(length as usize);
             Response::Bulk(char::from(kind), Some(bytes))
         }
-        Some(Head::Many(kind, None)) => Response::Many(char::from(kind), None),
-        Some(Head::Many(kind, Some(count))) if depth < DEPTH_MAX => {
+        Some(ReplyHead::Many(kind, None)) => Response::Many(char::from(kind), None),
+        Some(ReplyHead::Many(kind, Some(count))) if depth < DEPTH_MAX => {
             let mut items = Vec::new();
             for _ in 0..count {
                 items.push(read(input, depth + 1)?);
             }
             Response::Many(char::from(kind), Some(items))
         }
-        Some(Head::Attribute(count)) if depth < DEPTH_MAX => {
+        Some(ReplyHead::Attribute(count)) if depth < DEPTH_MAX => {
             for _ in 0..count {
                 read(input, depth + 1)?;
             }

@@ -1,28 +1,38 @@
 //! The table `redis`.
 
+use std::panic::resume_unwind;
 use std::rc::Rc;
 
 use dormouse_protocol::{Request, Span, Version};
 use mlua::{Function, Lua, LuaString, MultiValue, Table, Value};
 
-use crate::convert::{self, Names};
 use crate::errors::{Raised, raise};
 use crate::script::{ScriptFlags, Sha, is_name};
+use crate::stack::{REQUEST_BYTES_MAX, Stack, Trouble};
 use crate::vm::{HOST, Registered, Scratch, State};
 use crate::{REDIS_VERSION, number};
-
-/// Bytes of one request of a script.
-const REQUEST_BYTES_MAX: usize = 512 << 20;
 
 /// Functions of a library.
 const FUNCTIONS_MAX: usize = 1024;
 
-pub(crate) fn table(lua: &Lua, state: &Rc<State>, names: &Rc<Names>) -> mlua::Result<Table> {
+/// The names of the fields of a status and an error.
+pub(crate) struct Names {
+    pub(crate) err: LuaString,
+    ok: LuaString,
+}
+
+impl Names {
+    pub(crate) fn new(lua: &Lua) -> mlua::Result<Self> {
+        Ok(Self { err: lua.create_string("err")?, ok: lua.create_string("ok")? })
+    }
+}
+
+pub(crate) fn table(lua: &Lua, stack: &Stack, state: &Rc<State>, names: &Rc<Names>) -> mlua::Result<Table> {
     let redis = lua.create_table()?;
     for (name, raises) in [("call", true), ("pcall", false)] {
         let (state, names) = (Rc::clone(state), Rc::clone(names));
-        let call = move |lua: &Lua, arguments: MultiValue| call(lua, &state, &names, arguments, raises);
-        redis.raw_set(name, lua.create_function(call)?)?;
+        let otherwise = lua.create_function(move |lua, ()| without_reply(lua, &state, &names, raises))?;
+        redis.raw_set(name, stack.caller(&otherwise)?)?;
     }
     let its = Rc::clone(names);
     redis.raw_set("error_reply", lua.create_function(move |lua, arguments| error_reply(lua, &its, arguments))?)?;
@@ -81,47 +91,27 @@ fn version_number() -> i64 {
     REDIS_VERSION.split('.').fold(0, |number, part| number << 8 | part.parse::<i64>().unwrap_or(0))
 }
 
-/// `redis.call(name, ...)` and `redis.pcall(name, ...)`
-fn call(lua: &Lua, state: &State, names: &Names, arguments: MultiValue, raises: bool) -> mlua::Result<Value> {
-    let failed = |text: &[u8]| -> mlua::Result<Value> {
-        if raises {
-            return Err(Raised::Command(text.to_vec()).into());
-        }
-        field(lua, &names.err, lua.create_string(text)?)
-    };
-    if !HOST.is_set() {
-        return failed(b"ERR redis.call/pcall can only be called inside a script invocation");
-    }
-    if arguments.is_empty() {
-        return failed(b"ERR Please specify at least one argument for this redis lib call");
-    }
-    let mut scratch = state.scratch.take();
-    scratch.bytes.clear();
-    scratch.spans.clear();
-    let is_readable = arguments.iter().all(|argument| push(&mut scratch, argument));
-    let outcome = match is_readable {
-        true => {
-            let Scratch { bytes, spans, reply } = &mut scratch;
-            reply.truncate(0);
-            reply.set_version(state.version.get());
-            HOST.with(|host| host.call(Request::new(bytes, spans), reply))
-        }
-        false => Ok(()),
-    };
-    let value = match (is_readable, outcome) {
-        (false, _) => failed(b"ERR Lua redis lib command arguments must be strings or integers"),
-        (true, Err(_)) => {
+/// `redis.call(name, ...)` and `redis.pcall(name, ...)` where there is no reply to return.
+fn without_reply(lua: &Lua, state: &State, names: &Names, raises: bool) -> mlua::Result<Value> {
+    let scratch = state.scratch.borrow();
+    let text = match state.trouble.take() {
+        Some(Trouble::Panicked(panic)) => resume_unwind(panic),
+        Some(Trouble::Halted) => {
             state.halted.set(true);
-            Err(Raised::Halt.into())
+            return Err(Raised::Halt.into());
         }
-        (true, Ok(())) => match &scratch.reply.buffer[..] {
-            [b'-', text @ ..] => failed(text.strip_suffix(b"\r\n").unwrap_or(text)),
-            reply => convert::to_lua(lua, names, reply),
-        },
+        Some(Trouble::NoHost) => b"ERR redis.call/pcall can only be called inside a script invocation",
+        Some(Trouble::NoArguments) => &b"ERR Please specify at least one argument for this redis lib call"[..],
+        Some(Trouble::UnreadableArgument) => b"ERR Lua redis lib command arguments must be strings or integers",
+        Some(Trouble::Refused) | None => {
+            let text = scratch.reply.buffer.strip_suffix(b"\r\n").unwrap_or(&scratch.reply.buffer);
+            text.strip_prefix(b"-").unwrap_or(text)
+        }
     };
-    *state.scratch.borrow_mut() = scratch;
-    state.lift_first_limit(lua)?;
-    value
+    if raises {
+        return Err(Raised::Command(text.to_vec()).into());
+    }
+    field(lua, &names.err, lua.create_string(text)?)
 }
 
 /// Appends an argument to a request. False: it cannot be one.

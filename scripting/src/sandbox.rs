@@ -15,30 +15,22 @@ use std::time::Instant;
 use mlua::chunk::ChunkMode;
 use mlua::{Error, Function, Lua, LuaOptions, LuaString, MultiValue, StdLib, Table, Value, Variadic};
 
-use crate::convert::Names;
+use crate::api::Names;
 use crate::errors::{self, Raised, bad_argument, caught, message, raise, raise_at, raise_outside};
+use crate::stack::Stack;
 use crate::vm::State;
 use crate::{api, bits, json, msgpack, strings, structs};
 
 pub(crate) struct Sandbox {
     pub(crate) lua: Lua,
-    pub(crate) names: Rc<Names>,
+    pub(crate) stack: Stack,
     pub(crate) globals: Table,
     /// The metatable of the globals, whose `__index` is what scripts see.
     pub(crate) shown: Table,
     /// The globals of a library while it is loaded.
     pub(crate) loading: Table,
     pub(crate) xpcall: Function,
-    pub(crate) invoker: Invoker,
     pub(crate) handler: Function,
-}
-
-/// Functions that call a function of a library with its keys and arguments as `xpcall` does.
-pub(crate) struct Invoker {
-    /// With the tables of its keys and its arguments.
-    pub(crate) with_tables: Function,
-    /// By the number of keys: with all its words, keys first.
-    pub(crate) with_words: Vec<Function>,
 }
 
 /// Functions of Lua that need nothing but a look at their arguments.
@@ -69,26 +61,6 @@ local function settle(ok, ...)
   return ok, caught((...))
 end
 local out = { table = {}, coroutine = {} }
--- Calls a function of a library below `xpcall`. The tables of its keys and arguments are made here, which is
--- cheaper than from outside; those of a call with many words come as they are.
-local callee, its_keys, its_args
--- `xpcall` passes no arguments on. No run begins within another.
-local function call()
-  local f, keys, args = callee, its_keys, its_args
-  callee, its_keys, its_args = nil, nil, nil
-  return f(keys, args)
-end
-local function invoke(f, handler, keys, args)
-  callee, its_keys, its_args = f, keys, args
-  return xpcall(call, handler)
-end
--- By the number of keys among the words that follow.
-out.invoke, out.invokes = invoke, {
-  function(f, handler, ...) return invoke(f, handler, {}, {...}) end,
-  function(f, handler, a, ...) return invoke(f, handler, {a}, {...}) end,
-  function(f, handler, a, b, ...) return invoke(f, handler, {a, b}, {...}) end,
-  function(f, handler, a, b, c, ...) return invoke(f, handler, {a, b, c}, {...}) end,
-}
 -- A command's error is caught as its text.
 local function plain(ok, e, ...)
   if not ok and type(e) == 'table' and type(e.err) == 'string' then e = e.err end
@@ -171,7 +143,7 @@ return out
 pub(crate) fn new(state: &Rc<State>) -> mlua::Result<Sandbox> {
     let options = LuaOptions::new().catch_rust_panics(false);
     let lua = Lua::new_with(StdLib::TABLE | StdLib::STRING | StdLib::MATH, options)?;
-    let names = Rc::new(Names::new(&lua)?);
+    let (stack, names) = (Stack::new(&lua, state)?, Rc::new(Names::new(&lua)?));
     let native = lua.globals();
     let (real, frozen) = (lua.create_table()?, lua.create_table()?);
     for &name in PLAIN {
@@ -207,7 +179,7 @@ pub(crate) fn new(state: &Rc<State>) -> mlua::Result<Sandbox> {
     strings::install(&lua, state, &string)?;
     math_functions(&lua, state, &math)?;
 
-    let redis = api::table(&lua, state, &names)?;
+    let redis = api::table(&lua, &stack, state, &names)?;
     for (name, library) in [
         ("table", table),
         ("coroutine", coroutine),
@@ -251,8 +223,7 @@ pub(crate) fn new(state: &Rc<State>) -> mlua::Result<Sandbox> {
 
     let handler = handler(&lua, state, &names)?;
     let xpcall = native.raw_get("xpcall")?;
-    let invoker = Invoker { with_tables: wrapped.raw_get("invoke")?, with_words: wrapped.raw_get("invokes")? };
-    Ok(Sandbox { xpcall, invoker, lua, names, globals: real, shown: globals_shown, loading, handler })
+    Ok(Sandbox { xpcall, stack, lua, globals: real, shown: globals_shown, loading, handler })
 }
 
 /// Compiles a text in the sandbox's world.
@@ -349,7 +320,7 @@ fn handler(lua: &Lua, state: &Rc<State>, names: &Rc<Names>) -> mlua::Result<Func
 }
 
 /// A value as an error shows it.
-fn text(value: &Value) -> Vec<u8> {
+pub(crate) fn text(value: &Value) -> Vec<u8> {
     match value {
         Value::String(text) => text.as_bytes().to_vec(),
         Value::Integer(value) => crate::number::general(*value as f64, 14).to_vec(),

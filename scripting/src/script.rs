@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use dormouse_protocol::split_words;
 
-use crate::survey::{CallSite, survey, survey_library};
+use crate::survey::{CallSite, StraightFunction, only_reads_arguments, survey, survey_library};
 
 /// Bytes of the first line of a library.
 const LINE_BYTES_MAX: usize = 64 << 10;
@@ -21,14 +21,31 @@ impl Sha {
     /// Reads 40 hexadecimal digits.
     pub fn parse(digits: &[u8]) -> Option<Self> {
         let digits: &[u8; 40] = digits.try_into().ok()?;
-        let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-        let mut bytes = [0; 20];
+        let (mut bytes, mut all) = ([0; 20], 0);
         for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+            let (high, low) = (DIGITS[usize::from(pair[0])], DIGITS[usize::from(pair[1])]);
+            all |= high | low;
+            *byte = high << 4 | low;
         }
-        Some(Self(bytes))
+        (all < NO_DIGIT).then_some(Self(bytes))
     }
 }
+
+/// The mark of a byte that is no hexadecimal digit.
+const NO_DIGIT: u8 = 0x80;
+
+/// The value of each byte as a hexadecimal digit.
+const DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        let digit = b"0123456789abcdef"[value];
+        digits[digit as usize] = value as u8;
+        digits[digit.to_ascii_uppercase() as usize] = value as u8;
+        value += 1;
+    }
+    digits
+};
 
 impl fmt::Display for Sha {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,6 +111,8 @@ pub struct Script {
     pub flags: Option<ScriptFlags>,
     /// Its calls, if it is a straight line.
     pub calls: Option<Vec<CallSite>>,
+    /// It is a straight line that only reads elements of `KEYS` and `ARGV`.
+    pub(crate) only_reads_words: bool,
     /// Bytes of the first line, without its end.
     shebang_bytes: usize,
 }
@@ -109,7 +128,9 @@ impl Script {
                 (Some(flags_of(&text[..end])?), end)
             }
         };
-        Ok(Self { sha: Sha::of(text), text: text.into(), flags, calls: survey(text), shebang_bytes })
+        let calls = survey(text);
+        let only_reads_words = calls.is_some() && only_reads_arguments(text);
+        Ok(Self { sha: Sha::of(text), text: text.into(), flags, calls, only_reads_words, shebang_bytes })
     }
 
     /// The Lua in it. The line of flags is left out, its end is not, so that lines keep their numbers.
@@ -153,6 +174,8 @@ pub struct Library {
     pub sha: Sha,
     /// The calls of its functions that are straight lines, by name.
     pub calls: Vec<(Box<str>, Vec<CallSite>)>,
+    /// Those of them that only read elements of their keys and arguments.
+    readers: Vec<Box<str>>,
     shebang_bytes: usize,
 }
 
@@ -187,8 +210,20 @@ impl Library {
         if !engine.eq_ignore_ascii_case(b"lua") {
             return Err(format!("ERR Engine '{}' not found", shown(engine)));
         }
-        let calls = survey_library(&text[end..]).unwrap_or_default();
-        Ok(Self { name: shown(name).into(), text: text.into(), sha: Sha::of(text), calls, shebang_bytes: end })
+        let (mut calls, mut readers) = (Vec::new(), Vec::new());
+        for StraightFunction { name, calls: its, only_reads_words } in survey_library(&text[end..]).unwrap_or_default()
+        {
+            if only_reads_words {
+                readers.push(name.clone());
+            }
+            calls.push((name, its));
+        }
+        Ok(Self { name: shown(name).into(), text: text.into(), sha: Sha::of(text), calls, readers, shebang_bytes: end })
+    }
+
+    /// Whether a function is a straight line that only reads elements of its keys and arguments.
+    pub(crate) fn only_reads_words(&self, function: &str) -> bool {
+        self.readers.iter().any(|name| **name == *function)
     }
 
     /// The Lua in it.
@@ -256,5 +291,7 @@ mod tests {
         assert_eq!(sha.to_string(), "e0e1f9fabfc9d4800c877a703b823ac0578ff8db");
         assert_eq!(Sha::parse(b"E0E1F9FABFC9D4800c877a703b823ac0578ff8db"), Some(sha));
         assert_eq!(Sha::parse(b"e0"), None);
+        assert_eq!(Sha::parse(b"g0e1f9fabfc9d4800c877a703b823ac0578ff8db"), None);
+        assert_eq!(Sha::parse(b"e0e1f9fabfc9d4800c877a703b823ac0578ff8d\xff"), None);
     }
 }

@@ -14,7 +14,7 @@
 
 mod functions;
 
-pub use functions::survey_library;
+pub(crate) use functions::{StraightFunction, survey_library};
 
 /// A call of a command, in the order of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +94,28 @@ pub fn survey(text: &[u8]) -> Option<Vec<CallSite>> {
         return None;
     }
     survey_tokens(&tokens(text)?)
+}
+
+/// Whether a straight line only reads elements of `ARGV`, as each does of `KEYS`.
+pub(crate) fn only_reads_arguments(text: &[u8]) -> bool {
+    tokens(text).is_some_and(|tokens| only_reads(&tokens, "ARGV"))
+}
+
+/// Whether a straight line only reads elements of the table with this name.
+fn only_reads(tokens: &[Token], name: &str) -> bool {
+    let mut depth = 0usize;
+    (0..tokens.len()).all(|at| match &tokens[at] {
+        Token::Symbol("(" | "[" | "{") => {
+            depth += 1;
+            true
+        }
+        Token::Symbol(")" | "]" | "}") => {
+            depth = depth.saturating_sub(1);
+            true
+        }
+        Token::Name(found) if found == name => check_keys(tokens, at, depth).is_some(),
+        _ => true,
+    })
 }
 
 fn survey_tokens(tokens: &[Token]) -> Option<Vec<CallSite>> {
@@ -199,7 +221,7 @@ fn check_name(tokens: &[Token], at: usize, name: &str, sites: &mut Vec<CallSite>
     (!UNKNOWN.contains(&name)).then_some(())
 }
 
-/// Declared keys may be read only, so that `KEYS[1]` is one. `depth`: in how many brackets the name at `at` is.
+/// Declared keys may be read only, so that `KEYS[1]` is one; the same for arguments. `depth`: in how many brackets the name at `at` is.
 fn check_keys(tokens: &[Token], at: usize, depth: usize) -> Option<()> {
     let before = at.checked_sub(1).and_then(|before| tokens.get(before));
     if before == Some(&Token::Symbol("#")) {
@@ -450,6 +472,27 @@ mod tests {
             "KEYS[1], KEYS[2] = 1, 2",
         ] {
             assert_eq!(survey(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn arguments_may_only_be_read() {
+        for text in
+            ["return 1", "return {#ARGV, ARGV[1]}", "if ARGV[1] == ARGV[2] then return redis.call('get', KEYS[1]) end"]
+        {
+            assert!(only_reads_arguments(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "return ARGV",
+            "local a = ARGV a[1] = 'x'",
+            "ARGV[1] = 'x'",
+            "return {ARGV}",
+            "return cjson.encode(ARGV)",
+            "local ARGV = {}",
+            "local a a, ARGV[1] = 1, 2",
+            "return 'unfinished",
+        ] {
+            assert!(!only_reads_arguments(text.as_bytes()), "{text}");
         }
     }
 

@@ -15,15 +15,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dormouse_protocol::{Reply, Request, Span, Version};
-use mlua::{Function, HookTriggers, Lua, LuaString, Table, Value, Variadic, VmState};
+use mlua::{Function, HookTriggers, Lua, Table, Value, VmState};
 use rapidhash::RapidHashMap;
 
-use crate::convert::{self, Names};
 use crate::errors::{self, Raised};
 use crate::json::Settings;
 use crate::random::Random;
-use crate::sandbox::Invoker;
 use crate::script::{Library, Script, ScriptFlags, Sha};
+use crate::stack::{Failed, Placed, Stack, Trouble, Words};
 use crate::{Halt, Host, sandbox};
 
 /// Values between two questions whether a script may go on.
@@ -48,9 +47,6 @@ const COMPILED_BYTES_MAX: usize = 8 << 20;
 const UNLIMITED_BYTES_MAX: usize = 16 << 10;
 const WORD_BYTES: usize = 64;
 
-/// Keys and arguments of a function that are passed on the stack.
-const FEW_WORDS: usize = 16;
-
 /// Bytes of a buffer that is kept for the next run.
 const KEPT_BYTES_MAX: usize = 4 << 10;
 
@@ -72,7 +68,7 @@ scoped_tls_hkt::scoped_thread_local!(
 );
 
 thread_local! {
-    static VM: RefCell<Option<Vm>> = const { RefCell::new(None) };
+    static VM: RefCell<Option<Box<Vm>>> = const { RefCell::new(None) };
 }
 
 /// The bounds of a run.
@@ -127,6 +123,8 @@ pub(crate) struct State {
     pub(crate) random: Random,
     pub(crate) json: RefCell<Settings>,
     pub(crate) scratch: RefCell<Scratch>,
+    /// Why the last call of a command gave no value.
+    pub(crate) trouble: RefCell<Option<Trouble>>,
     /// The memory limit of the run.
     pub(crate) memory_bytes: Cell<usize>,
     first_memory_bytes: Cell<usize>,
@@ -159,6 +157,12 @@ impl State {
             return Err(Raised::Halt.into());
         }
         Ok(())
+    }
+
+    /// Limits the memory of the run that begins.
+    pub(crate) fn limit_memory(&self, lua: &Lua) -> mlua::Result<()> {
+        let bytes = if self.is_first.get() { &self.first_memory_bytes } else { &self.memory_bytes };
+        lua.set_memory_limit(self.base_bytes.get() + bytes.get()).map(drop)
     }
 
     /// Lets a script that has written take all its memory, since it cannot run again elsewhere.
@@ -222,22 +226,31 @@ impl Scratch {
 struct Vm {
     lua: Lua,
     state: Rc<State>,
-    names: Rc<Names>,
+    stack: Stack,
     /// The globals of scripts, behind the table that they cannot write.
     globals: Table,
     /// The metatable of that table.
     shown: Table,
     /// The globals of a library while it is loaded.
     loading: Table,
+    /// For libraries that are loaded.
     xpcall: Function,
-    invoker: Invoker,
     handler: Function,
     scripts: RapidHashMap<Sha, Function>,
     libraries: RapidHashMap<Sha, RapidHashMap<Box<str>, Function>>,
     compiled_bytes: usize,
     hooked: bool,
-    /// Whether the run has the globals `KEYS` and `ARGV`.
-    has_globals: bool,
+    words: GlobalWords,
+}
+
+/// The kinds of the globals `KEYS` and `ARGV`. Each script sets both before it runs, so no script finds another one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GlobalWords {
+    Absent,
+    /// Tables of the last run.
+    Own,
+    /// The tables that serve one run after the other.
+    Shared,
 }
 
 /// Checks that a script can be compiled.
@@ -280,20 +293,24 @@ pub fn run<'a>(
         };
         vm.begin(limits, reply);
         let outcome = HOST.set(host, || {
-            let outcome = vm.call(run, function, keys, arguments, reply);
-            if vm.state.is_first.get() && vm.ran_out_of_memory(&outcome) && HOST.with(|host| host.outgrow()).is_err() {
+            let outcome = vm.call(run, &function, keys, arguments, reply);
+            if vm.state.is_first.get() && lacked_memory(&outcome) && HOST.with(|host| host.outgrow()).is_err() {
                 vm.state.halted.set(true);
             }
-            outcome.map(drop)
+            outcome
         });
         vm.end();
         if vm.state.halted.get() {
             reply.truncate(start);
             return Err(Halt);
         }
-        if let Err(error) = outcome {
-            reply.truncate(start);
-            reply.error(&vm.outside(run, &error));
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(failure)) => reply.error_bytes(&failure.text),
+            Err(error) => {
+                reply.truncate(start);
+                reply.error(&outside(run, &error));
+            }
         }
         Ok(())
     })
@@ -302,7 +319,8 @@ pub fn run<'a>(
 /// Lends the virtual machine of this thread.
 fn with<T>(work: impl FnOnce(&mut Vm) -> T) -> T {
     // Taken out, so that a script that is run by a script, which no command does, would get one of its own.
-    let mut vm = VM.take().unwrap_or_else(|| Vm::new().expect("a virtual machine needs a few hundred kilobytes"));
+    let mut vm =
+        VM.take().unwrap_or_else(|| Box::new(Vm::new().expect("a virtual machine needs a few hundred kilobytes")));
     let done = work(&mut vm);
     VM.set(Some(vm));
     done
@@ -311,22 +329,21 @@ fn with<T>(work: impl FnOnce(&mut Vm) -> T) -> T {
 impl Vm {
     fn new() -> mlua::Result<Self> {
         let state = Rc::new(State::default());
-        let sandbox::Sandbox { lua, names, globals, shown, loading, xpcall, invoker, handler } = sandbox::new(&state)?;
+        let sandbox::Sandbox { lua, stack, globals, shown, loading, xpcall, handler } = sandbox::new(&state)?;
         Ok(Self {
             lua,
             state,
-            names,
+            stack,
             globals,
             shown,
             loading,
             xpcall,
-            invoker,
             handler,
             scripts: RapidHashMap::default(),
             libraries: RapidHashMap::default(),
             compiled_bytes: 0,
             hooked: false,
-            has_globals: false,
+            words: GlobalWords::Absent,
         })
     }
 
@@ -376,11 +393,6 @@ impl Vm {
         state.values_left.set(limits.values);
     }
 
-    fn limit_memory(&self) -> mlua::Result<()> {
-        let bytes = if self.state.is_first.get() { &self.state.first_memory_bytes } else { &self.state.memory_bytes };
-        self.lua.set_memory_limit(self.state.base_bytes.get() + bytes.get()).map(drop)
-    }
-
     fn set_hook(&mut self, on: bool) {
         if on == self.hooked {
             return;
@@ -407,81 +419,73 @@ impl Vm {
     fn end(&mut self) {
         self.state.scratch.borrow_mut().clear();
         self.lua.set_memory_limit(0).expect("the virtual machine has its own allocator");
-        // No script may find another one's data.
-        if std::mem::take(&mut self.has_globals) {
-            for name in [&self.names.keys, &self.names.argv] {
-                self.globals.raw_set(name, Value::Nil).expect("a field that exists is cleared without memory");
-            }
-        }
         if self.lua.used_memory() > self.state.base_bytes.get() + LEFT_BYTES_MAX {
             // What fails here fails again in the next run, which then reports it.
             drop(self.lua.gc_collect());
         }
     }
 
+    /// Takes `KEYS` and `ARGV` away, for a function, or because they are large.
+    fn clear_words(&mut self) {
+        if self.words != GlobalWords::Absent {
+            for name in ["KEYS", "ARGV"] {
+                self.globals.raw_set(name, Value::Nil).expect("a field that exists is cleared without memory");
+            }
+            self.words = GlobalWords::Absent;
+        }
+    }
+
+    /// Calls the function and writes its result. Returns the error of the script, if it had one.
     fn call<'a>(
         &mut self,
         run: Runnable<'_>,
-        function: Function,
+        function: &Function,
         keys: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
         arguments: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
         reply: &mut Reply,
-    ) -> mlua::Result<Option<Value>> {
-        // While memory has a limit, each allocation from outside needs a frame of its own that catches errors.
+    ) -> mlua::Result<Option<Failure>> {
         let bytes: usize = keys.clone().chain(arguments.clone()).map(|word| word.len() + WORD_BYTES).sum();
-        if bytes > UNLIMITED_BYTES_MAX {
-            self.limit_memory()?;
-        }
-        let is_short = keys.len() + arguments.len() <= FEW_WORDS;
-        let (ok, value): (bool, Value) = match run {
-            Runnable::Script(_) => {
-                let (keys, arguments) = (self.strings(keys)?, self.strings(arguments)?);
-                self.has_globals = true;
-                self.globals.raw_set(&self.names.keys, keys)?;
-                self.globals.raw_set(&self.names.argv, arguments)?;
-                self.limit_memory()?;
-                self.xpcall.call((function, &self.handler))?
+        let is_large = bytes > UNLIMITED_BYTES_MAX;
+        let (keys, arguments) = match is_large {
+            false => (Words::Few(keys), Words::Few(arguments)),
+            // While memory has a limit, each allocation from outside needs a frame of its own that catches errors: an error
+            // without one ends the process.
+            true => {
+                self.state.limit_memory(&self.lua)?;
+                let words = (Words::Table(self.strings(keys)?), Words::Table(self.strings(arguments)?));
+                self.lua.set_memory_limit(0)?;
+                words
             }
-            Runnable::Function(..) => match self.invoker.with_words.get(keys.len()).filter(|_| is_short) {
-                Some(invoke) => {
-                    let words = keys.chain(arguments).map(|word| self.lua.create_string(word));
-                    let words: Variadic<LuaString> = words.collect::<mlua::Result<_>>()?;
-                    self.limit_memory()?;
-                    invoke.call((function, &self.handler, words))?
-                }
-                None => {
-                    let (keys, arguments) = (self.strings(keys)?, self.strings(arguments)?);
-                    self.limit_memory()?;
-                    self.invoker.with_tables.call((function, &self.handler, keys, arguments))?
-                }
-            },
         };
-        if self.state.halted.get() {
-            return Err(Raised::Halt.into());
+        let placed = match run {
+            Runnable::Function(library, name) => {
+                self.clear_words();
+                match !is_large && library.only_reads_words(name) {
+                    true => Placed::SharedArguments,
+                    false => Placed::Arguments,
+                }
+            }
+            Runnable::Script(script) if script.only_reads_words && !is_large => {
+                if self.words != GlobalWords::Shared {
+                    let (keys, arguments) = self.stack.shared_words();
+                    self.words = GlobalWords::Own;
+                    self.globals.raw_set("KEYS", keys)?;
+                    self.globals.raw_set("ARGV", arguments)?;
+                    self.words = GlobalWords::Shared;
+                }
+                Placed::SharedGlobals
+            }
+            Runnable::Script(_) => {
+                self.words = GlobalWords::Own;
+                Placed::Globals(&self.globals)
+            }
+        };
+        let ran = self.stack.run(function, placed, keys, arguments, reply);
+        if is_large {
+            self.clear_words();
         }
-        if HOST.with(|host| host.is_final()) {
-            reply.defer(false);
-        }
-        if ok {
-            return convert::to_reply(&self.state, &self.names, &value, reply).map(|()| None);
-        }
-        reply.error_bytes(&self.failure(run, &value)?);
-        Ok(Some(value))
-    }
-
-    /// Whether a run that has ended like this needed more memory than it had.
-    fn ran_out_of_memory(&self, outcome: &mlua::Result<Option<Value>>) -> bool {
-        let is_it = |text: &[u8]| text.ends_with(errors::NO_MEMORY.as_bytes());
-        match outcome {
-            Ok(None) => false,
-            Ok(Some(Value::String(text))) => is_it(&text.as_bytes()),
-            Ok(Some(Value::Table(table))) => match table.raw_get(&self.names.err) {
-                Ok(Value::String(text)) => is_it(&text.as_bytes()),
-                _ => false,
-            },
-            Ok(Some(_)) => false,
-            Err(error) => is_it(errors::message(error).as_bytes()),
-        }
+        let Err(failed) = ran? else { return Ok(None) };
+        failure(run, failed).map(Some)
     }
 
     fn strings<'a>(&self, strings: impl ExactSizeIterator<Item = &'a [u8]>) -> mlua::Result<Table> {
@@ -490,33 +494,6 @@ impl Vm {
             table.raw_seti(at + 1, self.lua.create_string(string)?)?;
         }
         Ok(table)
-    }
-
-    /// The error reply for the value that the error handler has left.
-    fn failure(&self, run: Runnable<'_>, value: &Value) -> mlua::Result<Vec<u8>> {
-        let Value::Table(table) = value else {
-            let text = value.to_string().unwrap_or_else(|_| "execution failure".into());
-            return Ok(format!("ERR Error running script {}, {text}", run.title()).into_bytes());
-        };
-        let mut message = match table.raw_get(&self.names.err)? {
-            Value::String(text) => text.as_bytes().to_vec(),
-            _ => b"ERR unknown error".to_vec(),
-        };
-        let (source, line) = (table.raw_get::<Value>("source")?, table.raw_get::<Value>("line")?);
-        if let (Value::String(source), Some(line)) = (source, line.as_i64()) {
-            message.extend_from_slice(format!(" script: {}, on ", run.title()).as_bytes());
-            message.extend_from_slice(&source.as_bytes());
-            message.extend_from_slice(format!(":{line}.").as_bytes());
-        }
-        Ok(message)
-    }
-
-    /// The error reply for an error outside the script: before it began, or in its result.
-    fn outside(&self, run: Runnable<'_>, error: &mlua::Error) -> String {
-        match errors::raised(error) {
-            Some(raised) => raised.to_string(),
-            None => format!("ERR Error running script {}, {}", run.title(), errors::message(error)),
-        }
     }
 
     /// The function to run, compiled.
@@ -538,7 +515,8 @@ impl Vm {
             .compile(library.lua(), "@user_function")
             .map_err(|error| format!("ERR Error compiling function: {}", errors::message(&error)))?;
         self.begin(LOADING, &Reply::default());
-        self.limit_memory().map_err(|error| failed(errors::message(&error)))?;
+        self.state.limit_memory(&self.lua).map_err(|error| failed(errors::message(&error)))?;
+        self.clear_words();
         *self.state.loading.borrow_mut() = Some(Vec::new());
         // Until it has been loaded, a library sees nothing but `redis`, with what registers functions.
         let hidden = self.shown.raw_set("__index", &self.loading);
@@ -553,7 +531,7 @@ impl Vm {
         }
         if !ok {
             let text = match &value {
-                Value::Table(table) => match table.raw_get(&self.names.err) {
+                Value::Table(table) => match table.raw_get("err") {
                     Ok(Value::String(text)) => text.to_string_lossy(),
                     _ => "unknown error".into(),
                 },
@@ -569,6 +547,67 @@ impl Vm {
         let by_name = functions.into_iter().map(|(registered, function)| (registered.name, function)).collect();
         self.libraries.insert(library.sha, by_name);
         Ok(registered)
+    }
+}
+
+/// The error reply of a script that has failed.
+#[derive(Debug)]
+struct Failure {
+    text: Vec<u8>,
+    /// It failed for lack of memory.
+    lacked_memory: bool,
+}
+
+/// Whether a run that has ended like this needed more memory than it had.
+fn lacked_memory(outcome: &mlua::Result<Option<Failure>>) -> bool {
+    match outcome {
+        Ok(failure) => failure.as_ref().is_some_and(|failure| failure.lacked_memory),
+        Err(error) => errors::message(error).ends_with(errors::NO_MEMORY),
+    }
+}
+
+/// The error reply for an error that a script has not caught.
+fn failure(run: Runnable<'_>, Failed { value, is_raised, place }: Failed) -> mlua::Result<Failure> {
+    if !is_raised {
+        let text = value.to_string().unwrap_or_else(|_| "execution failure".into());
+        let lacked_memory = text.ends_with(errors::NO_MEMORY);
+        let text = format!("ERR Error running script {}, {text}", run.title()).into_bytes();
+        return Ok(Failure { text, lacked_memory });
+    }
+    let mut noted = place.and_then(|place| Some((place.source.into_bytes(), place.line?)));
+    let mut text = match &value {
+        Value::Table(table) => {
+            if let (None, Value::String(source), Some(line)) =
+                (&noted, table.raw_get("source")?, table.raw_get::<Value>("line")?.as_i64())
+            {
+                noted = Some((source.as_bytes().to_vec(), line));
+            }
+            match table.raw_get("err")? {
+                Value::String(text) => text.as_bytes().to_vec(),
+                _ => b"ERR unknown error".to_vec(),
+            }
+        }
+        Value::Error(error) => match errors::raised(error) {
+            Some(Raised::Command(text)) => text.clone(),
+            Some(Raised::Text(text)) => [b"ERR ", &text[..]].concat(),
+            Some(Raised::Halt) | None => format!("ERR {}", errors::message(error)).into_bytes(),
+        },
+        other => [b"ERR ", &sandbox::text(other)[..]].concat(),
+    };
+    let lacked_memory = text.ends_with(errors::NO_MEMORY.as_bytes());
+    if let Some((source, line)) = noted {
+        text.extend_from_slice(format!(" script: {}, on ", run.title()).as_bytes());
+        text.extend_from_slice(&source);
+        text.extend_from_slice(format!(":{line}.").as_bytes());
+    }
+    Ok(Failure { text, lacked_memory })
+}
+
+/// The error reply for an error outside the script: before it began, or in its result.
+fn outside(run: Runnable<'_>, error: &mlua::Error) -> String {
+    match errors::raised(error) {
+        Some(raised) => raised.to_string(),
+        None => format!("ERR Error running script {}, {}", run.title(), errors::message(error)),
     }
 }
 

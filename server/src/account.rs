@@ -34,6 +34,8 @@ pub const OF_STRANGERS: &str = "the memory of unauthenticated clients";
 
 /// Overhead of a connection that has sent nothing, in bytes: its session, its task, its entry in the list of clients.
 pub const CONNECTION_BYTES: usize = 4096;
+/// Further overhead of a connection over TLS, in bytes: its keys, and what rustls keeps.
+pub const TLS_BYTES: usize = 8 << 10;
 /// Overhead of a subscription or a watched key beside its name, in bytes: its entries in two maps.
 pub const ENTRY_BYTES: usize = 192;
 

@@ -11,18 +11,16 @@
 //!
 //! Waiting costs no CPU, and is neither billed nor a use of the database: it may fall asleep, and the waiter stays.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dormouse_protocol::OwnedRequest;
 use dormouse_shard::waiters::{ServedReply, WaitEvent, Waiter};
 use dormouse_storage::log::Lsn;
-use tokio::time::{Instant, Sleep};
 
 use crate::clients::Client;
+use crate::clock::{Alarm, Ring};
 use crate::databases::Tenant;
 
 /// A longer timeout is none.
@@ -61,7 +59,8 @@ pub struct Blocked {
     request: OwnedRequest,
     /// Its command in the table.
     pub command: usize,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Ring>,
+    deadline: Option<Instant>,
     /// Bytes charged to the client.
     held_bytes: usize,
     pub spent: Spent,
@@ -73,14 +72,15 @@ impl Blocked {
     /// A command of `client` that began at `since` waits as `waiter`. `request` is what the client has sent, `command` its
     /// place in the table.
     pub fn new(
-        (client, tenant): (&Arc<Client>, &Arc<Tenant>),
-        since: std::time::Instant,
+        (client, tenant, alarm): (&Arc<Client>, &Arc<Tenant>, &Alarm),
+        since: Instant,
         waiter: Arc<Waiter>,
         request: OwnedRequest,
         command: usize,
     ) -> Self {
         let timeout = waiter.timeout_ms.map(Duration::from_millis).filter(|timeout| *timeout < TIMEOUT_MAX);
-        let sleep = |timeout: Duration| Box::pin(tokio::time::sleep_until(Instant::from_std(since + timeout)));
+        // Before others see that the client waits.
+        let timer = timeout.map(|timeout| alarm.after(since, timeout));
         let held_bytes = waiter.bytes();
         client.hold_anyway(held_bytes);
         client.block(&waiter);
@@ -89,7 +89,8 @@ impl Blocked {
             tenant: Arc::clone(tenant),
             request,
             command,
-            timer: timeout.map(sleep),
+            timer,
+            deadline: timeout.map(|timeout| since + timeout),
             held_bytes,
             spent: Spent::default(),
             awaited: 0,
@@ -118,8 +119,8 @@ impl Blocked {
     }
 
     /// When it has waited long enough; `None`: never.
-    pub fn deadline(&self) -> Option<std::time::Instant> {
-        self.timer.as_ref().map(|timer| timer.deadline().into_std())
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 }
 

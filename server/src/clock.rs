@@ -1,10 +1,50 @@
 //! The clocks: the system's, which may be set, and the monotonic one, which may not.
 
+use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+
+/// The clock that ends the waits of clients.
+#[derive(Debug, Clone, Default)]
+pub enum Alarm {
+    #[default]
+    Monotonic,
+    /// Milliseconds of a clock that a test holds.
+    Held(watch::Receiver<u64>),
+}
+
+/// It is over when its time has come.
+pub type Ring = Pin<Box<dyn Future<Output = ()>>>;
+
+impl Alarm {
+    /// Returns what rings `timeout` after `since`. A held clock has stood still since then.
+    pub fn after(&self, since: Instant, timeout: Duration) -> Ring {
+        match self {
+            Self::Monotonic => Box::pin(tokio::time::sleep_until((since + timeout).into())),
+            Self::Held(now_ms) => {
+                let mut now_ms = now_ms.clone();
+                let until_ms = *now_ms.borrow() + timeout.as_millis() as u64;
+                Box::pin(async move {
+                    // A clock that is gone never comes there.
+                    if now_ms.wait_for(|now_ms| *now_ms >= until_ms).await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                })
+            }
+        }
+    }
+}
 
 /// Unix milliseconds by the system's clock.
 pub fn now_ms() -> u64 {
     unix_ns() / 1_000_000
+}
+
+/// A time in RFC 3339 format, in UTC; `None` if it is too large for that.
+pub fn rfc3339(unix_ms: u64) -> Option<String> {
+    let time = i64::try_from(unix_ms).ok().and_then(chrono::DateTime::from_timestamp_millis)?;
+    Some(time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
 }
 
 /// Unix nanoseconds by the system's clock.

@@ -7,8 +7,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use dormouse_protocol::RequestLimits;
 use dormouse_protocol::glob::Glob;
@@ -19,15 +20,21 @@ use thiserror::Error;
 
 use self::absent::ABSENT;
 use self::hints::{HINTS, Hints};
+use crate::metering::prices::Prices;
 use crate::options::{
-    ClusterMode, DebugCommand, EvictionPolicy, Interval, Options, OutputBufferLimits, SLOWLOG_LEN_MAX, Size,
+    ClusterMode, DebugCommand, EvictionPolicy, HistorySpan, Interval, Options, OutputBufferLimits,
+    RequestLimitSettings, SLOWLOG_LEN_MAX, Size,
 };
+use crate::outbound::Reach;
+use crate::spending::SpendingLimits;
+use crate::tls::{ClientCertificates, TlsFiles};
 use crate::{process, strangers};
 
 mod absent;
 pub mod events;
 mod hints;
 pub mod kept;
+pub mod quota;
 
 /// Connections that the system keeps until they are accepted.
 pub const LISTEN_BACKLOG: i32 = 4096;
@@ -39,17 +46,17 @@ pub const LOGICAL_DATABASES: usize = 16;
 const EVERY_SECOND_MS: u64 = 1000;
 
 /// Most keys that one eviction compares, under the lock of a shard.
-const SAMPLES_MAX: i64 = 64;
+const SAMPLES_MAX: usize = 64;
 
 /// Most entries of a collection that each command reads from the beginning, and most bytes of one entry.
-const LISTPACK_ENTRIES_MAX: i64 = 4096;
-const LISTPACK_VALUE_MAX: i64 = 4096;
+const LISTPACK_ENTRIES_MAX: usize = 4096;
+const LISTPACK_VALUE_MAX: usize = 4096;
 
 /// Most entries of the security log of a database.
 const ACL_LOG_LEN_MAX: i64 = 1024;
 
 /// Most entries of a set of integers, all of which an insertion may move.
-const INTSET_ENTRIES_MAX: i64 = 65_536;
+const INTSET_ENTRIES_MAX: usize = 65_536;
 
 /// Facts that are fixed when the server starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +64,7 @@ pub struct Facts {
     pub bind: String,
     pub port: u16,
     pub http_port: u16,
+    pub tls: TlsFacts,
     pub unix_socket: String,
     pub unix_socket_mode: u32,
     pub store: String,
@@ -64,9 +72,37 @@ pub struct Facts {
     /// Bytes; 0: no limit.
     pub max_memory_total: u64,
     pub max_branches: usize,
+    /// Most triggers of one database.
+    pub max_triggers: usize,
+    /// The addresses that triggers may send to.
+    pub trigger_reach: Reach,
+    /// How long the usage ledger is kept.
+    pub ledger_keep: Interval,
+    /// For spending limits.
+    pub prices: Option<Arc<Prices>>,
+    pub deleted_grace_ms: u64,
     /// The clients that may send `DEBUG`.
     pub debug_command: DebugCommand,
     pub cluster: ClusterFacts,
+}
+
+/// TLS as the command line asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFacts {
+    pub port: u16,
+    pub https_port: u16,
+    /// `None`: no port needs them.
+    pub files: Option<TlsFiles>,
+}
+
+impl TlsFacts {
+    fn path(&self, of: fn(&TlsFiles) -> Option<&PathBuf>) -> String {
+        self.files.as_ref().and_then(of).map(|path| path.display().to_string()).unwrap_or_default()
+    }
+
+    fn client_certificates(&self) -> ClientCertificates {
+        self.files.as_ref().map_or(ClientCertificates::No, |files| files.client_certificates)
+    }
 }
 
 /// The mode in which clients of Redis Cluster are answered.
@@ -76,6 +112,8 @@ pub struct ClusterFacts {
     /// Where they find the cluster; `None`: where each has connected to.
     pub host: Option<String>,
     pub port: Option<u16>,
+    /// The same for clients over TLS.
+    pub tls_port: Option<u16>,
 }
 
 impl ClusterFacts {
@@ -118,6 +156,11 @@ pub struct DatabaseLimits {
     pub max_memory_clients: u64,
     /// The longest time for which an idle database may stay awake.
     pub sleep_after: Interval,
+    /// A tenant has no choice within these.
+    pub requests: RequestLimitSettings,
+    pub spending: SpendingLimits,
+    /// For how long its history is kept: nothing that a tenant chooses.
+    pub history: HistorySpan,
 }
 
 impl DatabaseLimits {
@@ -188,6 +231,36 @@ pub struct DatabaseSettings {
     pub hints: Hints,
 }
 
+impl DatabaseSettings {
+    /// The sizes up to which collections stay packed. Redis has no bound for most of them. Here a command must not take
+    /// long because of another database's, so the engine uses at most what is good for all.
+    pub fn limits(&self, seed: u64) -> Limits {
+        let entries = |set: usize| set.min(LISTPACK_ENTRIES_MAX);
+        let value = |set: usize| set.min(LISTPACK_VALUE_MAX);
+        // Redis takes 0 for no limit.
+        let node = |set: usize, most: usize| if set == 0 { most } else { set.min(most) };
+        Limits {
+            hash_max_listpack_entries: entries(self.hash_max_listpack_entries),
+            hash_max_listpack_value: value(self.hash_max_listpack_value),
+            list_max_listpack_size: self.list_max_listpack_size.max(-5),
+            set_max_intset_entries: self.set_max_intset_entries.min(INTSET_ENTRIES_MAX),
+            set_max_listpack_entries: entries(self.set_max_listpack_entries),
+            set_max_listpack_value: value(self.set_max_listpack_value),
+            zset_max_listpack_entries: entries(self.zset_max_listpack_entries),
+            zset_max_listpack_value: value(self.zset_max_listpack_value),
+            hll_sparse_max_bytes: self.hll_sparse_max_bytes.min(Limits::REDIS.hll_sparse_max_bytes),
+            stream_node_max_bytes: node(self.stream_node_max_bytes, Limits::REDIS.stream_node_max_bytes),
+            stream_node_max_entries: node(self.stream_node_max_entries, Limits::REDIS.stream_node_max_entries),
+            seed,
+        }
+    }
+
+    /// Number of keys that an eviction compares.
+    pub fn eviction_samples(&self) -> usize {
+        (self.max_memory_samples as usize).min(SAMPLES_MAX)
+    }
+}
+
 /// Settings as one connection sees them: the node's and those of its database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -206,17 +279,30 @@ impl Settings {
                 bind: bind.join(" "),
                 port: options.port,
                 http_port: options.http_port,
+                tls: TlsFacts {
+                    port: options.tls.tls_port,
+                    https_port: options.tls.https_port,
+                    // The options have been checked.
+                    files: options.tls.files().ok().flatten(),
+                },
                 unix_socket: options.unix_socket.as_deref().map(|path| path.display().to_string()).unwrap_or_default(),
                 unix_socket_mode: options.unix_socket_mode.0,
                 store: options.store.clone(),
                 workers: options.worker_count().get(),
                 max_memory_total: options.memory_total(),
                 max_branches: options.max_branches as usize,
+                max_triggers: options.max_triggers as usize,
+                trigger_reach: options.trigger_reach,
+                ledger_keep: options.ledger_keep,
+                // The server reads the file.
+                prices: None,
+                deleted_grace_ms: options.deleted_grace_ms(),
                 debug_command: options.enable_debug_command,
                 cluster: ClusterFacts {
                     mode: options.cluster.cluster_mode,
                     host: options.cluster.cluster_announce_host.clone(),
                     port: options.cluster.cluster_announce_port,
+                    tls_port: options.cluster.cluster_announce_tls_port,
                 },
             },
             node: NodeSettings {
@@ -234,6 +320,12 @@ impl Settings {
                 max_memory: options.max_memory.0,
                 max_memory_clients: options.memory_clients(),
                 sleep_after: options.sleep_after,
+                requests: options.limits.settings(),
+                spending: SpendingLimits {
+                    request_units: options.spending_limit_units.unwrap_or(0),
+                    money_nano: options.spending_limit_money.map_or(0, |money| money.0),
+                },
+                history: options.history,
             },
             database: DatabaseSettings {
                 max_memory: options.max_memory.0,
@@ -460,6 +552,20 @@ macro_rules! database_number {
     };
 }
 
+/// Defines the same for a number of bytes, which may have a unit.
+macro_rules! database_bytes {
+    ($name:literal, $field:ident) => {
+        Parameter::database(
+            $name,
+            |settings| settings.database.$field.to_string(),
+            |settings, text| {
+                let bytes = memory(text).map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+                assign(&mut settings.database.$field, bytes)
+            },
+        )
+    };
+}
+
 /// Defines the same for a setting of the node.
 macro_rules! node_number {
     ($name:literal, $field:ident, $range:expr) => {
@@ -471,8 +577,8 @@ macro_rules! node_number {
     };
 }
 
-const LISTPACK_ENTRIES: RangeInclusive<i64> = 0..=LISTPACK_ENTRIES_MAX;
-const LISTPACK_VALUE: RangeInclusive<i64> = 0..=LISTPACK_VALUE_MAX;
+/// Where Redis has no bound on a size, none is refused: [`DatabaseSettings::limits`] uses at most what this server bounds.
+const ANY: RangeInclusive<i64> = 0..=i64::MAX;
 /// Redis takes what is below -5 for -5.
 const LIST_NODE: RangeInclusive<i64> = i32::MIN as i64..=0x7fff;
 
@@ -502,7 +608,7 @@ const PARAMETERS: &[Parameter] = &[
         |settings| settings.database.max_memory_policy.to_string(),
         |settings, text| assign(&mut settings.database.max_memory_policy, policy(text)),
     ),
-    database_number!("maxmemory-samples", max_memory_samples, 1..=SAMPLES_MAX),
+    database_number!("maxmemory-samples", max_memory_samples, 1..=i32::MAX as i64),
     database_number!("lfu-log-factor", lfu_log_factor, 0..=i32::MAX as i64),
     database_number!("lfu-decay-time", lfu_decay_time, 0..=i32::MAX as i64),
     Parameter::database(
@@ -525,26 +631,18 @@ const PARAMETERS: &[Parameter] = &[
         |settings, text| assign(&mut settings.database.sleep_after, parsed(text)),
     )
     .within(|settings| settings.limits.check_sleep_after(settings.database.sleep_after)),
-    database_number!("hash-max-listpack-entries", hash_max_listpack_entries, LISTPACK_ENTRIES)
-        .alias("hash-max-ziplist-entries"),
-    database_number!("hash-max-listpack-value", hash_max_listpack_value, LISTPACK_VALUE)
-        .alias("hash-max-ziplist-value"),
+    database_number!("hash-max-listpack-entries", hash_max_listpack_entries, ANY).alias("hash-max-ziplist-entries"),
+    database_bytes!("hash-max-listpack-value", hash_max_listpack_value).alias("hash-max-ziplist-value"),
     database_number!("list-max-listpack-size", list_max_listpack_size, LIST_NODE).alias("list-max-ziplist-size"),
-    database_number!("set-max-intset-entries", set_max_intset_entries, 0..=INTSET_ENTRIES_MAX),
-    database_number!("set-max-listpack-entries", set_max_listpack_entries, LISTPACK_ENTRIES),
-    database_number!("set-max-listpack-value", set_max_listpack_value, LISTPACK_VALUE),
-    database_number!("zset-max-listpack-entries", zset_max_listpack_entries, LISTPACK_ENTRIES)
-        .alias("zset-max-ziplist-entries"),
-    database_number!("zset-max-listpack-value", zset_max_listpack_value, LISTPACK_VALUE)
-        .alias("zset-max-ziplist-value"),
+    database_number!("set-max-intset-entries", set_max_intset_entries, ANY),
+    database_number!("set-max-listpack-entries", set_max_listpack_entries, ANY),
+    database_bytes!("set-max-listpack-value", set_max_listpack_value),
+    database_number!("zset-max-listpack-entries", zset_max_listpack_entries, ANY).alias("zset-max-ziplist-entries"),
+    database_bytes!("zset-max-listpack-value", zset_max_listpack_value).alias("zset-max-ziplist-value"),
     database_number!("busy-reply-threshold", busy_reply_threshold_ms, 0..=i64::MAX).alias("lua-time-limit"),
-    database_number!("hll-sparse-max-bytes", hll_sparse_max_bytes, 0..=Limits::REDIS.hll_sparse_max_bytes as i64),
-    database_number!("stream-node-max-bytes", stream_node_max_bytes, 1..=Limits::REDIS.stream_node_max_bytes as i64),
-    database_number!(
-        "stream-node-max-entries",
-        stream_node_max_entries,
-        1..=Limits::REDIS.stream_node_max_entries as i64
-    ),
+    database_bytes!("hll-sparse-max-bytes", hll_sparse_max_bytes),
+    database_bytes!("stream-node-max-bytes", stream_node_max_bytes),
+    database_number!("stream-node-max-entries", stream_node_max_entries, ANY),
     database_number!("tracking-table-max-keys", tracking_table_max_keys, 0..=i64::MAX),
     database_number!("acllog-max-len", acl_log_len_max, 0..=ACL_LOG_LEN_MAX),
     Parameter::database(
@@ -597,18 +695,33 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::fact("databases", |_| LOGICAL_DATABASES.to_string()),
     Parameter::fact("port", |settings| settings.facts.port.to_string()),
     Parameter::place("bind", |settings| settings.facts.bind.clone()),
+    Parameter::fact("tls-port", |settings| settings.facts.tls.port.to_string()),
+    Parameter::place("tls-cert-file", |settings| settings.facts.tls.path(|files| Some(&files.certificate))),
+    Parameter::place("tls-key-file", |settings| settings.facts.tls.path(|files| Some(&files.key))),
+    Parameter::place("tls-ca-cert-file", |settings| settings.facts.tls.path(|files| files.authorities.as_ref())),
+    Parameter::fact("tls-auth-clients", |settings| settings.facts.tls.client_certificates().name().to_string()),
+    Parameter::fact("https-port", |settings| settings.facts.tls.https_port.to_string()),
     Parameter::fact("http-port", |settings| settings.facts.http_port.to_string()),
     Parameter::place("unixsocket", |settings| settings.facts.unix_socket.clone()),
     Parameter::place("unixsocketperm", |settings| format!("{:o}", settings.facts.unix_socket_mode)),
     Parameter::fact("maxmemory-total", |settings| settings.facts.max_memory_total.to_string()),
     Parameter::fact("enable-debug-command", |settings| settings.facts.debug_command.to_string()),
     Parameter::fact("max-branches", |settings| settings.facts.max_branches.to_string()),
+    Parameter::fact("max-triggers", |settings| settings.facts.max_triggers.to_string()),
+    Parameter::fact("trigger-reach", |settings| match settings.facts.trigger_reach {
+        Reach::Public => "public".to_owned(),
+        Reach::Private => "private".to_owned(),
+    }),
+    Parameter::fact("ledger-keep", |settings| settings.facts.ledger_keep.to_string()),
     Parameter::fact("workers", |settings| settings.facts.workers.to_string()),
     Parameter::place("store", |settings| settings.facts.store.clone()),
     Parameter::place("dir", |settings| directory(&settings.facts.store)),
     Parameter::fact("cluster-enabled", |settings| yes_no(settings.facts.cluster.is_shown())),
     Parameter::fact("cluster-announce-ip", |settings| settings.facts.cluster.host.clone().unwrap_or_default()),
     Parameter::fact("cluster-announce-port", |settings| settings.facts.cluster.port.unwrap_or_default().to_string()),
+    Parameter::fact("cluster-announce-tls-port", |settings| {
+        settings.facts.cluster.tls_port.unwrap_or_default().to_string()
+    }),
     Parameter::fact("daemonize", |_| "no".to_string()),
     // Every worker reads, runs and writes.
     Parameter::fact("io-threads", |settings| settings.facts.workers.to_string()),

@@ -10,9 +10,8 @@
 //! first.
 
 use std::future::{Future, poll_fn};
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::pin::{Pin, pin};
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,25 +23,22 @@ use dormouse_shard::execution::budget::REPLY_INLINE_MAX;
 use dormouse_shard::execution::inline::REPLY_HIGH_WATER;
 use futures::channel::oneshot;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::ReadBuf;
 
 use crate::account;
 use crate::blocked::BlockedEvent;
 use crate::clients::{Client, Refusal};
+use crate::delivery;
 use crate::dispatch::Next;
-use crate::held::Sealed;
-use crate::late;
 use crate::node::Node;
-use crate::peer::Peer;
 use crate::session::Session;
-use crate::strangers;
+use crate::sockets::{ClientSocket, Entrant};
 use crate::turns::{QueuePlace, after_ready_tasks};
 use crate::worker::{READ_BYTES, Worker};
 
 /// A client that closes its connection within this time still gets its commands run: it may have closed only its side.
 /// The hastiest client libraries give up after 250 ms.
-const HASTE: Duration = Duration::from_millis(100);
+pub const HASTE: Duration = Duration::from_millis(100);
 /// Bytes of requests that are read before other connections of the worker get a turn.
 const READ_AT_ONCE: usize = 256 << 10;
 /// Bytes of replies that are written before other connections of the worker get a turn.
@@ -50,9 +46,12 @@ const SENT_AT_ONCE: usize = 256 << 10;
 /// Most blocked clients whose replies leave before the one of the client that has served them.
 const SERVED_FIRST_MAX: usize = 8;
 /// Work of the system for a read and a write, in nanoseconds, beside the bytes.
-const TRIP_NS: u64 = 5_000;
+pub const TRIP_NS: u64 = 5_000;
 /// Bytes that are read or written in a nanosecond.
-const BYTES_PER_NS: u64 = 2;
+pub const BYTES_PER_NS: u64 = 2;
+/// What TLS adds to a read and a write, in nanoseconds, and the bytes that it seals or opens in one.
+const TLS_TRIP_NS: u64 = 3_000;
+const TLS_BYTES_PER_NS: u64 = 1;
 /// A request buffer of this size or more grows on the slow lane: to copy it would keep other connections waiting.
 const MOVED_BYTES: usize = 1 << 20;
 
@@ -62,61 +61,6 @@ const READ_AHEAD: usize = 16 << 10;
 const LOOK_AT_BLOCKED_EVERY: Duration = Duration::from_secs(1);
 /// Interval at which the connection of a waiting client is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// A socket without an event loop.
-#[derive(Debug)]
-pub enum Accepted {
-    Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
-}
-
-#[derive(Debug)]
-pub enum ClientSocket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl AsFd for ClientSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
-        }
-    }
-}
-
-impl AsRawFd for ClientSocket {
-    fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Self::Tcp(stream) => stream.as_raw_fd(),
-            Self::Unix(stream) => stream.as_raw_fd(),
-        }
-    }
-}
-
-impl ClientSocket {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-
-    /// Whether there is something to read. If not, the task is woken when there is.
-    fn has_bytes(&self, cx: &mut Context<'_>) -> bool {
-        match self {
-            Self::Tcp(stream) => stream.poll_read_ready(cx).is_ready(),
-            Self::Unix(stream) => stream.poll_read_ready(cx).is_ready(),
-        }
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-}
 
 /// The reason for the end of a connection.
 enum End {
@@ -136,30 +80,19 @@ fn poll_turn(client: &Client, place: &mut Option<Rc<QueuePlace>>, cx: &mut Conte
 }
 
 /// Serves a connection to its end.
-pub async fn serve(stream: ClientSocket, peer: Peer, worker: Rc<Worker>, node: Arc<Node>) {
-    let (_, now_ms) = worker.now();
-    let tenant = node.tenants.default();
-    node.newcomers.wait().await;
-    let places = node.places();
-    let is_admitted = node.tenants.admits_newcomers();
-    let added = if is_admitted {
-        node.clients.add(peer, &tenant.name().into(), &tenant.account, now_ms, places)
-    } else if places.is_out_of_memory && node.clients.strangers() >= strangers::PLACES_MIN {
-        // A few are still let in: one of them may have the admin token.
-        Err(Refusal::OutOfMemory)
-    } else {
-        Ok(node.clients.add_stranger(peer, now_ms, strangers::places(places.max)))
-    };
-    let client = match added {
-        Ok(client) => client,
+pub async fn serve(mut stream: ClientSocket, entrant: Entrant, worker: Rc<Worker>, node: Arc<Node>) {
+    let (client, is_admitted) = match admit(&entrant, &node, &worker).await {
+        Ok(admitted) => admitted,
         Err(refusal) => {
-            let mut stream = stream;
             let refusal = format!("-{refusal}\r\n");
             // The client may be gone.
             let _ = poll_fn(|cx| stream.poll_write(cx, refusal.as_bytes())).await;
+            stream.close();
             return;
         }
     };
+    note_certificate(&stream, &client, &node);
+    let tenant = node.tenants.default();
     client.fd.store(stream.as_raw_fd(), Ordering::Relaxed);
     let session = Session::new(&node, &worker, &client, tenant, is_admitted);
     let limits = if session.authenticated { RequestLimits::default() } else { RequestLimits::unauthenticated() };
@@ -171,27 +104,57 @@ pub async fn serve(stream: ClientSocket, peer: Peer, worker: Rc<Worker>, node: A
     let _ = connection.run().await;
 }
 
+/// Notes whose certificate a client has shown, for the audit log.
+pub fn note_certificate(socket: &ClientSocket, client: &Client, node: &Node) {
+    if node.audit.is_on() && client.peer.is_tls() {
+        client.told.lock().certificate = socket.client_subject().map(Into::into);
+    }
+}
+
+/// Gives a new connection its place among the clients, once there is memory for it: a client's, if it needs no token.
+/// Returns whether that is so.
+///
+/// # Errors
+/// When the node takes no more clients.
+pub async fn admit(entrant: &Entrant, node: &Node, worker: &Worker) -> Result<(Arc<Client>, bool), Refusal> {
+    let (_, now_ms) = worker.now();
+    node.newcomers.wait().await;
+    let is_admitted = node.tenants.admits_newcomers();
+    let tenant = node.tenants.default();
+    let places = node.places(Some(&tenant));
+    let name: Arc<str> = tenant.name().into();
+    let client = match entrant {
+        Entrant::Listed(listed) if is_admitted => {
+            node.clients.welcome(&listed.client, &name, places)?;
+            listed.client.charge_to(&tenant.account);
+            listed.client.told.lock().database = name;
+            Arc::clone(&listed.client)
+        }
+        Entrant::Listed(listed) => Arc::clone(&listed.client),
+        Entrant::New(peer) if is_admitted => node.clients.add(peer.clone(), &name, &tenant.account, now_ms, places)?,
+        Entrant::New(peer) => node.add_stranger(peer.clone(), now_ms)?,
+    };
+    Ok((client, is_admitted))
+}
+
 /// Runs after a panic of a command too: nothing may count, watch or listen forever on behalf of a client that is gone.
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.stream.close();
         self.session.count_unfinished(self.rest.len());
         self.session.end();
         self.session.node.clients.remove(self.client.id);
     }
 }
 
-/// Waits until a moment; forever if it is `None`.
-async fn at(moment: Option<tokio::time::Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Runs a command that the client waits for. If the client closes its connection meanwhile, kills the client, so that
 /// work that has not begun by then never does. The connection is checked whenever the command could continue, and a few
 /// times a second.
-async fn beside_client(stream: &ClientSocket, client: &Client, mut execution: Pin<Box<impl Future<Output = ()>>>) {
+pub async fn beside_client(
+    is_gone: impl Fn() -> bool,
+    client: &Client,
+    mut execution: Pin<Box<impl Future<Output = ()>>>,
+) {
     // Most commands finish at once.
     if poll_fn(|cx| Poll::Ready(execution.as_mut().poll(cx))).await.is_ready() {
         return;
@@ -200,7 +163,7 @@ async fn beside_client(stream: &ClientSocket, client: &Client, mut execution: Pi
     let mut look = tokio::time::interval_at((began + HASTE).into(), LOOK_EVERY);
     poll_fn(|cx| {
         let is_due = look.poll_tick(cx).is_ready();
-        if (is_due || began.elapsed() > HASTE) && is_gone(stream) {
+        if (is_due || began.elapsed() > HASTE) && is_gone() {
             client.kill();
         }
         if execution.as_mut().poll(cx).is_ready() {
@@ -216,7 +179,7 @@ async fn beside_client(stream: &ClientSocket, client: &Client, mut execution: Pi
 }
 
 /// Whether the client has closed its connection, or at least its sending side.
-fn is_gone(stream: &ClientSocket) -> bool {
+pub fn is_gone(stream: &ClientSocket) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     #[cfg(target_os = "linux")]
     let wanted = PollFlags::RDHUP;
@@ -226,6 +189,12 @@ fn is_gone(stream: &ClientSocket) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
         && fds[0].revents().intersects(wanted | PollFlags::HUP | PollFlags::ERR)
+}
+
+/// Work of the system and of TLS for the bytes of a read or a write, in nanoseconds.
+fn transfer_ns(stream: &ClientSocket, bytes: usize) -> u64 {
+    let over_tls = if stream.is_tls() { bytes as u64 / TLS_BYTES_PER_NS } else { 0 };
+    bytes as u64 / BYTES_PER_NS + over_tls
 }
 
 struct Connection {
@@ -296,7 +265,8 @@ impl Connection {
             if self.session.closing {
                 return Err(End::Closed);
             }
-            worker.turns.charge(&self.session.share, TRIP_NS + read as u64 / BYTES_PER_NS);
+            let trip_ns = if self.stream.is_tls() { TRIP_NS + TLS_TRIP_NS } else { TRIP_NS };
+            worker.turns.charge(&self.session.share, trip_ns + transfer_ns(&self.stream, read));
             taken += read;
             if taken >= READ_AT_ONCE || self.client.has_messages() {
                 taken = 0;
@@ -334,7 +304,7 @@ impl Connection {
                 // Boxed: a rare and large future must not make every idle connection large.
                 let began = Instant::now();
                 let execution = Box::pin(self.session.execute(request, bytes, reply));
-                beside_client(&self.stream, &self.client, execution).await;
+                beside_client(|| is_gone(&self.stream), &self.client, execution).await;
                 if self.session.blocked.is_some() {
                     Box::pin(self.until_unblocked(reply)).await?;
                     // It has waited long enough: the reply leaves before others have a turn.
@@ -369,7 +339,7 @@ impl Connection {
     /// Waits while `CLIENT PAUSE` holds back a request.
     async fn until_resumed(&mut self, request: &OwnedRequest) -> Result<(), End> {
         let waiting = Box::pin(self.session.wait_for_pause(request.as_request()));
-        beside_client(&self.stream, &self.client, waiting).await;
+        beside_client(|| is_gone(&self.stream), &self.client, waiting).await;
         let is_over = self.client.is_killed() || self.session.node.clients.is_draining();
         if is_over { Err(End::Closed) } else { Ok(()) }
     }
@@ -392,7 +362,7 @@ impl Connection {
                 Some(BlockedEvent::Over(how)) => self.session.unblock(how, reply),
                 Some(BlockedEvent::Nudged) => {
                     let execution = Box::pin(self.session.run_again(reply));
-                    Box::pin(beside_client(&self.stream, &self.client, execution)).await;
+                    Box::pin(beside_client(|| is_gone(&self.stream), &self.client, execution)).await;
                 }
                 None => {
                     let before = reply.len();
@@ -463,7 +433,14 @@ impl Connection {
         match self.client.hold(bytes - self.rest_held) {
             Ok(()) => self.rest_held = bytes,
             Err(limit) => {
-                tracing::warn!(client = self.client.id, bytes, limit, "closed: its request does not fit");
+                let database = self.client.database();
+                tracing::warn!(
+                    database = &*database,
+                    client = self.client.id,
+                    bytes,
+                    limit,
+                    "closed: its request does not fit"
+                );
                 reply.error(&account::refusal(limit).to_string());
                 self.session.closing = true;
             }
@@ -556,43 +533,6 @@ impl Connection {
         .await
     }
 
-    /// Holds the replies back until the writes that they report are durable. Replies that are late become errors.
-    async fn until_durable(&mut self, buffer: &mut Vec<u8>) -> Result<(), End> {
-        let awaited = std::mem::take(&mut self.session.awaited);
-        let awaiting = std::mem::take(&mut self.session.awaiting);
-        let database = Arc::clone(&self.session.tenant.database);
-        let Some(log) = database.shared.journal.log().filter(|log| log.flushed() < awaited) else { return Ok(()) };
-        let limit = self.session.node.settings().reply_timeout.duration();
-        let deadline = limit.map(|limit| tokio::time::Instant::from_std(self.session.since + limit));
-        let (client, worker) = (&self.client, Rc::clone(&self.session.worker));
-        let mut durable = pin!(worker.held.until_durable(log, awaited));
-        let mut timer = pin!(at(deadline));
-        let error = poll_fn(|cx| {
-            client.waker.register(cx.waker());
-            if client.is_killed() {
-                return Poll::Ready(Err(End::Closed));
-            }
-            match durable.as_mut().poll(cx) {
-                Poll::Ready(Ok(())) => Poll::Ready(Ok(None)),
-                Poll::Ready(Err(Sealed)) => Poll::Ready(Ok(Some(late::TAKEN_OVER.to_owned()))),
-                Poll::Pending => timer
-                    .as_mut()
-                    .poll(cx)
-                    .map(|()| Ok(Some(late::text(limit.unwrap_or_default().as_millis(), log.problem().as_deref())))),
-            }
-        })
-        .await?;
-        // No client is left to read the replies to later requests.
-        if self.session.since.elapsed() > HASTE && is_gone(&self.stream) {
-            return Err(End::Closed);
-        }
-        let Some(text) = error else { return Ok(()) };
-        self.session.publish_when_durable();
-        let replaced = late::replace(buffer, &awaiting, log.flushed(), &text).ok_or(End::Failed)?;
-        (0..replaced).for_each(|_| self.session.tenant.errors.count(format!("-{text}").as_bytes()));
-        Ok(())
-    }
-
     /// Writes all replies and leaves their buffer empty. A long one is written in pieces, with turns for others in
     /// between.
     async fn send(&mut self, reply: &mut Reply) -> Result<(), End> {
@@ -601,7 +541,13 @@ impl Connection {
             return Ok(());
         }
         if self.session.awaited > 0 {
-            self.until_durable(&mut reply.buffer).await?;
+            if !delivery::hold_back(&mut self.session, &mut reply.buffer).await {
+                return Err(End::Closed);
+            }
+            // No client is left to read the replies to later requests.
+            if self.session.since.elapsed() > HASTE && is_gone(&self.stream) {
+                return Err(End::Closed);
+            }
         }
         self.session.publish_unpublished().await;
         let uncharged = reply.buffer.capacity().saturating_sub(reply.granted());
@@ -609,7 +555,7 @@ impl Connection {
         loop {
             let (before, end) = (sent, reply.len().min(sent + SENT_AT_ONCE));
             self.send_part(&reply.buffer, &mut sent, end, uncharged, &mut held).await?;
-            self.session.worker.turns.charge(&self.session.share, (sent - before) as u64 / BYTES_PER_NS);
+            self.session.worker.turns.charge(&self.session.share, transfer_ns(&self.stream, sent - before));
             if sent == reply.len() {
                 break;
             }
@@ -641,9 +587,9 @@ impl Connection {
                 place = Some(worker.turns.queue(share));
             }
             ready!(poll_turn(&self.client, &mut place, cx))?;
-            while *sent < end {
-                match self.stream.poll_write(cx, &buffer[*sent..end]) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Closed)),
+            while *sent < end || !self.stream.is_flushed() {
+                match self.stream.poll_send(cx, &buffer[*sent..end]) {
+                    Poll::Ready(Ok(0)) if *sent < end => return Poll::Ready(Err(End::Closed)),
                     Poll::Ready(Ok(n)) => *sent += n,
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Failed)),
                     Poll::Pending => {
@@ -651,13 +597,14 @@ impl Connection {
                         if !std::mem::replace(held, true) {
                             self.client.hold_anyway(uncharged);
                         }
-                        self.client.output_bytes.store(unsent, Ordering::Relaxed);
+                        self.client.wait_to_send(unsent);
                         self.client.waker.register(cx.waker());
                         if self.client.is_killed() {
                             return Poll::Ready(Err(End::Closed));
                         }
                         if limit.hard_bytes > 0 && unsent > limit.hard_bytes {
                             tracing::warn!(
+                                database = &*self.client.database(),
                                 client = self.client.id,
                                 bytes = unsent,
                                 "closed: its replies are over client-output-buffer-limit normal"

@@ -1,47 +1,58 @@
 //! The databases of a node, and what leads to them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use dormouse_shard::database::{Database, Engine};
-use dormouse_shard::error::{Error, Result};
-use dormouse_shard::keyspace::{EngineSettings, Eviction, LfuSettings, Limits};
-use dormouse_storage::manifest;
-use futures::StreamExt;
-use futures::future::join_all;
-use futures::stream;
+use dormouse_shard::error::Result;
+use dormouse_shard::keyspace::{EngineSettings, Eviction, LfuSettings, RecordLimits};
+use dormouse_storage::directory::DatabaseRecord;
 use parking_lot::Mutex;
 
 use crate::account::{self, Account};
 use crate::acl::Acl;
 use crate::acl::catalogue::Catalogue;
 use crate::clock;
-use crate::config::{DatabaseSettings, Settings, kept};
+use crate::config::{DatabaseLimits, DatabaseSettings, Settings, kept, quota};
 use crate::errors::Errors;
+use crate::habits::Habits;
 use crate::latency::Events;
-use crate::metering::{CountedCommands, DatabaseMeters};
+use crate::metering::{CountedCommands, DatabaseMeters, Meter, Recorded};
 use crate::monitors::Monitors;
 use crate::notifications::Notifier;
-use crate::options::{DEFAULT_DATABASE, EvictionPolicy, Tokens, branch_name, check_full_name, owner_and_branch};
+use crate::options::{EvictionPolicy, owner_and_branch};
 use crate::pause::Pause;
 use crate::pubsub::PubSub;
 use crate::replication::Replication;
 use crate::saving::Saving;
 use crate::slowlog::Slowlog;
+use crate::spending::{Spender, Spending};
 use crate::surroundings::OfDatabase;
 use crate::tracking_clients::TrackingClients;
+use crate::triggers::{TriggerHost, TriggerLimits, Triggers};
 
+mod deleting;
+mod given;
+pub mod grant;
 pub mod login;
+mod name_turns;
+mod opening;
+mod reservations;
+mod shared_rate;
+mod tenants;
+pub mod traffic;
+mod triggering;
+
+pub use self::deleting::Removal;
+pub use self::opening::RELEASE_AFTER_MS;
+pub use self::reservations::{Changing, Reservations};
+pub use self::tenants::{Tenants, still_deleted};
+use self::traffic::Traffic;
 
 /// The user name of a connection with the admin token.
 pub const ADMIN: &str = "admin";
-
-/// Most databases that are opened at the same time.
-const OPENED_TOGETHER: usize = 32;
-/// Most databases that are brought into the store at the same time after a start.
-const RECOVERED_TOGETHER: usize = 4;
 
 /// One database as the server sees it: the engine's database with its counters, messages and logs.
 pub struct Tenant {
@@ -49,8 +60,11 @@ pub struct Tenant {
     /// The root database of a branch, through all branches in between; its own name if it is no branch.
     owner: Box<str>,
     pub meters: Arc<DatabaseMeters>,
+    pub spending: Spending,
     /// The account of its clients.
     pub account: Arc<Account>,
+    /// The operator's limits on its requests.
+    pub traffic: Traffic,
     /// Number of clients closed because of it.
     pub evicted_clients: AtomicU64,
     pub acl: Arc<Acl>,
@@ -61,13 +75,19 @@ pub struct Tenant {
     /// `CLIENT PAUSE`.
     pub pause: Pause,
     pub replication: Arc<Replication>,
+    pub triggers: Arc<Triggers>,
     pub slowlog: Slowlog,
     pub events: Events,
     settings: ArcSwap<DatabaseSettings>,
-    /// The settings of a new database.
-    command_line: Settings,
-    /// Unix milliseconds of the last command over the keyspace by closed connections and jobs.
-    pub worked_ms: AtomicU64,
+    /// The settings of a new database, and the operator's limits, as the command line and the directory say.
+    given: ArcSwap<Settings>,
+    /// Requests when the meters were last kept in the store.
+    pub(crate) requests_kept: AtomicU64,
+    /// Unix milliseconds of the last command over the keyspace: what keeps it awake.
+    worked_ms: AtomicU64,
+    /// Unix milliseconds of the moment at which it was opened, or its last client left.
+    pub used_ms: AtomicU64,
+    pub habits: Habits,
     /// Error replies that its clients got.
     pub errors: Errors,
     /// Number of connections to it since the start or the last reset of statistics.
@@ -111,7 +131,7 @@ pub struct Lately {
 
 impl Tenant {
     /// Opens an existing or new database. A database with an unreadable manifest is opened too: it replies with the
-    /// error.
+    /// error. `recorded`: what the usage ledger has of it.
     pub async fn open(
         name: &str,
         engine: &Engine,
@@ -119,17 +139,18 @@ impl Tenant {
         counted: &'static CountedCommands,
         catalogue: &'static Catalogue,
         seed: u64,
+        recorded: Recorded,
     ) -> Arc<Self> {
         let now_ms = (engine.clock)();
         let database = Database::open(name, seed, engine.clone()).await;
         let names = &counted.names;
         let saved = database.saved_meters();
         let meters = if saved.is_empty() {
-            DatabaseMeters::new(name, names.len(), now_ms)
+            DatabaseMeters::new(name, names.len(), now_ms, &recorded)
         } else {
-            DatabaseMeters::restore(name, &saved, names, now_ms).unwrap_or_else(|error| {
+            DatabaseMeters::restore(name, &saved, names, now_ms, &recorded).unwrap_or_else(|error| {
                 tracing::error!(database = name, %error, "failed to read the meters in the manifest; they start from zero");
-                DatabaseMeters::new(name, names.len(), now_ms)
+                DatabaseMeters::new(name, names.len(), now_ms, &recorded)
             })
         };
         let meters = DatabaseMeters::measured_by(meters, clock::monotonic_ms);
@@ -147,13 +168,19 @@ impl Tenant {
         database.on_users_adopted(Box::new(move |users| adopting.adopt(&of, users)));
         let pubsub = Arc::new(PubSub::new(&database.shared.notices.listeners));
         let notifier = Notifier::new(&database, &pubsub, &account, &engine.background);
+        let limits =
+            TriggerLimits { triggers_max: command_line.facts.max_triggers, reach: command_line.facts.trigger_reach };
+        let triggers = Triggers::new(&database, limits, &engine.background);
         let tenant = Self {
             acl,
             owner: owner_of(name, &database.lineage().ancestors).into(),
             database,
             meters,
+            spending: Spending::default(),
             replication: Replication::new(&account),
+            triggers,
             account,
+            traffic: Traffic::default(),
             evicted_clients: AtomicU64::new(0),
             pubsub,
             notifier,
@@ -163,8 +190,11 @@ impl Tenant {
             slowlog: Slowlog::default(),
             events: Events::default(),
             settings: ArcSwap::from_pointee(command_line.database.clone()),
-            command_line: command_line.clone(),
+            given: ArcSwap::from_pointee(command_line.clone()),
+            requests_kept: AtomicU64::new(0),
             worked_ms: AtomicU64::new(now_ms),
+            used_ms: AtomicU64::new(now_ms),
+            habits: Habits::default(),
             errors: Errors::default(),
             connections: AtomicU64::new(0),
             memory_peak: AtomicU64::new(0),
@@ -187,6 +217,7 @@ impl Tenant {
             None => tenant.database.shared.journal.declare(loss_window),
         }
         tenant.adopt_config(tenant.database.config().as_deref());
+        tenant.database.keep_history(command_line.limits.history.milliseconds());
         let surroundings = OfDatabase {
             name: name.into(),
             pubsub: Arc::clone(&tenant.pubsub),
@@ -205,10 +236,49 @@ impl Tenant {
         tenant
     }
 
-    /// Takes the settings that a manifest keeps, and those of the command line for all others.
+    /// The settings that the command line gives to a database, with what its record in the directory says instead.
+    fn settings_within(record: Option<&DatabaseRecord>, command_line: &Settings) -> Settings {
+        let Some(record) = record.filter(|record| !record.settings.is_empty()) else { return command_line.clone() };
+        let (settings, problems) = quota::applied_where_valid(&record.settings, command_line);
+        for problem in problems {
+            // They are checked before they are kept, so another version has written them, or the server has other options.
+            tracing::error!(database = &*record.name, problem, "a setting in the directory is left out");
+        }
+        settings
+    }
+
+    /// The operator's limits for it.
+    pub fn limits(&self) -> DatabaseLimits {
+        self.given.load().limits
+    }
+
+    /// Its limits and meters, for the comparison of what was spent.
+    pub fn spender(&self) -> Spender<'_> {
+        let limits = self.limits().spending;
+        Spender { owner: &self.owner, meters: &self.meters, spending: &self.spending, limits }
+    }
+
+    /// Replaces the operator's settings.
+    ///
+    /// # Errors
+    /// When the store refuses to keep a loss window.
+    pub async fn give(&self, settings: Settings) -> Result<()> {
+        let before = self.given.swap(Arc::new(settings));
+        let loss_window = self.given.load().database.loss_window;
+        self.database.keep_history(self.limits().history.milliseconds());
+        let has_other_window = before.database.loss_window != loss_window && self.database.own_window().is_none();
+        if has_other_window {
+            self.database.shared.journal.declare(loss_window);
+        }
+        // The limits hold even if the store refuses.
+        self.adopt_config(self.database.config().as_deref());
+        if has_other_window { self.database.secure().await } else { Ok(()) }
+    }
+
+    /// Takes the settings that a manifest keeps, and the given ones for all others.
     fn adopt_config(&self, text: Option<&str>) {
         let loss_window = self.database.shared.journal.window();
-        let (settings, problems) = kept::decode(text.unwrap_or_default(), &self.command_line, loss_window);
+        let (settings, problems) = kept::decode(text.unwrap_or_default(), &self.given.load(), loss_window);
         for problem in problems {
             tracing::warn!(database = self.name(), problem, "a setting in the manifest is left out");
         }
@@ -222,7 +292,7 @@ impl Tenant {
     pub async fn keep_settings(self: &Arc<Self>) -> Result<()> {
         let tenant = Arc::clone(self);
         let text = move || {
-            let text = kept::encode(&tenant.settings_now(), &tenant.command_line);
+            let text = kept::encode(&tenant.settings_now(), &tenant.given.load());
             Some(text).filter(|text| !text.is_empty()).map(Arc::from)
         };
         self.database.declare_config(text).await
@@ -267,22 +337,15 @@ impl Tenant {
         self.database.shared.tracking.set_keys_max(settings.tracking_table_max_keys);
         self.replication.set_ping_every(settings.replica_ping_seconds);
         let seed = self.database.shared.placement.seed;
+        let requests = self.limits().requests;
+        self.traffic.limit(&requests);
         self.database.shared.settings.store(Arc::new(EngineSettings {
-            limits: Limits {
-                hash_max_listpack_entries: settings.hash_max_listpack_entries,
-                hash_max_listpack_value: settings.hash_max_listpack_value,
-                list_max_listpack_size: settings.list_max_listpack_size.max(-5),
-                set_max_intset_entries: settings.set_max_intset_entries,
-                set_max_listpack_entries: settings.set_max_listpack_entries,
-                set_max_listpack_value: settings.set_max_listpack_value,
-                zset_max_listpack_entries: settings.zset_max_listpack_entries,
-                zset_max_listpack_value: settings.zset_max_listpack_value,
-                hll_sparse_max_bytes: settings.hll_sparse_max_bytes,
-                stream_node_max_bytes: settings.stream_node_max_bytes,
-                stream_node_max_entries: settings.stream_node_max_entries,
-                seed,
-            },
+            limits: settings.limits(seed),
             memory_max: usize::try_from(settings.max_memory).unwrap_or(usize::MAX),
+            records: RecordLimits {
+                key_bytes_max: limit_of(requests.key_bytes),
+                value_bytes_max: limit_of(requests.value_bytes),
+            },
             eviction: match settings.max_memory_policy {
                 EvictionPolicy::Noeviction => Eviction::NoEviction,
                 EvictionPolicy::AllkeysLfu => Eviction::AllKeysLfu,
@@ -293,7 +356,7 @@ impl Tenant {
                 EvictionPolicy::VolatileRandom => Eviction::VolatileRandom,
                 EvictionPolicy::VolatileTtl => Eviction::VolatileTtl,
             },
-            eviction_samples: settings.max_memory_samples as usize,
+            eviction_samples: settings.eviction_samples(),
             lfu: LfuSettings { log_factor: settings.lfu_log_factor, decay_minutes: settings.lfu_decay_time },
             sizes: Default::default(),
         }));
@@ -328,10 +391,60 @@ impl Tenant {
         self.loads.lock().get(&shard).copied().unwrap_or_default()
     }
 
-    /// Notes the time of a command over the keyspace.
-    pub fn worked(&self, now_ms: u64) {
-        self.worked_ms.fetch_max(now_ms, Ordering::Relaxed);
+    /// Holds back its clients' commands, all or those that may write. Until then no key expires either, so that a client
+    /// that has paused the others finds nothing changed.
+    pub fn pause(&self, now_ms: u64, until_ms: u64, is_all: bool) {
+        self.pause.begin(now_ms, until_ms, is_all);
+        self.database.shared.still_until_ms.fetch_max(until_ms, Ordering::SeqCst);
     }
+
+    pub fn unpause(&self) {
+        self.database.shared.still_until_ms.store(0, Ordering::SeqCst);
+        self.pause.end();
+    }
+
+    /// Notes that a client has left.
+    pub fn left(&self, now_ms: u64) {
+        self.used_ms.fetch_max(now_ms, Ordering::Relaxed);
+    }
+
+    /// Notes the time of a command over the keyspace.
+    #[inline]
+    pub fn worked(&self, now_ms: u64) {
+        // The workers share this: each writes once a millisecond at most.
+        if self.worked_ms.load(Ordering::Relaxed) < now_ms {
+            self.worked_ms.fetch_max(now_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// Unix milliseconds of the last command over the keyspace.
+    pub fn worked_ms(&self) -> u64 {
+        self.worked_ms.load(Ordering::Relaxed)
+    }
+}
+
+impl TriggerHost for Tenant {
+    fn database(&self) -> &Arc<Database> {
+        &self.database
+    }
+
+    fn delivered(&self, events: u64) {
+        self.meters.count(Meter::TriggerEvents, events);
+        self.worked((self.database.engine.clock)());
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        self.account.try_take(bytes).is_ok()
+    }
+
+    fn give(&self, bytes: usize) {
+        self.account.give(bytes);
+    }
+}
+
+/// A limit in bytes; `usize::MAX`: none.
+fn limit_of(bytes: u64) -> usize {
+    usize::try_from(bytes).ok().filter(|bytes| *bytes > 0).unwrap_or(usize::MAX)
 }
 
 /// Returns the owner of a database: the name in front of a branch's, or the root of its lineage for a branch of version
@@ -340,351 +453,5 @@ fn owner_of<'a>(name: &'a str, ancestors: &'a [String]) -> &'a str {
     match owner_and_branch(name) {
         Some((owner, _)) => owner,
         None => ancestors.last().map_or(name, String::as_str),
-    }
-}
-
-/// All databases of the node: `default`, those that tokens name, and all others in the store. Branches come and go.
-///
-/// The owner of a name is fixed before anything can be made under it: a name with a dot belongs to the database in
-/// front of the dot, a name without one to the token that names it, or to the node. The server makes only branches with
-/// a dot.
-///
-/// Invariant: databases are made and deleted in the store first, then in the map; meanwhile their names are in
-/// `changing`. So the map names nothing that the store does not have, except for databases that were never written.
-pub struct Tenants {
-    /// Replaced as a whole: read at logins and by the keeper, changed rarely.
-    by_name: ArcSwap<BTreeMap<Box<str>, Arc<Tenant>>>,
-    /// The database that the map has under this name.
-    default: ArcSwap<Tenant>,
-    tokens: Tokens,
-    /// Most branches of one database.
-    pub branches_max: AtomicUsize,
-    /// Names of databases that are being made or deleted.
-    changing: Mutex<BTreeSet<String>>,
-    counted: &'static CountedCommands,
-    catalogue: &'static Catalogue,
-}
-
-impl Tenants {
-    /// Opens `default`, every database that a token names, and every database and branch that the store has.
-    ///
-    /// # Errors
-    /// A text that says what to do, if a token names a database that is a branch of another one.
-    pub async fn open(
-        tokens: Tokens,
-        engine: &Engine,
-        command_line: &Settings,
-        counted: &'static CountedCommands,
-        catalogue: &'static Catalogue,
-        mut seed: impl FnMut() -> u64,
-    ) -> std::result::Result<Self, String> {
-        let (default, swept, stored) = futures::join!(
-            Tenant::open(DEFAULT_DATABASE, engine, command_line, counted, catalogue, seed()),
-            manifest::sweep(&engine.store, (engine.clock)()),
-            manifest::databases(&engine.store),
-        );
-        // The process may have died while it deleted a database.
-        if let Err(error) = swept {
-            tracing::warn!(%error, "failed to look for leftovers of deleted databases");
-        }
-        let mut by_name = BTreeMap::from([(DEFAULT_DATABASE.into(), Arc::clone(&default))]);
-        // Logged entries that a crash left are brought into the store, even for databases that no token names any more.
-        let logged: Vec<Box<str>> =
-            engine.recovered.lock().identities().iter().map(|identity| identity.name.clone()).collect();
-        let named = tokens.iter().filter(|token| !token.is_of_branch()).map(|token| token.name());
-        let named = named.chain(logged.iter().map(|name| &**name));
-        let named: BTreeSet<&str> = named.filter(|name| !by_name.contains_key(*name)).collect();
-        for tenant in open_all(named, engine, command_line, (counted, catalogue), &mut seed).await {
-            by_name.insert(tenant.name().into(), tenant);
-        }
-        let stored = stored.unwrap_or_else(|error| {
-            tracing::error!(%error, "failed to list the branches in the store");
-            Vec::new()
-        });
-        let stored = stored.iter().map(String::as_str).filter(|name| check_full_name(name).is_ok());
-        let others: BTreeSet<&str> = stored.filter(|name| !by_name.contains_key(*name)).collect();
-        for tenant in
-            open_all(existing(others, engine).await, engine, command_line, (counted, catalogue), &mut seed).await
-        {
-            by_name.insert(tenant.name().into(), tenant);
-        }
-        if !tokens.is_empty() {
-            let named = tokens.iter().map(|token| token.name()).chain([DEFAULT_DATABASE]);
-            let foreign = named.filter_map(|name| by_name.get(name)).find(|tenant| {
-                // A token that names a branch in full states its owner.
-                tenant.is_branch() && owner_and_branch(tenant.name()).is_none()
-            });
-            if let Some(foreign) = foreign {
-                return Err(token_names_branch(foreign.name(), foreign.owner()));
-            }
-        }
-        let recovered = by_name.values().filter(|tenant| tenant.database.has_recovered());
-        let recovered: Vec<_> = recovered.map(|tenant| Arc::clone(&tenant.database)).collect();
-        // Behind a network, the next start would read the same objects again, and those that this process adds.
-        let is_costly = engine.log.as_ref().is_some_and(|log| log.is_shared());
-        let bring_into_store = move |database: Arc<Database>| async move {
-            match database.awake().await {
-                // A failed checkpoint is reported, and repeated when its time comes.
-                Ok(_) if is_costly => drop(database.checkpoint().await),
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::error!(database = database.name(), %error, "failed to bring entries of the log into the store");
-                }
-            }
-        };
-        engine.background.spawn(stream::iter(recovered).for_each_concurrent(RECOVERED_TOGETHER, bring_into_store));
-        let (by_name, default) = (ArcSwap::from_pointee(by_name), ArcSwap::from(default));
-        Ok(Self {
-            by_name,
-            default,
-            tokens,
-            branches_max: AtomicUsize::new(usize::MAX),
-            changing: Mutex::default(),
-            counted,
-            catalogue,
-        })
-    }
-
-    pub fn default(&self) -> Arc<Tenant> {
-        self.default.load_full()
-    }
-
-    /// Whether a client must authenticate.
-    pub fn needs_token(&self) -> bool {
-        !self.tokens.is_empty()
-    }
-
-    /// Whether clients can still enter `tenant`: it has not been deleted.
-    pub fn has(&self, tenant: &Arc<Tenant>) -> bool {
-        self.by_name.load().get(tenant.name()).is_some_and(|here| Arc::ptr_eq(here, tenant))
-    }
-
-    pub fn of_name(&self, name: &str) -> Option<Arc<Tenant>> {
-        self.by_name.load().get(name).cloned()
-    }
-
-    /// Returns the database or branch with a full name; also a branch of version 0.1.0 with its owner in front.
-    pub fn find(&self, name: &str) -> Option<Arc<Tenant>> {
-        find(&self.by_name.load(), name).cloned()
-    }
-
-    /// Returns the database that `name` means to a client of `owner`: its own branch of that name if it has one.
-    pub fn find_for(&self, owner: &str, name: &str) -> Option<Arc<Tenant>> {
-        branch_name(owner, name).ok().and_then(|full| self.find(&full)).or_else(|| self.find(name))
-    }
-
-    /// Current databases in the order of their names.
-    pub fn all(&self) -> impl Iterator<Item = Arc<Tenant>> + use<> {
-        self.by_name.load().values().cloned().collect::<Vec<_>>().into_iter()
-    }
-
-    /// Number of an owner's branches, including those that are being made.
-    fn branch_count(&self, owner: &str) -> usize {
-        let by_name = self.by_name.load();
-        let made = by_name.values().filter(|tenant| tenant.is_branch() && tenant.owner() == owner).count();
-        let begins = format!("{owner}.");
-        let changing = self.changing.lock();
-        made + changing.iter().filter(|name| name.starts_with(&begins) && !by_name.contains_key(name.as_str())).count()
-    }
-
-    /// Number of databases that are no branches.
-    pub fn owners(&self) -> usize {
-        self.by_name.load().values().filter(|tenant| !tenant.is_branch()).count()
-    }
-
-    /// Branches of a database, including branches of branches.
-    pub fn branches_of(&self, tenant: &Tenant) -> impl Iterator<Item = Arc<Tenant>> + use<> {
-        let mut branches: Vec<_> = self.all().collect();
-        branches.retain(|other| other.descends_from(tenant));
-        branches.into_iter()
-    }
-
-    /// Makes the branch `name` (short, or with its owner in front) out of `source` as it is now, among the branches of
-    /// the source's owner. Returns its full name.
-    ///
-    /// # Errors
-    /// When the name is malformed, the owner has a branch of that name, or the store refuses.
-    pub async fn branch(&self, source: &Arc<Tenant>, name: &str, expires_ms: Option<u64>) -> Result<()> {
-        let owner = source.owner();
-        let name = branch_name(owner, name).map_err(|problem| Error::Text(format!("ERR {problem}").into()))?;
-        let _changing = Changing::begin(self, &name, Some(owner))?;
-        let engine = &source.database.engine;
-        let branches_max = self.branches_max.load(Ordering::Relaxed);
-        if self.branch_count(owner) > branches_max {
-            let text =
-                format!("ERR a database may have at most {branches_max} branches (max-branches): delete one first");
-            return Err(Error::Text(text.into()));
-        }
-        let is_taken = {
-            let by_name = self.by_name.load();
-            owner_and_branch(&name).is_some_and(|(owner, branch)| find_branch(&by_name, owner, branch).is_some())
-        };
-        if is_taken {
-            return Err(Error::text("ERR a database of that name exists"));
-        }
-        let made = source.database.branch(&name, expires_ms).await;
-        if made.is_ok() || matches!(made, Err(Error::Store(_) | Error::Damaged(_))) {
-            let seed = source.database.shared.placement.seed ^ (engine.clock)();
-            let tenant = Tenant::open(&name, engine, &source.command_line, self.counted, self.catalogue, seed).await;
-            // Those too that the source has not kept.
-            tenant.configure(source.settings_now());
-            // A store that did not answer may have made it nevertheless.
-            if made.is_ok() || tenant.database.lineage().source().is_some() {
-                self.change(|by_name| drop(by_name.insert(name.as_str().into(), Arc::clone(&tenant))));
-            }
-        }
-        made
-    }
-
-    /// Deletes a database for good. `gone` runs once no client can enter it any more, before its name is free.
-    ///
-    /// # Errors
-    /// When it must stay, or the store refuses: then the database replies with an error, and the deletion may be
-    /// retried.
-    pub async fn delete(&self, tenant: &Arc<Tenant>, gone: impl FnOnce()) -> Result<()> {
-        let changing = Changing::begin(self, tenant.name(), None)?;
-        if !self.has(tenant) {
-            return Ok(());
-        }
-        self.check_deletable(tenant)?;
-        let ancestors = tenant.database.lineage().ancestors;
-        let deleted = tenant.database.delete().await;
-        if deleted.is_ok() && tenant.name() == DEFAULT_DATABASE {
-            // There always is one: an empty database replaces the branch that had its name.
-            let engine = &tenant.database.engine;
-            let seed = tenant.database.shared.placement.seed ^ (engine.clock)();
-            let fresh =
-                Tenant::open(DEFAULT_DATABASE, engine, &tenant.command_line, self.counted, self.catalogue, seed).await;
-            self.default.store(Arc::clone(&fresh));
-            self.change(|by_name| drop(by_name.insert(DEFAULT_DATABASE.into(), Arc::clone(&fresh))));
-        } else if deleted.is_ok() {
-            self.change(|by_name| drop(by_name.remove(tenant.name())));
-        }
-        gone();
-        deleted?;
-        drop(changing);
-        for ancestor in ancestors.iter().filter_map(|name| self.of_name(name)) {
-            // Objects that only the branch needed. The ancestor's next checkpoint would also find them.
-            if let Err(error) = ancestor.database.collect_garbage().await {
-                tracing::warn!(database = ancestor.name(), %error, "failed to delete objects that only a deleted branch needed");
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks that a database can be deleted. A branch can always be deleted, even one that version 0.1.0 named
-    /// `default`. A database stays while a token opens it, and while it has branches: the next owner of its name would
-    /// get them too.
-    fn check_deletable(&self, tenant: &Arc<Tenant>) -> Result<()> {
-        if tenant.is_branch() {
-            return Ok(());
-        }
-        if tenant.name() == DEFAULT_DATABASE {
-            return Err(Error::text("ERR the database `default` cannot be deleted"));
-        }
-        if self.tokens.iter().any(|token| token.name() == tenant.name()) {
-            let text =
-                "ERR a token opens this database: restart the server without that token, then delete the database";
-            return Err(Error::text(text));
-        }
-        // The caller has reserved the database's name, so no new branch of it can begin. A branch that began before is
-        // among the reserved names or in the map.
-        let begins = format!("{}.", tenant.name());
-        let being_made = self.changing.lock().iter().any(|name| name.starts_with(&begins));
-        if being_made || self.branches_of(tenant).next().is_some() {
-            return Err(Error::text("ERR the database has branches: delete those first"));
-        }
-        Ok(())
-    }
-
-    fn change(&self, change: impl Fn(&mut BTreeMap<Box<str>, Arc<Tenant>>)) {
-        self.by_name.rcu(|by_name| {
-            let mut by_name = (**by_name).clone();
-            change(&mut by_name);
-            by_name
-        });
-    }
-}
-
-/// Returns the database or branch with a full name.
-fn find<'a>(by_name: &'a BTreeMap<Box<str>, Arc<Tenant>>, name: &str) -> Option<&'a Arc<Tenant>> {
-    match owner_and_branch(name) {
-        Some((owner, branch)) => find_branch(by_name, owner, branch),
-        None => by_name.get(name),
-    }
-}
-
-/// Returns the branch of `owner` with a short name; also one of version 0.1.0, which has no owner in its name.
-fn find_branch<'a>(by_name: &'a BTreeMap<Box<str>, Arc<Tenant>>, owner: &str, branch: &str) -> Option<&'a Arc<Tenant>> {
-    let flat = || by_name.get(branch).filter(|tenant| tenant.is_branch() && tenant.owner() == owner);
-    by_name.get(format!("{owner}.{branch}").as_str()).or_else(flat)
-}
-
-fn token_names_branch(name: &str, owner: &str) -> String {
-    // A client without a token begins in `default`, and no database can be deleted from within.
-    let from =
-        if name == DEFAULT_DATABASE { format!(" --url redis://{owner}:x@127.0.0.1:6379") } else { String::new() };
-    format!(
-        "a token opens the database `{name}`, but in the store `{name}` is a branch of `{owner}`, made by version 0.1.0: \
-         the clients of `{owner}` can read and change it.\n\
-         Give clients of that branch the token dm_{owner}.{name}_SECRET instead, or delete the branch (start the server \
-         without a token on 127.0.0.1, then `dormouse db delete {name}{from}`), or use another name in the token"
-    )
-}
-
-/// Returns those names that have a manifest, or may have one because the store did not answer.
-async fn existing<'a>(names: BTreeSet<&'a str>, engine: &Engine) -> BTreeSet<&'a str> {
-    let names: Vec<&str> = names.into_iter().collect();
-    let mut found = BTreeSet::new();
-    for some in names.chunks(OPENED_TOGETHER) {
-        let exist = join_all(some.iter().map(|name| manifest::exists(&engine.store, name))).await;
-        found.extend(
-            some.iter().zip(exist).filter(|(_, exists)| *exists.as_ref().unwrap_or(&true)).map(|(name, _)| *name),
-        );
-    }
-    found
-}
-
-/// Opens databases, several at a time: each costs two round trips to a store behind a network.
-async fn open_all(
-    names: BTreeSet<&str>,
-    engine: &Engine,
-    command_line: &Settings,
-    (counted, catalogue): (&'static CountedCommands, &'static Catalogue),
-    seed: &mut impl FnMut() -> u64,
-) -> Vec<Arc<Tenant>> {
-    let names: Vec<(&str, u64)> = names.into_iter().map(|name| (name, seed())).collect();
-    let mut opened = Vec::with_capacity(names.len());
-    for some in names.chunks(OPENED_TOGETHER) {
-        opened.extend(
-            join_all(
-                some.iter().map(|(name, seed)| Tenant::open(name, engine, command_line, counted, catalogue, *seed)),
-            )
-            .await,
-        );
-    }
-    opened
-}
-
-/// A reserved name, which only the holder of the reservation changes.
-struct Changing<'a> {
-    tenants: &'a Tenants,
-    name: String,
-}
-
-impl<'a> Changing<'a> {
-    /// Reserves `name`, unless it or `owner` is reserved.
-    fn begin(tenants: &'a Tenants, name: &str, owner: Option<&str>) -> Result<Self> {
-        let mut changing = tenants.changing.lock();
-        if owner.is_some_and(|owner| changing.contains(owner)) || !changing.insert(name.to_string()) {
-            return Err(Error::text("ERR a database of that name is just being made or deleted"));
-        }
-        Ok(Self { tenants, name: name.to_string() })
-    }
-}
-
-impl Drop for Changing<'_> {
-    fn drop(&mut self) {
-        self.tenants.changing.lock().remove(&self.name);
     }
 }

@@ -8,24 +8,35 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::connection::{self, Accepted, ClientSocket};
+use crate::connection;
 use crate::memory;
 use crate::node::Node;
-use crate::peer::Peer;
+use crate::rest::{self, HandedOver};
+use crate::sockets::{Accepted, ClientSocket, Entrant};
 use crate::turns;
 use crate::worker::Worker;
 
 /// Time in which connections have to answer the requests that they have read, once the node drains.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
+/// A connection for a worker.
+enum Incoming {
+    Resp(Accepted, Entrant),
+    Http(HandedOver),
+}
+
 /// Hands connections to a worker.
 #[derive(Debug, Clone)]
-pub struct Handle(mpsc::UnboundedSender<(Accepted, Peer)>);
+pub struct Handle(mpsc::UnboundedSender<Incoming>);
 
 impl Handle {
-    pub fn serve(&self, stream: Accepted, peer: Peer) {
+    pub fn serve(&self, stream: Accepted, entrant: Entrant) {
         // A worker ends only with the process.
-        let _ = self.0.send((stream, peer));
+        let _ = self.0.send(Incoming::Resp(stream, entrant));
+    }
+
+    pub fn serve_http(&self, connection: HandedOver) {
+        let _ = self.0.send(Incoming::Http(connection));
     }
 }
 
@@ -58,13 +69,20 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
             let giver = Rc::clone(&worker);
             tokio::task::spawn_local(async move { giver.turns.serve().await });
             let mut served = JoinSet::new();
-            while let Some((accepted, peer)) = incoming.recv().await {
-                match ClientSocket::adopt(accepted) {
-                    Ok(stream) => {
-                        let (worker, node) = (Rc::clone(&worker), Arc::clone(&node));
-                        served.spawn_local(connection::serve(stream, peer, worker, node));
-                    }
-                    Err(error) => tracing::warn!(%error, "failed to serve a connection"),
+            loop {
+                let next = tokio::select! {
+                    biased;
+                    next = incoming.recv() => next,
+                    () = node.until_drained() => None,
+                };
+                let (worker, node) = (Rc::clone(&worker), Arc::clone(&node));
+                match next {
+                    Some(Incoming::Resp(accepted, entrant)) => match ClientSocket::adopt(accepted) {
+                        Ok(stream) => _ = served.spawn_local(connection::serve(stream, entrant, worker, node)),
+                        Err(error) => tracing::warn!(%error, "failed to serve a connection"),
+                    },
+                    Some(Incoming::Http(handed)) => _ = served.spawn_local(rest::serve(handed, worker, node)),
+                    None => break,
                 }
                 // Forget ended connections.
                 while served.try_join_next().is_some() {}

@@ -1,24 +1,34 @@
-//! The HTTP port: `/healthz`, `/readyz` and `/metrics`.
+//! The HTTP ports, one of them over TLS: `/healthz`, `/readyz` and `/metrics`, the [admin API](crate::admin), and the door
+//! to the databases. What names databases has a [gate](MetricsGate).
 //!
-//! It has a thread and a runtime of its own, so that a scrape never delays a worker. Queries to the server run on
+//! A connection whose first request is for a database is handed over to a worker, with the bytes that were read from it:
+//! see [`crate::rest`]. So is one that asks for a database later, and one whose request has a long head, which a worker charges
+//! for; [`recording`] keeps what belongs to its last request.
+//!
+//! The service has a thread and a runtime of its own, so that a scrape never delays a worker. Queries to the server run on
 //! further threads, one request at a time for each path, so that `/healthz` is always answered. Everything that a
 //! client can draw out is bounded: the number of connections, the time for a request's head and its size, and the life
-//! of a connection. Bodies are not read. Every connection is accepted at once. If there are too many, the one that has
+//! of a connection. Every connection is accepted at once. If there are too many, the one that has
 //! been silent for longest is closed, so a probe is answered despite any number of slow connections.
+
+mod handshake;
+mod recording;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,9 +36,19 @@ use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
 use serde_json::json;
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
+
+use self::handshake::{HandshakeTurn, handshake};
+use self::recording::Recording;
+use crate::admin::gate::{GateRefusal, MetricsGate};
+use crate::audit::AuditLog;
+use crate::event_loop::Handle;
+use crate::listener;
+use crate::peer::Peer;
+use crate::rest::{self, HandedOver};
+use crate::sockets::ClientSocket;
+use crate::tls::Tls;
 
 /// Most connections at once.
 pub const CONNECTIONS_MAX: usize = 256;
@@ -59,46 +79,79 @@ impl Readiness {
     }
 }
 
+/// Bound sockets of the service.
+#[derive(Debug, Default)]
+pub struct HttpListeners {
+    pub plain: Vec<TcpListener>,
+    pub tls: Vec<TcpListener>,
+}
+
+impl HttpListeners {
+    pub fn is_empty(&self) -> bool {
+        self.plain.is_empty() && self.tls.is_empty()
+    }
+}
+
 /// The running service. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Http {
     addresses: Vec<SocketAddr>,
+    tls_addresses: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Http {
-    /// Serves on listeners that are bound already. `readiness` is asked on every `/readyz`.
+    /// Serves on listeners that are bound already. `readiness` is asked on every `/readyz`. `gate`: before what names
+    /// databases; `None`: everyone may see it. `more`: further paths. Connections for databases are dealt out to the
+    /// workers; without any, there are no databases.
     pub fn start(
-        listeners: Vec<TcpListener>,
+        listeners: HttpListeners,
+        tls: Option<Arc<Tls>>,
         registry: Registry,
         readiness: impl Fn() -> Readiness + Send + Sync + 'static,
+        gate: Option<MetricsGate>,
+        more: Router,
+        workers: Vec<Handle>,
     ) -> io::Result<Http> {
-        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
-        let router = router(Service::new(registry, readiness));
+        let addresses_of =
+            |listeners: &[TcpListener]| listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>();
+        let (addresses, tls_addresses) = (addresses_of(&listeners.plain)?, addresses_of(&listeners.tls)?);
+        let audit = gate.as_ref().map(MetricsGate::audit).unwrap_or_default();
+        let router = router(Service::new(registry, readiness, gate)).merge(more);
+        let door = Arc::new(Door { router, workers, last: AtomicUsize::new(0), audit });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listeners = {
             let _context = runtime.enter();
-            listeners
-                .into_iter()
-                .map(|listener| {
+            let plain = listeners.plain.into_iter().map(|listener| (listener, None));
+            let over_tls = listeners.tls.into_iter().map(|listener| (listener, tls.clone()));
+            plain
+                .chain(over_tls)
+                .map(|(listener, tls)| {
                     listener.set_nonblocking(true)?;
-                    tokio::net::TcpListener::from_std(listener)
+                    Ok((tokio::net::TcpListener::from_std(listener)?, tls))
                 })
                 .collect::<io::Result<Vec<_>>>()?
         };
         let (stop, stopped) = watch::channel(false);
         let run = move || {
-            runtime.block_on(serve(listeners, router, stopped));
+            runtime.block_on(serve(listeners, door, stopped));
             // A hanging scrape is abandoned.
             runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new().name("http".to_string()).spawn(run)?;
-        Ok(Http { addresses, stop, thread: Some(thread) })
+        Ok(Http { addresses, tls_addresses, stop, thread: Some(thread) })
     }
 
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Its first address as a URL, without TLS and with it.
+    pub fn urls(&self) -> Vec<String> {
+        let plain = self.addresses.first().map(|address| format!("http://{address}"));
+        let tls = self.tls_addresses.first().map(|address| format!("https://{address}"));
+        plain.into_iter().chain(tls).collect()
     }
 }
 
@@ -114,19 +167,59 @@ impl Drop for Http {
     }
 }
 
+/// What a request can lead to.
+struct Door {
+    router: Router,
+    workers: Vec<Handle>,
+    /// The number of connections that were handed over.
+    last: AtomicUsize,
+    audit: AuditLog,
+}
+
+impl Door {
+    /// Whether requests for this path are answered here.
+    fn keeps(&self, path: &str) -> bool {
+        self.workers.is_empty() || rest::is_of_operator(path)
+    }
+
+    /// Hands a connection over to a worker.
+    fn hand_over(&self, recording: &Recording, peer: Peer) {
+        let turn = self.last.fetch_add(1, Ordering::Relaxed);
+        let Some(worker) = self.workers.get(turn % self.workers.len().max(1)) else { return };
+        if let Some((socket, received)) = recording.take() {
+            worker.serve_http(HandedOver { socket, peer, received, router: self.router.clone() });
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Service {
     registry: Registry,
     readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    gate: Option<Arc<MetricsGate>>,
     /// Allows one scrape and one readiness check at a time.
     scraping: Arc<Semaphore>,
     looking: Arc<Semaphore>,
 }
 
 impl Service {
-    fn new(registry: Registry, readiness: impl Fn() -> Readiness + Send + Sync + 'static) -> Self {
+    fn new(
+        registry: Registry,
+        readiness: impl Fn() -> Readiness + Send + Sync + 'static,
+        gate: Option<MetricsGate>,
+    ) -> Self {
         let one = || Arc::new(Semaphore::new(1));
-        Self { registry, readiness: Arc::new(readiness), scraping: one(), looking: one() }
+        let (readiness, gate) = (Arc::new(readiness), gate.map(Arc::new));
+        Self { registry, readiness, gate, scraping: one(), looking: one() }
+    }
+
+    /// Lets a request through to what names databases.
+    async fn admit(&self, headers: &HeaderMap, peer: Option<Extension<Peer>>) -> Result<(), GateRefusal> {
+        match (&self.gate, peer) {
+            (None, _) => Ok(()),
+            (Some(gate), Some(Extension(peer))) => gate.pass(headers, &peer).await,
+            (Some(_), None) => Err(GateRefusal::Unauthorized),
+        }
     }
 }
 
@@ -156,11 +249,15 @@ async fn healthz() -> Response {
     Json(json!({ "status": "ok" })).into_response()
 }
 
-async fn readyz(State(service): State<Service>) -> Response {
-    let readiness = away(service.looking, move || (service.readiness)()).await;
-    let Some(reasons) = readiness.map(|readiness| readiness.reasons()) else {
+async fn readyz(State(service): State<Service>, headers: HeaderMap, peer: Option<Extension<Peer>>) -> Response {
+    let of = Arc::clone(&service.readiness);
+    let Some(mut readiness) = away(Arc::clone(&service.looking), move || of()).await else {
         return failure(StatusCode::INTERNAL_SERVER_ERROR, "the server's state cannot be gathered");
     };
+    if !readiness.problems.is_empty() && service.admit(&headers, peer).await.is_err() {
+        readiness.problems = vec!["the node or a database has a problem: the token of /metrics shows it".to_string()];
+    }
+    let reasons = readiness.reasons();
     match reasons.is_empty() {
         true => Json(json!({ "status": "ready" })).into_response(),
         false => {
@@ -170,7 +267,10 @@ async fn readyz(State(service): State<Service>) -> Response {
     }
 }
 
-async fn metrics(State(service): State<Service>) -> Response {
+async fn metrics(State(service): State<Service>, headers: HeaderMap, peer: Option<Extension<Peer>>) -> Response {
+    if let Err(refusal) = service.admit(&headers, peer).await {
+        return refusal.response();
+    }
     let registry = service.registry;
     let text = away(service.scraping, move || TextEncoder::new().encode_to_string(&registry.gather()));
     match text.await {
@@ -196,12 +296,18 @@ fn failure(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({ "error": message }))).into_response()
 }
 
-async fn serve(listeners: Vec<tokio::net::TcpListener>, router: Router, stopped: watch::Receiver<bool>) {
+async fn serve(
+    listeners: Vec<(tokio::net::TcpListener, Option<Arc<Tls>>)>,
+    door: Arc<Door>,
+    stopped: watch::Receiver<bool>,
+) {
     let connections = Arc::new(Connections::default());
     // Every connection holds a sender: the receiver ends with the last of them.
     let (alive, mut ended) = mpsc::channel::<()>(1);
-    for listener in listeners {
-        tokio::spawn(accept(listener, router.clone(), connections.clone(), alive.clone(), stopped.clone()));
+    let handshakes = Arc::<HandshakeTurn>::default();
+    for (listener, tls) in listeners {
+        let tls = tls.map(|tls| (tls, handshakes.clone()));
+        tokio::spawn(accept(listener, tls, door.clone(), connections.clone(), alive.clone(), stopped.clone()));
     }
     drop(alive);
     until_stopped(stopped).await;
@@ -211,7 +317,8 @@ async fn serve(listeners: Vec<tokio::net::TcpListener>, router: Router, stopped:
 
 async fn accept(
     listener: tokio::net::TcpListener,
-    router: Router,
+    tls: Option<(Arc<Tls>, Arc<HandshakeTurn>)>,
+    door: Arc<Door>,
     connections: Arc<Connections>,
     alive: mpsc::Sender<()>,
     stopped: watch::Receiver<bool>,
@@ -219,12 +326,24 @@ async fn accept(
     let accept_all = async {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, remote)) => {
                     let (place, closed) = connections.enter();
-                    let served = connection(stream, router.clone(), place, closed, stopped.clone());
-                    let alive = alive.clone();
+                    let (door, stopped, alive) = (door.clone(), stopped.clone(), alive.clone());
+                    let tls = tls.clone();
                     tokio::spawn(async move {
-                        served.await;
+                        listener::set_options(&stream);
+                        let Ok(local) = stream.local_addr() else { return };
+                        let peer = Peer::Tcp { remote, local, is_tls: tls.is_some() };
+                        let socket = match tls {
+                            None => Some(ClientSocket::Tcp(stream)),
+                            Some((tls, turn)) => {
+                                let made = handshake(stream, &tls, &turn, (&peer, &door.audit)).await;
+                                made.map(|socket| ClientSocket::Tls(Box::new(socket)))
+                            }
+                        };
+                        if let Some(socket) = socket {
+                            connection(socket, peer, door, (place, closed), stopped).await;
+                        }
                         drop(alive);
                     });
                 }
@@ -244,33 +363,65 @@ async fn accept(
 }
 
 async fn connection(
-    stream: TcpStream,
-    router: Router,
-    place: Place,
-    closed: oneshot::Receiver<()>,
+    socket: ClientSocket,
+    peer: Peer,
+    door: Arc<Door>,
+    (place, closed): (Place, oneshot::Receiver<()>),
     stopped: watch::Receiver<bool>,
 ) {
-    let router = TowerToHyperService::new(router);
+    let recording = Recording::new(socket, !door.workers.is_empty());
+    // The beginning of a request that is not answered here.
+    let (leave, left) = oneshot::channel();
+    let leave = Mutex::new(Some(leave));
+    let router = TowerToHyperService::new(door.router.clone());
+    let service = service_fn(|mut request: Request<Incoming>| {
+        place.heard();
+        request.extensions_mut().insert(peer.clone());
+        let keeps = door.keeps(request.uri().path());
+        if keeps {
+            recording.forget();
+        } else if let Some(leave) = leave.lock().take() {
+            // The connection may have ended.
+            let _ = leave.send(format!("{} {} ", request.method(), request.uri()));
+        }
+        let answer = keeps.then(|| router.call(request));
+        async move {
+            match answer {
+                Some(answer) => answer.await,
+                // The connection is about to be handed over.
+                None => std::future::pending().await,
+            }
+        }
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(
-            TokioIo::new(stream),
-            service_fn(|request| {
-                place.heard();
-                router.call(request)
-            }),
-        );
-    let mut served = std::pin::pin!(served);
+        .serve_connection(TokioIo::new(recording.clone()), service);
+    let mut served = Box::pin(served);
     // Errors come from clients that went away or sent nonsense, and were told so.
-    tokio::select! {
-        _ = served.as_mut() => {}
-        _ = closed => {}
+    let beginning = tokio::select! {
+        biased;
+        Ok(beginning) = left => Some(beginning),
+        () = recording.until_long() => Some(String::new()),
+        _ = served.as_mut() => None,
+        _ = closed => return,
         _ = timeout(CONNECTION_LIFE, until_stopped(stopped)) => {
             served.as_mut().graceful_shutdown();
             let _ = timeout(FINISH_TIMEOUT, served).await;
+            return;
         }
+    };
+    drop(served);
+    let is_http2 = !door.workers.is_empty() && recording.begins_with(rest::HTTP2_PREFACE);
+    match beginning {
+        None if !is_http2 => {}
+        Some(beginning) if !recording.begins_with(beginning.as_bytes()) => {
+            // It came together with the request before it, whose bytes are gone.
+            let text = "ERR a request for a database may not follow one of the operator in a pipeline";
+            recording.answer(&rest::unwelcome(StatusCode::BAD_REQUEST, text)).await;
+        }
+        _ => door.hand_over(&recording, peer),
     }
 }
 
@@ -344,8 +495,9 @@ mod tests {
 
     fn start(readiness: impl Fn() -> Readiness + Send + Sync + 'static) -> Http {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let registry = registry(|| ServerSnapshot { uptime_seconds: 42, ..ServerSnapshot::default() }).unwrap();
-        Http::start(vec![listener], registry, readiness).unwrap()
+        let registry = registry(|| ServerSnapshot { uptime_seconds: 42, ..ServerSnapshot::default() }, 9).unwrap();
+        let listeners = HttpListeners { plain: vec![listener], tls: Vec::new() };
+        Http::start(listeners, None, registry, readiness, None, Router::new(), Vec::new()).unwrap()
     }
 
     fn connect(http: &Http) -> std::net::TcpStream {
@@ -411,15 +563,18 @@ mod tests {
             let _ = until.lock().unwrap().recv();
         };
         let also = hang.clone();
-        let registry = registry(move || {
+        let snapshot = move || {
             also();
             ServerSnapshot::default()
-        });
+        };
+        let registry = registry(snapshot, 9);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let http = Http::start(vec![listener], registry.unwrap(), move || {
+        let listeners = HttpListeners { plain: vec![listener], tls: Vec::new() };
+        let ready = move || {
             hang();
             Readiness::default()
-        });
+        };
+        let http = Http::start(listeners, None, registry.unwrap(), ready, None, Router::new(), Vec::new());
         let http = http.unwrap();
         let ask = |path: &str| {
             let mut stream = connect(&http);

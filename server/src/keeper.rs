@@ -1,8 +1,9 @@
 //! The keeper: periodic work, away from the workers.
 //!
-//! Ten times a second it removes expired keys. Once a second it looks at every database, asks the autoscaler for
-//! actions, and runs them: split, merge, checkpoint, sleep. The autoscaler decides; the keeper acts. It also deletes
-//! expired branches.
+//! Ten times a second it removes expired keys, and puts databases to sleep that were woken for a brief look; it rests while no
+//! client sends commands and nothing of this is due. Once a second it looks at every database, asks the autoscaler for actions,
+//! and runs them: split, merge, checkpoint, sleep. The autoscaler decides; the keeper acts. It also deletes databases whose time
+//! to live has ended, and for good those that were deleted and can be brought back no more, closes connections whose token has expired, and lets databases that sleep leave memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,15 +18,24 @@ use dormouse_shard::shard::ShardView;
 use dormouse_storage::retry::Notice;
 use tokio::sync::Mutex;
 
-use crate::clients::{Client, blocked};
-use crate::databases::{Lately, Rates, Tenant};
+use crate::clients::{Client, OutputLimit};
+use crate::databases::{Changing, Lately, Rates, Removal, Tenant, Tenants};
 use crate::health;
 use crate::metering::Meter;
 use crate::node::{Node, OVERTAKEN, Shutdown};
 use crate::saving::Attempts;
+use crate::spending::SpendingEvent;
 
 const EXPIRE_EVERY: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The longest rest: what no command has caused is late by this time at most.
+const REST_MAX: Duration = Duration::from_secs(1);
+/// Most databases whose time has ended that one look deletes.
+const DELETED_AT_ONCE: usize = 256;
+/// Looks between two searches for databases that can leave memory.
+const LOOKS_PER_RELEASE: u64 = 5;
+/// Time after its last poll in which a database that woke for polls only stays awake.
+const BRIEF_MS: u64 = 200;
 /// Time for which an overtaken process tells clients and probes the reason, before it ends.
 const REFUSE_FOR: Duration = Duration::from_secs(2);
 
@@ -41,6 +51,7 @@ async fn expire(node: Arc<Node>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !node.is_draining() {
         every.tick().await;
+        let_go(&node);
         for tenant in node.tenants.all() {
             tenant.count_replicas();
             // Its locks may be held for long; other databases must not wait for them.
@@ -51,7 +62,35 @@ async fn expire(node: Arc<Node>) {
                 tokio::spawn(keep_up(Arc::clone(&node), turn));
             }
         }
+        node.activity.rest(rest_time(&node)).await;
     }
+}
+
+/// Puts databases to sleep that were woken for polls only, when no more of them have come for a moment.
+pub fn let_go(node: &Arc<Node>) {
+    let now_ms = (node.engine.clock)();
+    for tenant in node.tenants.all() {
+        let database = &tenant.database;
+        let is_over = database.is_brief() && !database.is_running() && tenant.habits.is_quiet(now_ms, BRIEF_MS);
+        if is_over && database.is_awake() && tenant.saving.lock().begin() {
+            let action = Action::Sleep { database: tenant.name().to_string() };
+            tracing::debug!(database = action.database(), "{action}");
+            tokio::spawn(apply(Arc::clone(node), action, Observation::default()));
+        }
+    }
+}
+
+/// The time for which nothing is due if no client sends a command.
+fn rest_time(node: &Node) -> Duration {
+    let now_ms = (node.engine.clock)();
+    let due_ms = |tenant: Arc<Tenant>| match tenant.settings().min_replicas_to_write {
+        _ if tenant.database.is_brief() => 0,
+        0 => tenant.database.chores_from_ms(),
+        // Time may make a replica one that lags.
+        _ => 0,
+    };
+    let soonest_ms = node.tenants.all().map(due_ms).min().unwrap_or(u64::MAX);
+    Duration::from_millis(soonest_ms.saturating_sub(now_ms)).min(REST_MAX)
 }
 
 /// Removes expired or excess keys of one database, slice by slice, while that is worthwhile. All of its shards take
@@ -89,28 +128,67 @@ impl Drop for Alone {
     }
 }
 
-async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
+async fn look(node: Arc<Node>, autoscaler: Autoscaler) {
     let mut every = tokio::time::interval(LOOK_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut before = Before::default();
-    let (mut uses, mut saves) = (LastUses::<String>::default(), LastUses::<String>::default());
-    let mut clients = LastUses::<u64>::default();
-    let deleting: Arc<Mutex<Attempts>> = Arc::default();
+    let mut keeper = Keeper::new(autoscaler);
     while !node.is_draining() {
         every.tick().await;
         if node.is_overtaken() {
             return;
         }
+        keeper.look(&node, monotonic_ms(&node));
+    }
+}
+
+/// What the keeper knows from one look at all databases to the next.
+pub struct Keeper {
+    autoscaler: Autoscaler,
+    before: Before,
+    uses: LastUses<String>,
+    saves: LastUses<String>,
+    clients: LastUses<u64>,
+    /// The limits that slow readers were last looked at with.
+    output_limits: Option<[OutputLimit; 3]>,
+    deleting: Arc<Mutex<Attempts>>,
+    looks: u64,
+    /// Held while databases leave memory.
+    releasing: Arc<Mutex<()>>,
+}
+
+impl Keeper {
+    pub fn new(autoscaler: Autoscaler) -> Self {
+        let (uses, saves, clients) = (LastUses::default(), LastUses::default(), LastUses::default());
+        let before = Before::default();
+        let (deleting, releasing) = (Arc::default(), Arc::default());
+        Self { autoscaler, before, uses, saves, clients, output_limits: None, deleting, looks: 0, releasing }
+    }
+
+    /// Looks at every database, and begins what is due, in the current runtime.
+    pub fn look(&mut self, node: &Arc<Node>, monotonic_ms: u64) {
+        let Self { autoscaler, before, uses, saves, clients, output_limits, deleting, looks, releasing } = self;
         let now_ms = (node.engine.clock)();
-        uses.look(now_ms, monotonic_ms(&node));
+        uses.look(now_ms, monotonic_ms);
         uses.moments.retain(|name, _| node.tenants.of_name(name).is_some());
-        saves.look(now_ms, monotonic_ms(&node));
+        saves.look(now_ms, monotonic_ms);
         saves.moments.retain(|name, _| node.tenants.of_name(name).is_some());
-        before.rates(&node, now_ms);
-        clients.look(now_ms, monotonic_ms(&node));
-        close_idle_clients(&node, &mut clients);
-        close_slow_readers(&node, now_ms);
-        delete_expired(&node, now_ms, &deleting);
+        before.rates(node, now_ms);
+        clients.look(now_ms, monotonic_ms);
+        close_idle_clients(node, clients);
+        close_slow_readers(node, output_limits, now_ms);
+        close_expired(node, now_ms);
+        delete_expired(node, now_ms, deleting);
+        *looks += 1;
+        if looks.is_multiple_of(LOOKS_PER_RELEASE)
+            && let Ok(turn) = Arc::clone(releasing).try_lock_owned()
+        {
+            let node = Arc::clone(node);
+            tokio::spawn(async move {
+                node.tenants.settle_hidden().await;
+                node.tenants.release_unused(now_ms).await;
+                drop(turn);
+            });
+        }
         let mut databases = Vec::new();
         let mut used = 0;
         for tenant in node.tenants.all() {
@@ -119,14 +197,16 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
             tenant.memory_peak.fetch_max(bytes, Ordering::Relaxed);
             tenant.meters.observe_memory(now_ms, bytes);
             tenant.meters.observe_store(now_ms, own_bytes(&tenant));
-            // The window is kept until DORMOUSE USAGE FORGET confirms that it was taken.
-            drop(tenant.meters.close_window(now_ms));
             count(&tenant);
+            // It is kept until the ledger has it.
+            drop(tenant.meters.close_window(now_ms));
+            look_at_spending(node, &tenant, now_ms);
             if tenant.database.is_awake() {
-                settle_import(&node, &tenant);
-                databases.push(observe(&node, &tenant, &mut uses, &mut saves));
+                settle_import(node, &tenant);
+                databases.push(observe(node, &tenant, uses, saves));
             }
         }
+        record_usage(node);
         node.memory_peak.fetch_max(used, Ordering::Relaxed);
         if let Some(log) = &node.engine.log {
             log.expect_checkpoints(databases.iter().map(|database| database.dirty_bytes).sum(), used);
@@ -142,7 +222,7 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
         };
         let every = node.settings().checkpoint_every.duration();
         autoscaler.checkpoint_every(every.map(|every| every.as_millis() as u64));
-        let plan = autoscaler.step(&observation, monotonic_ms(&node));
+        let plan = autoscaler.step(&observation, monotonic_ms);
         plan.notes.iter().for_each(|note| tracing::warn!("{note}"));
         let urgent = node.tenants.all().filter(|tenant| tenant.database.needs_checkpoint());
         let urgent = urgent.map(|tenant| Action::Checkpoint { database: tenant.name().to_string() });
@@ -157,11 +237,13 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
             }
             match tenant {
                 // The first attempt was logged.
-                Some(tenant) if tenant.saving.lock().is_failing() => tracing::debug!("{action}"),
-                _ => tracing::info!("{action}"),
+                Some(tenant) if tenant.saving.lock().is_failing() => {
+                    tracing::debug!(database = action.database(), "{action}");
+                }
+                _ => tracing::info!(database = action.database(), "{action}"),
             }
             // Each has its own task: a long checkpoint of one database does not delay those of others.
-            tokio::spawn(apply(Arc::clone(&node), action, observation.clone()));
+            tokio::spawn(apply(Arc::clone(node), action, observation.clone()));
         }
     }
 }
@@ -180,6 +262,42 @@ async fn stop_when_overtaken(node: Arc<Node>) {
     tokio::time::sleep(REFUSE_FOR).await;
     // Sending fails if the server is already ending.
     let _ = node.shutdown.send(Shutdown::Taken);
+}
+
+/// Compares what a database has spent with its limits.
+fn look_at_spending(node: &Arc<Node>, tenant: &Arc<Tenant>, now_ms: u64) {
+    match node.tenants.spending.look(tenant.spender(), now_ms) {
+        None => {}
+        Some(SpendingEvent::Tell(notice)) => {
+            tracing::warn!(database = tenant.name(), "{notice}");
+            if let Some(pusher) = node.usage_pusher.get() {
+                pusher.tell(&notice.id(tenant.owner()), notice.event(tenant.owner(), now_ms));
+            }
+        }
+        Some(SpendingEvent::Read) => {
+            let (node, owner) = (Arc::clone(node), Box::<str>::from(tenant.owner()));
+            tokio::spawn(async move {
+                let all: Vec<_> = node.tenants.all().filter(|tenant| tenant.owner() == &*owner).collect();
+                let spenders: Vec<_> = all.iter().map(|tenant| tenant.spender()).collect();
+                let Tenants { spending, ledger, .. } = &node.tenants;
+                if let Err(error) = spending.read(ledger, &owner, &spenders, now_ms).await {
+                    tracing::warn!(database = &*owner, %error, "failed to read what was spent in this month");
+                }
+            });
+        }
+    }
+}
+
+/// Begins to write the usage that is due.
+fn record_usage(node: &Arc<Node>) {
+    if let Some(turn) = node.tenants.ledger.turn(node.tenants.all().map(|tenant| Arc::clone(&tenant.meters))) {
+        let node = Arc::clone(node);
+        let keep_ms = node.facts.ledger_keep.duration().map(|keep| keep.as_millis() as u64);
+        tokio::spawn(async move {
+            let all: Vec<_> = node.tenants.all().map(|tenant| Arc::clone(&tenant.meters)).collect();
+            node.tenants.ledger.take_turn(turn, &all, keep_ms).await;
+        });
+    }
 }
 
 fn monotonic_ms(node: &Node) -> u64 {
@@ -241,9 +359,6 @@ fn settle_import(node: &Arc<Node>, tenant: &Arc<Tenant>) {
 }
 
 fn observe(node: &Node, tenant: &Tenant, uses: &mut LastUses<String>, saves: &mut LastUses<String>) -> DatabaseLoad {
-    let clients = node.clients.of_database(tenant.name());
-    let worked = clients.iter().map(|client| client.worked_ms.load(Ordering::Relaxed)).max().unwrap_or(0);
-    let worked = worked.max(tenant.worked_ms.load(Ordering::Relaxed));
     let views = tenant.database.shards(true);
     let lately = |view: &ShardView| Lately { operations: view.load.operations, contended: view.contended };
     tenant.keep_loads(views.iter().map(|view| (view.id, lately(view))));
@@ -252,10 +367,11 @@ fn observe(node: &Node, tenant: &Tenant, uses: &mut LastUses<String>, saves: &mu
         id: tenant.name().to_string(),
         dirty_bytes: views.iter().map(|view| view.dirty_bytes as u64).sum(),
         shards: views.iter().map(shard_load).collect(),
-        last_command_ms: uses.moment(tenant.name().to_string(), worked),
+        last_command_ms: uses.moment(tenant.name().to_string(), tenant.worked_ms()),
         sleep_after_ms: tenant.settings().sleep_after.duration().map(|after| after.as_millis() as u64),
-        connected_clients: clients.len(),
-        parked_clients: blocked(&clients),
+        // The node keeps its limit of memory by itself.
+        connected_clients: 0,
+        parked_clients: 0,
         checkpoint_age_ms: saves.age(tenant.name().to_string(), saved.max(node.started_ms)),
     }
 }
@@ -315,7 +431,7 @@ async fn apply(node: Arc<Node>, action: Action, seen: Observation) {
                 };
                 let notice = tenant.saving.lock().end(done.is_ok());
                 if let (Notice::Still(failures), Err(error)) = (notice, &done) {
-                    tracing::error!(%error, failures, "still failing: {action}");
+                    tracing::error!(database = action.database(), %error, failures, "still failing: {action}");
                 }
                 // The engine has logged the first failure.
                 return;
@@ -324,7 +440,7 @@ async fn apply(node: Arc<Node>, action: Action, seen: Observation) {
         },
     };
     if let Err(error) = outcome {
-        tracing::error!(%error, "failed to {action}");
+        tracing::error!(database = action.database(), %error, "failed to {action}");
     }
 }
 
@@ -334,11 +450,28 @@ pub fn remember(node: &Node, outcome: dormouse_shard::error::Result<()>) -> dorm
     outcome
 }
 
-/// Deletes expired branches, one at a time, apart from the look at all databases.
+/// Closes the connections whose token has expired.
+fn close_expired(node: &Node, now_ms: u64) {
+    if node.tenants.directory.known().timed_tokens() == 0 {
+        return;
+    }
+    let is_over = |client: &Arc<Client>| {
+        client.told.lock().token.as_ref().is_some_and(|token| token.expires_ms.is_some_and(|end| end <= now_ms))
+    };
+    node.clients.list().iter().filter(|client| is_over(client)).for_each(|client| client.kill());
+}
+
+/// Deletes expired databases, one at a time, apart from the look at all databases.
 fn delete_expired(node: &Arc<Node>, now_ms: u64, deleting: &Arc<Mutex<Attempts>>) {
     let is_over = |tenant: &Arc<Tenant>| tenant.database.lineage().expires_ms.is_some_and(|end| end <= now_ms);
-    let expired: Vec<_> = node.tenants.all().filter(is_over).collect();
-    if expired.is_empty() {
+    let mut expired: BTreeSet<Box<str>> =
+        node.tenants.all().filter(is_over).map(|tenant| tenant.name().into()).collect();
+    let ended = {
+        let known = node.tenants.directory.known();
+        expired.extend(known.expired(now_ms, DELETED_AT_ONCE));
+        known.ended(now_ms, DELETED_AT_ONCE)
+    };
+    if expired.is_empty() && ended.is_empty() {
         return;
     }
     let (node, deleting) = (Arc::clone(node), Arc::clone(deleting));
@@ -347,15 +480,43 @@ fn delete_expired(node: &Arc<Node>, now_ms: u64, deleting: &Arc<Mutex<Attempts>>
         if !attempts.is_due() {
             return;
         }
-        for tenant in expired {
-            match delete(&node, &tenant).await {
+        for name in ended {
+            match node.tenants.purge(&name).await {
                 Ok(()) => {
                     attempts.note(true);
-                    tracing::info!(database = tenant.name(), "deleted: the time to live of the branch has ended");
+                    tracing::info!(database = &*name, "deleted for good: the time to bring it back is over");
                 }
                 Err(error) => {
                     if attempts.note(false) != Notice::Silent {
-                        tracing::error!(database = tenant.name(), %error, "failed to delete a branch whose time to live has ended");
+                        tracing::error!(database = &*name, %error, "failed to delete a database for good");
+                    }
+                }
+            }
+        }
+        for name in expired {
+            let Some(tenant) = node.tenants.opened(&name).await else { continue };
+            // Others may have been deleted before it, and it may have got more time meanwhile.
+            let Some(reserved) = node.tenants.reserve_ended(&name, now_ms).await else { continue };
+            // Its branches end with it.
+            let branches: Vec<Box<str>> = {
+                let known = node.tenants.directory.known();
+                known.after("", &format!("{name}.")).map(|record| record.name).collect()
+            };
+            for branch in branches.iter().filter(|_| !tenant.is_branch()) {
+                if let Some(branch) = node.tenants.opened(branch).await
+                    && let Err(error) = delete(&node, &branch, Removal::ForGood).await
+                {
+                    tracing::debug!(database = branch.name(), %error, "failed to delete a branch of a database that ends");
+                }
+            }
+            match delete_reserved(&node, reserved, &tenant, Removal::ForGood).await {
+                Ok(_) => {
+                    attempts.note(true);
+                    tracing::info!(database = tenant.name(), "deleted: its time to live has ended");
+                }
+                Err(error) => {
+                    if attempts.note(false) != Notice::Silent {
+                        tracing::error!(database = tenant.name(), %error, "failed to delete a database whose time to live has ended");
                     }
                 }
             }
@@ -363,21 +524,41 @@ fn delete_expired(node: &Arc<Node>, now_ms: u64, deleting: &Arc<Mutex<Attempts>>
     });
 }
 
-/// Deletes a database and disconnects its clients.
-pub async fn delete(node: &Node, tenant: &Arc<Tenant>) -> dormouse_shard::error::Result<()> {
-    // Whatever the outcome, its clients would get only errors from now on.
-    let disconnect = || node.clients.of_database(tenant.name()).iter().for_each(|client| client.kill());
-    let deleted = node.tenants.delete(tenant, disconnect).await;
-    match deleted {
-        Ok(()) | Err(Error::Store(_) | Error::Damaged(_)) => remember(node, deleted),
-        Err(_) => deleted,
-    }
+/// Deletes a database and disconnects its clients. Returns until when it can be brought back, in unix milliseconds.
+///
+/// # Errors
+/// When it must stay, or the store refuses.
+pub async fn delete(node: &Node, tenant: &Arc<Tenant>, removal: Removal) -> dormouse_shard::error::Result<Option<u64>> {
+    let reserved = node.tenants.reserve(tenant.name())?;
+    delete_reserved(node, reserved, tenant, removal).await
 }
 
-fn close_slow_readers(node: &Node, now_ms: u64) {
-    let (normal, pubsub, replica) =
-        (node.output_limit_normal(), node.output_limit_pubsub(), node.output_limit_replica());
-    for client in node.clients.list() {
+async fn delete_reserved(
+    node: &Node,
+    reserved: Changing,
+    tenant: &Arc<Tenant>,
+    removal: Removal,
+) -> dormouse_shard::error::Result<Option<u64>> {
+    // Whatever the outcome, its clients would get only errors from now on.
+    let disconnect = || node.clients.of_database(tenant.name()).iter().for_each(|client| client.kill());
+    let deleted = node.tenants.delete(reserved, tenant, removal, disconnect).await;
+    match &deleted {
+        Ok(_) => remember(node, Ok(()))?,
+        Err(error @ (Error::Store(_) | Error::Damaged(_))) => remember(node, Err(error.clone()))?,
+        Err(_) => {}
+    }
+    deleted
+}
+
+/// Looks at the output of clients that lag; of all clients if the limits are not `known` yet, as after a change.
+fn close_slow_readers(node: &Node, known: &mut Option<[OutputLimit; 3]>, now_ms: u64) {
+    let limits = [node.output_limit_normal(), node.output_limit_pubsub(), node.output_limit_replica()];
+    let mut clients = node.clients.lagging();
+    if known.replace(limits) != Some(limits) {
+        clients = node.clients.list();
+    }
+    let [normal, pubsub, replica] = limits;
+    for client in clients {
         let limit = match client.is_replica.load(Ordering::Relaxed) {
             true => replica,
             false if client.is_subscriber() || client.is_monitor.load(Ordering::Relaxed) => pubsub,

@@ -59,8 +59,27 @@ pub fn watch(node: &Arc<Node>) -> std::io::Result<()> {
 struct Watch {
     relief: Relief,
     given_back: Option<Instant>,
-    /// When it looked last, and the CPU time of the process then; `None`: the last look found something to do.
-    calm_since: Option<(Instant, Duration)>,
+    /// `None`: the last look found something to do.
+    calm_since: Option<Calm>,
+}
+
+/// A look that found nothing to do.
+#[derive(Debug, Clone, Copy)]
+struct Calm {
+    at: Instant,
+    /// The CPU time of the process.
+    cpu: Duration,
+}
+
+impl Calm {
+    fn now() -> Self {
+        Self { at: Instant::now(), cpu: process::cpu_time() }
+    }
+
+    /// Whether hardly anything has happened from then until `now`, and it is not long ago.
+    fn lasts_until(self, now: Self) -> bool {
+        now.at.duration_since(self.at) < LOOK_ANYWAY_EVERY && now.cpu.saturating_sub(self.cpu) < CALM_BELOW
+    }
 }
 
 impl Watch {
@@ -75,9 +94,7 @@ impl Watch {
     /// Whether hardly anything has happened since the last look, which found nothing to do. A look costs a hundred times as
     /// much as this question.
     fn is_calm(&self) -> bool {
-        self.calm_since.is_some_and(|(at, cpu)| {
-            at.elapsed() < LOOK_ANYWAY_EVERY && process::cpu_time().saturating_sub(cpu) < CALM_BELOW
-        })
+        self.calm_since.is_some_and(|since| since.lasts_until(Calm::now()))
     }
 
     /// Looks once at everything. Returns the time until the next look.
@@ -112,7 +129,7 @@ impl Watch {
         }
         relief::close_hoarders(node);
         let is_calm = !is_crowded && every == LOOK_EVERY;
-        self.calm_since = is_calm.then(|| (Instant::now(), process::cpu_time()));
+        self.calm_since = is_calm.then(Calm::now);
         every
     }
 
@@ -238,4 +255,39 @@ pub fn allocator() -> Allocator {
 pub fn allocated_bytes() -> u64 {
     let _ = epoch::advance();
     stats::allocated::read().map_or(0, |bytes| bytes as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_calm_for_a_second_unless_it_works() {
+        let began = Calm { at: Instant::now(), cpu: Duration::from_secs(5) };
+        for (after_ms, worked_us, expected) in [
+            (0, 0, true),
+            (100, 900, true),
+            (999, 999, true),
+            (1_000, 0, false),
+            (100, 1_000, false),
+            (100, 50_000, false),
+            (5_000, 5_000, false),
+        ] {
+            let now = Calm {
+                at: began.at + Duration::from_millis(after_ms),
+                cpu: began.cpu + Duration::from_micros(worked_us),
+            };
+            assert_eq!(began.lasts_until(now), expected, "{after_ms} ms later, {worked_us} us of work");
+        }
+    }
+
+    #[test]
+    fn without_a_look_that_found_nothing_to_do_there_is_no_calm() {
+        let mut watch = Watch::default();
+        assert!(!watch.is_calm(), "it has not looked yet");
+        // Work of this process's other tests may end it at once, but the last look is long ago in any case.
+        let at = Instant::now().checked_sub(2 * LOOK_ANYWAY_EVERY);
+        watch.calm_since = at.map(|at| Calm { at, cpu: process::cpu_time() });
+        assert!(!watch.is_calm());
+    }
 }

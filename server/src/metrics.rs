@@ -2,18 +2,30 @@
 //!
 //! Names that begin with `redis_` are those of the Redis exporter, so that its dashboards work unchanged: they cover
 //! the whole node since it started. Names that begin with `dormouse_` are the product's own. They have one series for
-//! each database, and their counters continue after a restart.
+//! each database, and their counters continue after a restart. The number of databases with series of their own is limited:
+//! see [`labels`].
 //!
-//! No state is kept here. On each scrape the [`Collector`] requests a [`ServerSnapshot`] and formats it.
+//! On each scrape the [`Collector`] requests a [`ServerSnapshot`] and formats it. No other state is kept here.
 
-use std::collections::HashMap;
+mod labels;
+mod timings;
+
+use std::collections::{BTreeMap, HashMap};
 
 use dormouse_shard::health::ConditionKind;
+use dormouse_storage::durations::DurationCounts;
+use parking_lot::Mutex;
 use prometheus::Registry;
 use prometheus::core::Desc;
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{
+    Counter, Gauge, Histogram as PrometheusHistogram, LabelPair, Metric, MetricFamily, MetricType,
+};
 
-use crate::metering::{CommandTotals, Meter, Totals};
+use crate::audit::AuditSnapshot;
+use crate::metering::{CommandTotals, Departed, Histogram, Meter, Totals};
+use crate::pusher::PushSnapshot;
+
+use self::labels::{Labelled, Labels};
 
 /// The version of Redis whose behavior clients and libraries see.
 pub const REDIS_VERSION: &str = "7.2.4";
@@ -32,6 +44,8 @@ pub struct ServerSnapshot {
     pub max_clients: u64,
     pub connections_received: u64,
     pub connections_rejected: u64,
+    /// Wrong tokens and passwords, for databases and for the operator's paths.
+    pub wrong_secrets: u64,
     /// Redis's word for the mode of the server.
     pub redis_mode: &'static str,
     pub connected_replicas: u64,
@@ -54,14 +68,40 @@ pub struct ServerSnapshot {
     pub log_bytes: u64,
     pub log_flushes: u64,
     pub log_files: u64,
+    /// Databases and tokens that the directory knows.
+    pub databases_known: u64,
+    pub tokens_known: u64,
     /// Whether the log cannot be written.
     pub log_failing: bool,
+    pub tls: Option<TlsSnapshot>,
+    pub audit: Option<AuditSnapshot>,
+    pub usage_push: Option<PushSnapshot>,
     /// Conditions of the node now, and problems met since it started, by kind.
     pub conditions: [u64; ConditionKind::ALL.len()],
     pub problems: [u64; ConditionKind::ALL.len()],
     /// The command table's names, by index.
     pub commands: Vec<&'static str>,
+    /// Durations of wakes, checkpoints, and flushes of the log, if there is one.
+    pub wakes: DurationCounts,
+    pub checkpoints: DurationCounts,
+    pub flushes: Option<DurationCounts>,
+    /// The statistics and the durations of commands, of databases that have left memory.
+    pub departed: Departed,
     pub databases: Vec<DatabaseSnapshot>,
+}
+
+/// TLS at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TlsSnapshot {
+    /// Completed handshakes, those that failed, and those under way.
+    pub handshakes: u64,
+    pub handshakes_failed: u64,
+    pub handshakes_pending: u64,
+    /// Durations of completed ones.
+    pub handshake_times: DurationCounts,
+    pub certificate_expires_s: u64,
+    /// Whether changed files could not be used.
+    pub is_stale: bool,
 }
 
 /// One database at one moment.
@@ -80,6 +120,8 @@ pub struct DatabaseSnapshot {
     /// Number of refusals of such memory, and of clients closed because of it.
     pub client_memory_refusals: u64,
     pub evicted_clients: u64,
+    /// Requests refused because of the operator's limits on them.
+    pub refused_requests: u64,
     pub store_bytes: u64,
     /// Whether it was made out of another database.
     pub is_branch: bool,
@@ -101,8 +143,9 @@ pub struct DatabaseSnapshot {
     pub logical: Vec<LogicalSnapshot>,
     /// Since the database was created.
     pub totals: Totals,
-    /// Since the server started, or `CONFIG RESETSTAT`.
+    /// Since the server started, or `CONFIG RESETSTAT`, with the durations of commands by their index.
     pub statistics: Totals,
+    pub durations: BTreeMap<usize, Histogram>,
 }
 
 /// Contents of one `SELECT` index of a database.
@@ -122,8 +165,17 @@ impl ServerSnapshot {
 
     /// Sums of the statistics of all databases.
     pub fn statistics(&self) -> Totals {
-        let mut sum = Totals::default();
+        let mut sum = self.departed.statistics.clone();
         self.databases.iter().for_each(|database| sum.add(&database.statistics));
+        sum
+    }
+
+    /// Durations of each command's calls, of all databases.
+    fn durations(&self) -> BTreeMap<usize, Histogram> {
+        let mut sum = self.departed.durations.clone();
+        for (command, more) in self.databases.iter().flat_map(|database| &database.durations) {
+            sum.entry(*command).or_default().add(more);
+        }
         sum
     }
 
@@ -144,21 +196,29 @@ impl DatabaseSnapshot {
     }
 }
 
-/// Creates a registry whose scrapes show the output of `snapshot`. Other metrics may be registered beside it.
-pub fn registry(snapshot: impl Fn() -> ServerSnapshot + Send + Sync + 'static) -> prometheus::Result<Registry> {
+/// Creates a registry whose scrapes show the output of `snapshot`, with series of their own for up to `databases_max`
+/// databases. Other metrics may be registered beside it.
+pub fn registry(
+    snapshot: impl Fn() -> ServerSnapshot + Send + Sync + 'static,
+    databases_max: usize,
+) -> prometheus::Result<Registry> {
     let registry = Registry::new();
-    registry.register(Box::new(Collector::new(snapshot)?))?;
+    registry.register(Box::new(Collector::new(snapshot, databases_max)?))?;
     Ok(registry)
 }
 
 /// Formats snapshots. It lists its metrics by formatting an example, so no list of names can go stale.
 pub struct Collector {
     snapshot: Box<dyn Fn() -> ServerSnapshot + Send + Sync>,
+    labels: Mutex<Labels>,
     descriptions: Vec<Desc>,
 }
 
 impl Collector {
-    pub fn new(snapshot: impl Fn() -> ServerSnapshot + Send + Sync + 'static) -> prometheus::Result<Collector> {
+    pub fn new(
+        snapshot: impl Fn() -> ServerSnapshot + Send + Sync + 'static,
+        databases_max: usize,
+    ) -> prometheus::Result<Collector> {
         let describe = |family: MetricFamily| {
             let labels = family.get_metric().iter().flat_map(|metric| metric.get_label());
             let mut labels: Vec<String> = labels.map(|label| label.name().to_string()).collect();
@@ -166,8 +226,10 @@ impl Collector {
             labels.dedup();
             Desc::new(family.name().to_string(), family.help().to_string(), labels, HashMap::new())
         };
-        let descriptions = families(&example()).into_iter().map(describe).collect::<Result<_, _>>()?;
-        Ok(Collector { snapshot: Box::new(snapshot), descriptions })
+        let example = example();
+        let all = Labels::new(usize::MAX).divide(&example.databases);
+        let descriptions = families(&example, &all).into_iter().map(describe).collect::<Result<_, _>>()?;
+        Ok(Collector { snapshot: Box::new(snapshot), labels: Mutex::new(Labels::new(databases_max)), descriptions })
     }
 }
 
@@ -177,22 +239,33 @@ impl prometheus::core::Collector for Collector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        families(&(self.snapshot)())
+        let snapshot = (self.snapshot)();
+        let labelled = self.labels.lock().divide(&snapshot.databases);
+        families(&snapshot, &labelled)
     }
 }
 
 /// A snapshot in which every metric has a value.
 fn example() -> ServerSnapshot {
     let mut totals = Totals::default();
-    totals.add_command(0, CommandTotals { calls: 1, nanoseconds: 1, rejected: 1, failed: 1 });
+    totals.add_command(0, CommandTotals { calls: 1, nanoseconds: 1, rejected: 1, failed: 1, unbilled: 0 });
     let database = DatabaseSnapshot {
         last_checkpoint_unix_ms: Some(0),
         logical: vec![LogicalSnapshot::default()],
         totals: totals.clone(),
         statistics: totals,
+        durations: BTreeMap::from([(0, Histogram::default())]),
         ..DatabaseSnapshot::default()
     };
-    ServerSnapshot { commands: vec!["get"], databases: vec![database], ..ServerSnapshot::default() }
+    ServerSnapshot {
+        commands: vec!["get"],
+        databases: vec![database],
+        tls: Some(TlsSnapshot::default()),
+        audit: Some(AuditSnapshot::default()),
+        usage_push: Some(PushSnapshot::default()),
+        flushes: Some(DurationCounts::default()),
+        ..ServerSnapshot::default()
+    }
 }
 
 /// A metric of the whole server without labels.
@@ -201,7 +274,7 @@ type ServerRow = (MetricType, &'static str, &'static str, fn(&ServerSnapshot) ->
 /// A metric with one series for each database.
 type DatabaseRow = (MetricType, &'static str, &'static str, fn(&DatabaseSnapshot) -> f64);
 
-use MetricType::{COUNTER, GAUGE};
+use MetricType::{COUNTER, GAUGE, HISTOGRAM};
 
 const SERVER: &[ServerRow] = &[
     (GAUGE, "redis_up", "Whether the server answers", |_| 1.0),
@@ -213,6 +286,9 @@ const SERVER: &[ServerRow] = &[
     (COUNTER, "redis_connections_received_total", "Connections accepted", |s| s.connections_received as f64),
     (COUNTER, "redis_rejected_connections_total", "Connections refused at the limit of clients", |s| {
         s.connections_rejected as f64
+    }),
+    (COUNTER, "dormouse_wrong_secrets_total", "Wrong tokens and passwords that clients have shown", |s| {
+        s.wrong_secrets as f64
     }),
     (GAUGE, "redis_pubsub_channels", "Channels with at least one subscriber", |s| s.pubsub_channels as f64),
     (GAUGE, "redis_pubsub_patterns", "Patterns with at least one subscriber", |s| s.pubsub_patterns as f64),
@@ -238,9 +314,51 @@ const SERVER: &[ServerRow] = &[
     (COUNTER, "dormouse_log_effect_bytes_total", "Bytes of effects logged", |s| s.log_effect_bytes as f64),
     (COUNTER, "dormouse_log_bytes_total", "Bytes written to the log", |s| s.log_bytes as f64),
     (COUNTER, "dormouse_log_flushes_total", "Times that the log was made durable", |s| s.log_flushes as f64),
+    (GAUGE, "dormouse_databases_known", "Databases in the directory, most of which may not be in memory", |s| {
+        s.databases_known as f64
+    }),
+    (GAUGE, "dormouse_tokens_known", "Tokens in the directory", |s| s.tokens_known as f64),
     (GAUGE, "dormouse_log_files", "Files of the log that are still needed", |s| s.log_files as f64),
     (GAUGE, "dormouse_write_amplification", "Bytes written to log and store for each byte of effects", |s| {
         s.write_amplification()
+    }),
+];
+
+/// A metric of TLS, if the server has a certificate.
+type TlsRow = (MetricType, &'static str, &'static str, fn(&TlsSnapshot) -> f64);
+
+const TLS: &[TlsRow] = &[
+    (COUNTER, "dormouse_tls_handshakes_total", "Handshakes completed", |t| t.handshakes as f64),
+    (COUNTER, "dormouse_tls_handshakes_failed_total", "Handshakes that failed", |t| t.handshakes_failed as f64),
+    (GAUGE, "dormouse_tls_handshakes_pending", "Handshakes under way", |t| t.handshakes_pending as f64),
+    (GAUGE, "dormouse_tls_certificate_expiry_seconds", "Unix time at which the certificate expires", |t| {
+        t.certificate_expires_s as f64
+    }),
+    (GAUGE, "dormouse_tls_files_stale", "1 while changed certificate files cannot be used", |t| {
+        f64::from(u8::from(t.is_stale))
+    }),
+];
+
+/// A metric of the audit log, if there is one.
+type AuditRow = (MetricType, &'static str, &'static str, fn(&AuditSnapshot) -> f64);
+
+const AUDIT: &[AuditRow] = &[
+    (COUNTER, "dormouse_audit_lines_total", "Lines of the audit log that were written", |a| a.lines as f64),
+    (COUNTER, "dormouse_audit_dropped_total", "Events that the audit log has lost", |a| a.dropped as f64),
+    (GAUGE, "dormouse_audit_failing", "1 while the audit log cannot be written", |a| f64::from(u8::from(a.is_failing))),
+];
+
+/// A metric of the push of usage, if there is one.
+type PushRow = (MetricType, &'static str, &'static str, fn(&PushSnapshot) -> f64);
+
+const USAGE_PUSH: &[PushRow] = &[
+    (COUNTER, "dormouse_usage_pushed_events_total", "Events of usage that the receiver has taken", |p| p.events as f64),
+    (COUNTER, "dormouse_usage_push_failures_total", "Attempts to push usage that failed", |p| p.failures as f64),
+    (GAUGE, "dormouse_usage_push_waiting", "Objects of the usage ledger that wait for the receiver", |p| {
+        p.objects_waiting as f64
+    }),
+    (GAUGE, "dormouse_usage_push_behind_seconds", "Time for which the first of them has waited", |p| {
+        p.seconds_behind as f64
     }),
 ];
 
@@ -277,6 +395,7 @@ const DATABASE: &[DatabaseRow] = &[
         |d| d.client_memory_refusals as f64,
     ),
     (COUNTER, "dormouse_evicted_clients_total", "Clients closed to free memory", |d| d.evicted_clients as f64),
+    (COUNTER, "dormouse_refused_requests_total", "Requests over a limit on them", |d| d.refused_requests as f64),
     (GAUGE, "dormouse_database_store_bytes", "Bytes that it takes in the store", |d| d.store_bytes as f64),
     (COUNTER, "dormouse_checkpoint_bytes_total", "Bytes that its checkpoints have written", |d| {
         d.checkpoint_bytes as f64
@@ -319,13 +438,23 @@ fn meter_row(meter: Meter) -> (&'static str, &'static str, f64) {
         Meter::CheckpointErrors => ("dormouse_checkpoint_errors_total", "Checkpoints that failed", 1.0),
         Meter::Splits => ("dormouse_splits_total", "Shards split", 1.0),
         Meter::Merges => ("dormouse_merges_total", "Shards merged", 1.0),
+        Meter::UnbilledRequests => ("dormouse_unbilled_requests_total", "Commands run that are not billed", 1.0),
+        Meter::UnbilledRequestUnits => {
+            ("dormouse_unbilled_request_units_total", "KiB moved that are not billed, at least one a request", 1.0)
+        }
+        Meter::UnbilledBytesIn => ("dormouse_unbilled_input_bytes_total", "Bytes received that are not billed", 1.0),
+        Meter::UnbilledBytesOut => ("dormouse_unbilled_output_bytes_total", "Bytes sent that are not billed", 1.0),
+        Meter::TriggerEvents => ("dormouse_trigger_events_total", "Events that triggers have delivered", 1.0),
     }
 }
 
 /// Formats the whole snapshot. Metrics without a series are left out.
-fn families(snapshot: &ServerSnapshot) -> Vec<MetricFamily> {
+fn families(snapshot: &ServerSnapshot, labelled: &Labelled<'_>) -> Vec<MetricFamily> {
     let statistics = snapshot.statistics();
     let databases = &snapshot.databases;
+    // Those with counters, and those with gauges: see `labels`.
+    let own = &labelled.own;
+    let shown: Vec<&DatabaseSnapshot> = own.iter().copied().chain(&labelled.others).collect();
     let mut families = Vec::new();
     let mut add = |kind, name: &str, help: &str, series: Vec<Metric>| {
         if !series.is_empty() {
@@ -354,6 +483,15 @@ fn families(snapshot: &ServerSnapshot) -> Vec<MetricFamily> {
     for (kind, name, help, value) in SERVER {
         add(*kind, name, help, vec![series(*kind, &[], value(snapshot))]);
     }
+    for (kind, name, help, value) in TLS {
+        add(*kind, name, help, snapshot.tls.iter().map(|tls| series(*kind, &[], value(tls))).collect());
+    }
+    for (kind, name, help, value) in AUDIT {
+        add(*kind, name, help, snapshot.audit.iter().map(|audit| series(*kind, &[], value(audit))).collect());
+    }
+    for (kind, name, help, value) in USAGE_PUSH {
+        add(*kind, name, help, snapshot.usage_push.iter().map(|push| series(*kind, &[], value(push))).collect());
+    }
     for (meter, name, help) in STATISTICS {
         add(COUNTER, name, help, vec![series(COUNTER, &[], statistics[*meter] as f64)]);
     }
@@ -380,7 +518,7 @@ fn families(snapshot: &ServerSnapshot) -> Vec<MetricFamily> {
         ("redis_db_avg_ttl_seconds", "Average time to live", |l| l.ttl_ms_average as f64 / 1e3),
     ];
     for (name, help, value) in logical_rows {
-        let all = databases.iter().flat_map(|database| database.logical.iter().map(move |logical| (database, logical)));
+        let all = shown.iter().flat_map(|database| database.logical.iter().map(move |logical| (database, logical)));
         let labelled = all.map(|(database, logical)| {
             let db = format!("db{}", logical.index);
             series(GAUGE, &[("database", &database.name), ("db", &db)], value(logical))
@@ -393,8 +531,11 @@ fn families(snapshot: &ServerSnapshot) -> Vec<MetricFamily> {
     add(GAUGE, "dormouse_databases", "Databases, by state", states.to_vec());
     let branches = databases.iter().filter(|database| database.is_branch).count();
     add(GAUGE, "dormouse_branches", "Databases that are branches", vec![series(GAUGE, &[], branches as f64)]);
+    let omitted = vec![series(GAUGE, &[], labelled.others_count as f64)];
+    add(GAUGE, "dormouse_metrics_databases_omitted", "Databases without series of their own", omitted);
     for (kind, name, help, value) in DATABASE {
-        let each = databases.iter().map(|d| series(*kind, &[("database", &d.name)], value(d)));
+        let of = if *kind == GAUGE { &shown } else { own };
+        let each = of.iter().map(|d| series(*kind, &[("database", &d.name)], value(d)));
         add(*kind, name, help, each.collect());
     }
     type Counts = fn(&DatabaseSnapshot) -> &[u64; ConditionKind::ALL.len()];
@@ -403,7 +544,8 @@ fn families(snapshot: &ServerSnapshot) -> Vec<MetricFamily> {
         (COUNTER, "dormouse_database_problems_total", "Problems met since the start, by kind", |d| &d.problems),
     ];
     for (metric, name, help, counts) in rows {
-        let each = databases.iter().flat_map(|database| {
+        let of = if metric == GAUGE { &shown } else { own };
+        let each = of.iter().flat_map(|database| {
             by_kind(counts(database))
                 .map(|(kind, count)| series(metric, &[("database", &database.name), ("kind", kind)], count as f64))
         });
@@ -416,7 +558,7 @@ fn families(snapshot: &ServerSnapshot) -> Vec<MetricFamily> {
         let each = by_kind(counts).map(|(kind, count)| series(metric, &[("kind", kind)], count as f64));
         add(metric, name, help, each.collect());
     }
-    let checkpoints = databases.iter().filter_map(|database| {
+    let checkpoints = shown.iter().filter_map(|database| {
         let seconds = database.last_checkpoint_unix_ms? as f64 / 1e3;
         Some(series(GAUGE, &[("database", &database.name)], seconds))
     });
@@ -424,18 +566,47 @@ fn families(snapshot: &ServerSnapshot) -> Vec<MetricFamily> {
     add(GAUGE, name, "Unix time of its last checkpoint", checkpoints.collect());
     for meter in Meter::ALL {
         let (name, help, divisor) = meter_row(meter);
-        let each = databases
+        let each = own
             .iter()
             .map(|database| series(COUNTER, &[("database", &database.name)], database.totals[meter] as f64 / divisor));
         add(COUNTER, name, help, each.collect());
     }
-    let calls = databases.iter().flat_map(|database| {
+    let calls = own.iter().flat_map(|database| {
         database.totals.commands().filter_map(|(index, command)| {
             let labels = [("database", database.name.as_str()), ("command", snapshot.commands.get(index)?)];
             Some(series(COUNTER, &labels, command.calls as f64))
         })
     });
     add(COUNTER, "dormouse_command_calls_total", "Runs of each command, by database", calls.collect());
+    let by_command = snapshot.durations();
+    let by_command = by_command.iter().filter_map(|(index, calls)| {
+        let cmd = *snapshot.commands.get(*index)?;
+        let nanoseconds = statistics.command(*index).nanoseconds;
+        Some(distribution(&[("cmd", cmd)], timings::of_calls(calls, nanoseconds)))
+    });
+    add(HISTOGRAM, "dormouse_command_duration_seconds", "Time that each command took", by_command.collect());
+    let by_database = own.iter().map(|database| {
+        let mut calls = Histogram::default();
+        database.durations.values().for_each(|more| calls.add(more));
+        let nanoseconds = database.statistics.commands().map(|(_, command)| command.nanoseconds).sum();
+        distribution(&[("database", &database.name)], timings::of_calls(&calls, nanoseconds))
+    });
+    let name = "dormouse_database_command_duration_seconds";
+    add(HISTOGRAM, name, "Time that commands took, by database", by_database.collect());
+    let handshakes = snapshot.tls.as_ref().map(|tls| &tls.handshake_times);
+    for (name, help, durations) in [
+        ("dormouse_wake_duration_seconds", "Time that databases took to wake", Some(&snapshot.wakes)),
+        (
+            "dormouse_checkpoint_duration_seconds",
+            "Time that checkpoints took that had something to write",
+            Some(&snapshot.checkpoints),
+        ),
+        ("dormouse_log_flush_duration_seconds", "Time that flushes of the log took", snapshot.flushes.as_ref()),
+        ("dormouse_tls_handshake_duration_seconds", "Time that completed handshakes took", handshakes),
+    ] {
+        let series = durations.map(|durations| distribution(&[], timings::of_durations(durations)));
+        add(HISTOGRAM, name, help, series.into_iter().collect());
+    }
     families
 }
 
@@ -443,14 +614,24 @@ fn by_kind(counts: &[u64; ConditionKind::ALL.len()]) -> impl Iterator<Item = (&'
     ConditionKind::ALL.into_iter().zip(counts).map(|(kind, count)| (kind.name(), *count))
 }
 
-fn series(kind: MetricType, labels: &[(&str, &str)], value: f64) -> Metric {
+fn labelled(labels: &[(&str, &str)]) -> Metric {
     let pair = |(name, value): &(&str, &str)| {
         let mut pair = LabelPair::default();
         pair.set_name(name.to_string());
         pair.set_value(value.to_string());
         pair
     };
-    let mut metric = Metric::from_label(labels.iter().map(pair).collect());
+    Metric::from_label(labels.iter().map(pair).collect())
+}
+
+fn distribution(labels: &[(&str, &str)], histogram: PrometheusHistogram) -> Metric {
+    let mut metric = labelled(labels);
+    metric.set_histogram(histogram);
+    metric
+}
+
+fn series(kind: MetricType, labels: &[(&str, &str)], value: f64) -> Metric {
+    let mut metric = labelled(labels);
     if kind == MetricType::COUNTER {
         let mut counter = Counter::default();
         counter.set_value(value);
@@ -470,7 +651,7 @@ mod tests {
     use super::*;
 
     fn scrape(snapshot: ServerSnapshot) -> String {
-        let registry = registry(move || snapshot.clone()).unwrap();
+        let registry = registry(move || snapshot.clone(), usize::MAX).unwrap();
         TextEncoder::new().encode_to_string(&registry.gather()).unwrap()
     }
 
@@ -479,7 +660,8 @@ mod tests {
         totals[Meter::Requests] = requests;
         totals[Meter::CpuMicroseconds] = 2_500_000;
         totals[Meter::MemoryByteMilliseconds] = 5000;
-        totals.add_command(1, CommandTotals { calls: 7, nanoseconds: 500_000_000, rejected: 1, failed: 2 });
+        totals
+            .add_command(1, CommandTotals { calls: 7, nanoseconds: 500_000_000, rejected: 1, failed: 2, unbilled: 0 });
         DatabaseSnapshot {
             name: name.to_string(),
             awake,
@@ -563,6 +745,82 @@ mod tests {
         for meter in Meter::ALL {
             assert!(text.contains(meter_row(meter).0), "{}", meter.name());
         }
+    }
+
+    #[test]
+    fn the_dashboard_and_the_alerts_name_metrics_that_exist() {
+        let text = scrape(example());
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let known: BTreeMap<&str, &str> = types.collect();
+        for file in [
+            include_str!("../../charts/dormouse/dashboards/dormouse.json"),
+            include_str!("../../charts/dormouse/rules/dormouse.yaml"),
+        ] {
+            let words = file.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let names: Vec<&str> =
+                words.filter(|word| word.starts_with("dormouse_") || word.starts_with("redis_")).collect();
+            assert!(names.len() > 5);
+            for name in names {
+                let is_histogram = |name: &str| known.get(name) == Some(&"histogram");
+                let is_bucket = name.strip_suffix("_bucket").is_some_and(is_histogram);
+                assert!(is_bucket || known.contains_key(name) && !is_histogram(name), "there is no metric {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn units_and_kinds_are_in_the_names() {
+        let text = scrape(example());
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').unwrap();
+            assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
+            assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
+            assert!(kind != "histogram" || name.ends_with("_seconds"), "{name}");
+        }
+    }
+
+    #[test]
+    fn durations_are_cumulative() {
+        let mut busy = database("shop", true, 10);
+        let cells = Histogram::of_steps(&[(0, 3), (1, 2), (20, 1)]);
+        busy.durations.insert(1, cells);
+        let text = scrape(ServerSnapshot {
+            commands: vec!["get", "set"],
+            departed: Departed { durations: BTreeMap::from([(1, cells)]), ..Departed::default() },
+            databases: vec![busy],
+            ..ServerSnapshot::default()
+        });
+        for line in [
+            "# TYPE dormouse_command_duration_seconds histogram",
+            "dormouse_command_duration_seconds_bucket{cmd=\"set\",le=\"0.000001\"} 6",
+            "dormouse_command_duration_seconds_bucket{cmd=\"set\",le=\"0.000004\"} 10",
+            "dormouse_command_duration_seconds_bucket{cmd=\"set\",le=\"0.262144\"} 10",
+            "dormouse_command_duration_seconds_bucket{cmd=\"set\",le=\"+Inf\"} 12",
+            "dormouse_command_duration_seconds_sum{cmd=\"set\"} 0.5",
+            "dormouse_command_duration_seconds_count{cmd=\"set\"} 12",
+            "dormouse_database_command_duration_seconds_count{database=\"shop\"} 6",
+            "dormouse_wake_duration_seconds_count 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn databases_beyond_the_limit_are_added_up() {
+        let databases = ["a", "b", "c"].map(|name| database(name, false, u128::from(name == "b"))).to_vec();
+        let snapshot = ServerSnapshot { databases, ..ServerSnapshot::default() };
+        let registry = registry(move || snapshot.clone(), 1).unwrap();
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        for line in [
+            "dormouse_metrics_databases_omitted 2",
+            "dormouse_database_memory_bytes{database=\"b\"} 100",
+            "dormouse_database_memory_bytes{database=\"_other\"} 200",
+            "redis_db_keys{database=\"_other\",db=\"db3\"} 18",
+            "dormouse_requests_total{database=\"b\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+        assert!(!text.contains("_total{database=\"_other\"") && !text.contains("\"a\""), "{text}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `MONITOR`: clients that see the commands of one database as they run.
 //!
-//! While nobody monitors, a batch reads one flag. A line is made once and added to the outbox of each monitor, which is
-//! bounded as that of a subscriber: a monitor that reads too slowly is closed, and holds up no other client.
+//! Without a monitor, a batch reads one flag, which a [count by prefix](crate::prefixes) sets too. A line is made once and added to
+//! the outbox of each monitor, which is bounded as that of a subscriber: a monitor that reads too slowly is closed, and holds up no
+//! other client.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,10 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dormouse_protocol::Request;
 use dormouse_shard::commands::{Flags, Row};
 use dormouse_shard::execution::budget::BYTES_PER_ELEMENT;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::clients::{Client, OutputLimit};
 use crate::peer::Peer;
+use crate::prefixes::PrefixCounts;
 use crate::slowlog;
 
 /// Bytes of a line, beyond which words are shortened.
@@ -26,6 +28,7 @@ const COST_OF_RECEIVER: usize = 4;
 pub struct Monitors {
     is_watched: AtomicBool,
     all: RwLock<BTreeMap<u64, Monitor>>,
+    counts: Mutex<Option<PrefixCounts>>,
 }
 
 #[derive(Debug)]
@@ -44,21 +47,45 @@ pub enum CommandOrigin<'a> {
 
 impl Monitors {
     pub fn add(&self, client: &Arc<Client>, limit: OutputLimit) {
-        let mut all = self.all.write();
-        all.insert(client.id, Monitor { client: Arc::clone(client), limit });
+        self.all.write().insert(client.id, Monitor { client: Arc::clone(client), limit });
         self.is_watched.store(true, Ordering::Relaxed);
     }
 
     pub fn remove(&self, client: &Client) {
-        let mut all = self.all.write();
-        all.remove(&client.id);
-        self.is_watched.store(!all.is_empty(), Ordering::Relaxed);
+        self.all.write().remove(&client.id);
+        // The next command finds out whether anything is left to watch for.
     }
 
-    /// Whether any client monitors the database.
+    /// Whether a command has to be shown or counted.
     #[inline]
     pub fn is_watched(&self) -> bool {
         self.is_watched.load(Ordering::Relaxed)
+    }
+
+    /// Begins to count the requests by prefix. The results of an earlier count are dropped.
+    pub fn begin_count(&self, counts: PrefixCounts) {
+        *self.counts.lock() = Some(counts);
+        self.is_watched.store(true, Ordering::Relaxed);
+    }
+
+    /// The last count, or what it has so far.
+    pub fn counts(&self) -> Option<PrefixCounts> {
+        self.counts.lock().clone()
+    }
+
+    /// Counts a request by its prefix, if that is asked for.
+    pub fn count(&self, row: &Row, request: Request<'_>, client: &Client, now_ms: u64) {
+        let mut counts = self.counts.lock();
+        match &mut *counts {
+            Some(counts) if counts.is_on(now_ms) => counts.count(row, request, (client.id, &client.peer)),
+            // Under both locks, so that neither a count nor a monitor begins meanwhile.
+            _ => {
+                let all = self.all.read();
+                if all.is_empty() {
+                    self.is_watched.store(false, Ordering::Relaxed);
+                }
+            }
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -155,7 +182,8 @@ mod tests {
 
     #[test]
     fn the_origin_is_an_address() {
-        let peer = Peer::Tcp { remote: "127.0.0.1:5".parse().unwrap(), local: "127.0.0.1:6".parse().unwrap() };
+        let peer =
+            Peer::Tcp { remote: "127.0.0.1:5".parse().unwrap(), local: "127.0.0.1:6".parse().unwrap(), is_tls: false };
         assert_eq!(line(&[b"PING"], CommandOrigin::Client(&peer)), "+1700000000.000123 [3 127.0.0.1:5] \"PING\"\r\n");
         let peer = Peer::Unix("/run/d.sock".into());
         assert_eq!(

@@ -1,7 +1,7 @@
 //! A node: one process with its workers, databases and clients.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -13,20 +13,27 @@ use dormouse_shard::memory::MEMORY;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
-use crate::clients::{Client, Clients, OutputLimit, Places};
+use crate::activity::Activity;
+use crate::audit::AuditLog;
+use crate::clients::{Client, Clients, OutputLimit, Places, Refusal};
+use crate::clock::Alarm;
 use crate::config::{DatabaseLimits, Facts, NodeSettings, Settings};
 use crate::databases::{Tenant, Tenants};
 use crate::newcomers::Newcomers;
 use crate::options::OutputBufferLimit;
+use crate::peer::Peer;
 use crate::process::random_seed;
+use crate::pusher::UsagePusher;
 use crate::replication::{COPIES_MAX, Surroundings};
-use crate::strangers::Guesses;
+use crate::strangers::{self, Guesses};
+use crate::tls::Tls;
 
 pub struct Node {
     pub tenants: Tenants,
     pub clients: Clients,
     pub guesses: Guesses,
     pub newcomers: Newcomers,
+    pub activity: Activity,
     /// Turns of full copies for replicas.
     pub copies: Arc<Semaphore>,
     pub engine: Engine,
@@ -42,6 +49,9 @@ pub struct Node {
     /// The lower of the two, in nanoseconds; `u64::MAX` if nothing is noted.
     noted_from_ns: AtomicU64,
     slowlog_kept: AtomicUsize,
+    /// Its certificate, if it serves TLS.
+    pub tls: Option<Arc<Tls>>,
+    pub audit: AuditLog,
     /// Differs from process to process.
     pub seed: u64,
     pub run_id: String,
@@ -53,6 +63,10 @@ pub struct Node {
     draining: watch::Sender<bool>,
     /// Requests the end of the process, for `SHUTDOWN`, and whether to save.
     pub shutdown: tokio::sync::mpsc::UnboundedSender<Shutdown>,
+    /// If usage is pushed anywhere.
+    pub usage_pusher: OnceLock<Arc<UsagePusher>>,
+    /// The monotonic clock, unless a test has set another before the first client waited.
+    pub alarm: OnceLock<Alarm>,
 }
 
 /// The way in which a process ends.
@@ -70,23 +84,31 @@ pub enum Shutdown {
 pub const OVERTAKEN: &str = "the store was taken over by another process: this one serves no database any more";
 
 impl Node {
+    /// The clock that ends the waits of clients.
+    pub fn alarm(&self) -> &Alarm {
+        self.alarm.get_or_init(Alarm::default)
+    }
+
     pub fn new(
         tenants: Tenants,
         engine: Engine,
         settings: Settings,
         policy: Policy,
+        (tls, audit): (Option<Arc<Tls>>, AuditLog),
         seed: u64,
         shutdown: tokio::sync::mpsc::UnboundedSender<Shutdown>,
     ) -> Arc<Self> {
         let started_ms = (engine.clock)();
         tenants.branches_max.store(settings.facts.max_branches, Ordering::Relaxed);
+        tenants.deleted_grace_ms.store(settings.facts.deleted_grace_ms, Ordering::Relaxed);
         let clients = Clients::default();
-        clients.written_max.store(Self::written_max(&settings.node), Ordering::Relaxed);
+        clients.limit_written(Self::written_max(&settings.node));
         let node = Self {
             tenants,
             clients,
             guesses: Guesses::default(),
             newcomers: Newcomers::default(),
+            activity: Activity::default(),
             copies: Arc::new(Semaphore::new(COPIES_MAX)),
             engine,
             facts: settings.facts,
@@ -98,6 +120,8 @@ impl Node {
             slowlog_kept: AtomicUsize::new(settings.node.slowlog_len_max as usize),
             settings: ArcSwap::from_pointee(settings.node),
             changing: Mutex::default(),
+            tls,
+            audit,
             seed,
             run_id: run_id(),
             started: Instant::now(),
@@ -106,6 +130,8 @@ impl Node {
             memory_used: AtomicU64::new(0),
             draining: watch::channel(false).0,
             shutdown,
+            usage_pusher: OnceLock::new(),
+            alarm: OnceLock::new(),
         };
         Arc::new(node)
     }
@@ -119,8 +145,7 @@ impl Node {
         self.latency_ms.store(settings.latency_monitor_ms, Ordering::Relaxed);
         self.noted_from_ns.store(noted_from_ns(&settings), Ordering::Relaxed);
         self.slowlog_kept.store(settings.slowlog_len_max as usize, Ordering::Relaxed);
-        let written_max = Self::written_max(&settings);
-        self.clients.written_max.store(written_max, Ordering::Relaxed);
+        self.clients.limit_written(Self::written_max(&settings));
         self.settings.store(Arc::new(settings));
     }
 
@@ -137,7 +162,7 @@ impl Node {
         Settings {
             facts: self.facts.clone(),
             node: (*self.settings()).clone(),
-            limits: self.limits,
+            limits: tenant.limits(),
             database: tenant.settings_now(),
         }
     }
@@ -155,9 +180,27 @@ impl Node {
         if self.is_overtaken() { Err(Error::Store(OVERTAKEN.to_owned())) } else { Ok(()) }
     }
 
-    /// The number of clients that it takes.
-    pub fn places(&self) -> Places {
-        Places { max: self.max_clients(), databases: self.tenants.owners(), is_out_of_memory: MEMORY.is_full() }
+    /// Adds a connection that has yet to show a token.
+    ///
+    /// # Errors
+    /// When the process has no memory for more than a few: one of these may have the admin token.
+    pub fn add_stranger(&self, peer: Peer, now_ms: u64) -> Result<Arc<Client>, Refusal> {
+        let places = self.places(None);
+        if places.is_out_of_memory && self.clients.strangers() >= strangers::PLACES_MIN {
+            return Err(Refusal::OutOfMemory);
+        }
+        Ok(self.clients.add_stranger(peer, now_ms, strangers::places(places.max)))
+    }
+
+    /// The number of clients that it takes, for one that enters a database.
+    pub fn places(&self, entered: Option<&Tenant>) -> Places {
+        let of_database = entered.map_or(0, |tenant| tenant.limits().requests.connections);
+        Places {
+            max: self.max_clients(),
+            of_database: if of_database == 0 { usize::MAX } else { of_database as usize },
+            databases: self.tenants.owners(),
+            is_out_of_memory: MEMORY.is_full(),
+        }
     }
 
     pub fn max_clients(&self) -> usize {

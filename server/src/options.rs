@@ -13,9 +13,13 @@
 mod cluster;
 mod debugging;
 pub(crate) mod environment;
+mod history;
+mod limits;
 mod name;
 mod reshaping;
+mod tls;
 mod token;
+mod usage;
 mod values;
 
 use std::ffi::OsString;
@@ -31,15 +35,31 @@ use dormouse_storage::log::Window;
 pub use self::cluster::ClusterMode;
 use self::cluster::ClusterOptions;
 pub use self::debugging::DebugCommand;
+pub use self::history::{HistorySpan, PastMoment};
+use self::limits::LimitOptions;
+pub use self::limits::RequestLimitSettings;
 pub use self::name::{
     DATABASE_NAME_LEN_MAX, DEFAULT_DATABASE, branch_name, check_database_name, check_full_name, owner_and_branch,
 };
 use self::reshaping::Reshaping;
-use self::token::{AdminToken, Token};
-pub use self::token::{Tokens, named_database, named_secret};
-pub use self::values::{Bind, EvictionPolicy, FileMode, Interval, OutputBufferLimit, OutputBufferLimits, Size};
+use self::tls::TlsOptions;
+pub use self::token::{MetricsAccess, Tokens, named_database, named_secret};
+use self::token::{OperatorSecret, Token};
+pub use self::usage::PushTarget;
+use self::usage::UsagePushOptions;
+pub use self::values::{Bind, EvictionPolicy, FileMode, Interval, Money, OutputBufferLimit, OutputBufferLimits, Size};
+use crate::audit::AuditTarget;
 use crate::logging::{self, LogFormat};
+use crate::outbound::Reach;
 use crate::process;
+
+fn parse_reach(text: &str) -> Result<Reach, String> {
+    match text {
+        "public" => Ok(Reach::Public),
+        "private" => Ok(Reach::Private),
+        _ => Err("expected public or private".to_owned()),
+    }
+}
 
 /// Longest slow log that can be requested.
 pub const SLOWLOG_LEN_MAX: u32 = 10_000;
@@ -55,7 +75,7 @@ pub struct Options {
     #[arg(long, value_name = "PORT", default_value_t = 6379, help_heading = "Listening")]
     pub port: u16,
 
-    /// Port of /metrics, /healthz and /readyz (0: off)
+    /// Port of commands over HTTP, /metrics, /healthz and /readyz (0: off)
     #[arg(long, value_name = "PORT", default_value_t = 8379, help_heading = "Listening")]
     pub http_port: u16,
 
@@ -94,14 +114,41 @@ pub struct Options {
     #[arg(long = "admin-token", value_name = "TOKEN", hide_default_value = true, help_heading = "Listening")]
     admin_token_text: Option<String>,
 
+    /// The secret that /metrics asks for beside the admin token, or `none` to show it to everyone, as a server without
+    /// tokens does. Best given as DORMOUSE_METRICS_TOKEN
+    #[arg(long = "metrics-token", value_name = "TOKEN", hide_default_value = true, help_heading = "Listening")]
+    metrics_token_text: Option<String>,
+
+    /// Let anyone who reaches the HTTP port make a database that lives 72 hours at most, up to this many at a time
+    /// [default without a number: 1000]
+    #[arg(long, value_name = "DATABASES", num_args = 0..=1, require_equals = true, default_value_t = 0,
+          default_missing_value = "1000", hide_default_value = true, help_heading = "Listening")]
+    pub open: u32,
+
+    /// Most memory for the data of each of these databases
+    #[arg(long, value_name = "SIZE", default_value = "16mb", help_heading = "Listening")]
+    pub open_max_memory: Size,
+
     /// The parsed tokens.
     #[arg(skip)]
     pub tokens: Tokens,
+
+    #[arg(skip)]
+    pub metrics_access: MetricsAccess,
+
+    /// Most databases that have series of their own on /metrics
+    #[arg(long, value_name = "DATABASES", default_value_t = 500, help_heading = "Listening")]
+    pub metrics_databases: u32,
 
     /// Where the data is stored: file://PATH; s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or az://CONTAINER/FOLDER, with
     /// credentials from the environment (AWS_..., GOOGLE_..., AZURE_...); or memory:// to keep nothing
     #[arg(long, value_name = "URL", default_value = "file://./dormouse-data", help_heading = "Databases")]
     pub store: String,
+
+    /// The key that encrypts the store: file:PATH or env:NAME with 64 hexadecimal digits, or command:COMMAND, which is run with
+    /// `wrap` or `unwrap`. A store that was opened with one needs it from then on
+    #[arg(long = "master-key", value_name = "KEY", help_heading = "Databases")]
+    pub master_key: Option<String>,
 
     /// Put a database to sleep after it has been idle for this time (or `never`)
     #[arg(long, value_name = "DURATION", default_value = "5m", help_heading = "Databases")]
@@ -114,6 +161,11 @@ pub struct Options {
     /// The most recent writes that a crash may lose: 0, a duration such as 100ms, or `none` for all since the last checkpoint
     #[arg(long, value_name = "WINDOW", default_value = "1s", help_heading = "Databases")]
     pub loss_window: Window,
+
+    /// Keep the history of each database for this time, such as 24h, so that a branch of any moment in it can be made (or
+    /// `off`)
+    #[arg(long, value_name = "DURATION", default_value = "off", help_heading = "Databases")]
+    pub history: HistorySpan,
 
     /// Answer with an error when a reply has waited for this time: for its write to be durable, for its database to wake, for
     /// its turn (or `never`)
@@ -133,14 +185,58 @@ pub struct Options {
     #[arg(long, value_name = "SIZE", help_heading = "Databases")]
     pub max_memory_clients: Option<Size>,
 
+    #[command(flatten)]
+    pub limits: LimitOptions,
+
     /// Most branches of one database, branches of branches included
     #[arg(long, value_name = "BRANCHES", default_value_t = 64, help_heading = "Databases")]
     pub max_branches: u32,
+
+    /// Most triggers of one database (0: none has any)
+    #[arg(long, value_name = "TRIGGERS", default_value_t = 16, help_heading = "Databases")]
+    pub max_triggers: u32,
+
+    /// How far triggers may send: to `public` addresses, or also to `private` networks and this machine, which anyone who may add
+    /// a trigger can then reach
+    #[arg(long, value_name = "REACH", value_parser = parse_reach, default_value = "public", help_heading = "Databases")]
+    pub trigger_reach: Reach,
+
+    /// Keep the usage of each minute for this time (or `never` delete it)
+    #[arg(long, value_name = "DURATION", default_value = "62d", help_heading = "Databases")]
+    pub ledger_keep: Interval,
+
+    /// Most request units that one database may use in a calendar month
+    #[arg(
+        long,
+        value_name = "UNITS",
+        value_parser = clap::value_parser!(u64).range(1..),
+        help_heading = "Databases"
+    )]
+    pub spending_limit_units: Option<u64>,
+
+    /// Most money that the usage of one database and its branches may cost in a calendar month, by the prices in --prices
+    #[arg(long, value_name = "MONEY", help_heading = "Databases")]
+    pub spending_limit_money: Option<Money>,
+
+    /// A file with prices, as in examples/prices
+    #[arg(long, value_name = "FILE", help_heading = "Databases")]
+    pub prices: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub usage_push: UsagePushOptions,
+
+    /// Time for which a deleted database can be brought back with `dormouse db undelete`, such as 24h (or `never`: a deletion is
+    /// for good). Until then its data stay in the store, and count
+    #[arg(long, value_name = "DURATION", default_value = "never", help_heading = "Databases")]
+    pub deleted_grace: Interval,
 
     /// Most memory for the whole process: above nine tenths of it idle databases are put to sleep, above all of it writes,
     /// loads and new clients are refused (0: no limit) [default: three quarters of what the machine or the container has]
     #[arg(long, value_name = "SIZE", help_heading = "Running")]
     pub max_memory_total: Option<Size>,
+
+    #[command(flatten)]
+    pub tls: TlsOptions,
 
     #[command(flatten)]
     pub cluster: ClusterOptions,
@@ -179,6 +275,11 @@ pub struct Options {
           help_heading = "Running")]
     pub log_level: logging::Level,
 
+    /// Log who has administered the server or shown a token, as one JSON object a line: to a file, `stderr`, or `-` for
+    /// standard output
+    #[arg(long, value_name = "FILE", help_heading = "Running")]
+    pub audit_log: Option<AuditTarget>,
+
     /// Read options from this TOML file
     #[arg(long, value_name = "FILE", help_heading = "Running")]
     pub config: Option<PathBuf>,
@@ -188,6 +289,18 @@ impl Options {
     /// The number of worker threads: as requested, or one for each core.
     pub fn worker_count(&self) -> NonZeroUsize {
         self.workers.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// The options that name a port, and the ports, without those that are off.
+    fn ports(&self) -> Vec<(&'static str, u16)> {
+        let mut ports = vec![
+            ("--port", self.port),
+            ("--http-port", self.http_port),
+            ("--tls-port", self.tls.tls_port),
+            ("--https-port", self.tls.https_port),
+        ];
+        ports.retain(|(_, port)| *port != 0);
+        ports
     }
 
     /// Most bytes for the whole process; 0: no limit.
@@ -200,6 +313,11 @@ impl Options {
         self.max_memory_clients.map_or_else(|| self.memory_total() / 8, |size| size.0)
     }
 
+    /// Milliseconds for which a deleted database can be brought back.
+    pub fn deleted_grace_ms(&self) -> u64 {
+        self.deleted_grace.duration().map_or(0, |grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX))
+    }
+
     /// Checks the rules between options, which no single value can break.
     pub(crate) fn checked(mut self: Box<Self>) -> Result<Box<Self>, clap::Error> {
         // The texts are taken out of the options, so that printing the options never prints a secret.
@@ -209,20 +327,33 @@ impl Options {
         let tokens = std::mem::take(&mut self.token_texts);
         let tokens: Result<Vec<Token>, _> =
             tokens.iter().map(|text| text.parse().map_err(wrong("--token", "DORMOUSE_TOKEN"))).collect();
-        let admin: Option<Result<AdminToken, _>> = self.admin_token_text.take().map(|text| text.parse());
+        let admin: Option<Result<OperatorSecret, _>> = self.admin_token_text.take().map(|text| text.parse());
         let admin = admin.transpose().map_err(wrong("--admin-token", "DORMOUSE_ADMIN_TOKEN"))?;
         self.tokens = Tokens::new(tokens?, admin).map_err(invalid)?;
-        if self.port == 0 && self.unix_socket.is_none() {
-            return Err(invalid("nowhere to listen: --port 0 needs a --unix-socket".to_string()));
+        let metrics = MetricsAccess::new(self.metrics_token_text.take().as_deref(), &self.tokens);
+        self.metrics_access = metrics.map_err(wrong("--metrics-token", "DORMOUSE_METRICS_TOKEN"))?;
+        if self.open > 0 && !self.tokens.has_admin() {
+            let text = "--open needs an admin token: only its holder can claim or delete the databases that others make; set \
+                        DORMOUSE_ADMIN_TOKEN";
+            return Err(invalid(text.to_string()));
         }
-        if self.port != 0 && self.port == self.http_port {
-            return Err(invalid(format!("--port and --http-port are both {}: they need a port each", self.port)));
+        let ports = self.ports();
+        if self.port == 0 && self.tls.tls_port == 0 && self.unix_socket.is_none() {
+            return Err(invalid("nowhere to listen: --port 0 needs a --tls-port or a --unix-socket".to_string()));
         }
+        for (at, (option, port)) in ports.iter().enumerate() {
+            if let Some((before, _)) = ports[..at].iter().find(|(_, before)| before == port) {
+                return Err(invalid(format!("{before} and {option} are both {port}: they need a port each")));
+            }
+        }
+        self.tls.files().map_err(invalid)?;
+        self.usage_push.check().map_err(invalid)?;
+        self.limits.settings().check().map_err(invalid)?;
         self.policy = self.reshaping.policy(self.checkpoint_every).map_err(invalid)?;
         let exposed = self.bind.iter().find(|bind| !bind.is_loopback());
         if let Some(bind) = exposed
             && self.tokens.is_empty()
-            && (self.port != 0 || self.http_port != 0)
+            && !ports.is_empty()
         {
             return Err(invalid(format!(
                 "refusing to listen on {bind} without a token: every client that reaches it could read and change everything.\n\

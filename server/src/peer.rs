@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::account::{CONNECTION_BYTES, TLS_BYTES};
+
 /// The origin of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
-    Tcp { remote: SocketAddr, local: SocketAddr },
+    Tcp { remote: SocketAddr, local: SocketAddr, is_tls: bool },
     Unix(Arc<str>),
 }
 
@@ -26,6 +28,16 @@ impl Peer {
             Self::Tcp { remote, .. } => remote.ip().to_canonical().is_loopback(),
             Self::Unix(_) => true,
         }
+    }
+
+    /// Whether the connection is over TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tcp { is_tls: true, .. })
+    }
+
+    /// Overhead of the connection in memory.
+    pub fn connection_bytes(&self) -> usize {
+        if self.is_tls() { CONNECTION_BYTES + TLS_BYTES } else { CONNECTION_BYTES }
     }
 
     /// The server's address that the client connected to.

@@ -60,7 +60,7 @@ impl Relief {
             let done = turn.tenant.database.sleep_promptly().await;
             if done == Ok(SleepOutcome::InUse) {
                 // A client writes to it: another database is a better choice for a while.
-                turn.tenant.worked_ms.fetch_max(clock(), Ordering::Relaxed);
+                turn.tenant.worked(clock());
             }
             turn.has_succeeded = done.is_ok();
         });
@@ -70,21 +70,13 @@ impl Relief {
 /// Returns the awake databases that are idle and have data in memory, the least recently used first.
 fn least_recently_used(node: &Node, of: impl Iterator<Item = Arc<Tenant>>) -> Vec<Arc<Tenant>> {
     let now_ms = (node.engine.clock)();
-    let mut used: HashMap<Arc<str>, u64> = HashMap::new();
-    for client in node.clients.list() {
-        let database = Arc::clone(&client.told.lock().database);
-        let last = used.entry(database).or_default();
-        *last = (*last).max(client.worked_ms.load(Ordering::Relaxed));
-    }
-    let last_use =
-        |tenant: &Tenant| used.get(tenant.name()).copied().unwrap_or(0).max(tenant.worked_ms.load(Ordering::Relaxed));
     let candidates = of.filter(|tenant| {
         tenant.database.is_awake()
             && tenant.database.used_bytes() > WORTHWHILE_BYTES
-            && last_use(tenant) + IDLE_MS <= now_ms
+            && tenant.worked_ms() + IDLE_MS <= now_ms
     });
     let mut candidates: Vec<_> = candidates.collect();
-    candidates.sort_by_cached_key(|tenant| last_use(tenant));
+    candidates.sort_by_cached_key(|tenant| tenant.worked_ms());
     candidates
 }
 

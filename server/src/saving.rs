@@ -53,6 +53,11 @@ impl Saving {
         begins
     }
 
+    /// Whether one is under way.
+    pub fn is_running(&self) -> bool {
+        self.is_running
+    }
+
     /// Whether the last one failed.
     pub fn is_failing(&self) -> bool {
         self.attempts.retry.is_failing()

@@ -13,21 +13,28 @@ use dormouse_shard::lane::Lane;
 use dormouse_storage::log::Log;
 use dormouse_storage::log::flusher::Flusher;
 use dormouse_storage::manifest;
-use dormouse_storage::store::{Store, StoreError};
+use dormouse_storage::store::{MasterKey, Store, StoreAccess, StoreError};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
+use crate::admin::gate::MetricsGate;
+use crate::admin::open::OpenDoor;
+use crate::audit::AuditLog;
 use crate::clock::{monotonic_ms, now_ms};
 use crate::commands::{COUNTED, SUBJECTS};
 use crate::config::{Settings, directory};
 use crate::databases::Tenants;
-use crate::http::{Http, Readiness};
+use crate::http::{Http, HttpListeners, Readiness};
 use crate::listener::Listeners;
+use crate::metering::prices::Prices;
 use crate::node::{Node, OVERTAKEN, Shutdown};
-use crate::options::Options;
-use crate::{event_loop, health, keeper, memory, metrics, process, snapshot, strangers};
+use crate::options::{Options, PushTarget};
+use crate::pusher::UsagePusher;
+use crate::tls::Tls;
+use crate::{admin, event_loop, health, keeper, memory, metrics, process, snapshot, strangers};
 
 /// Threads for wakes, sleeps and other work that must not block a worker.
 const BACKGROUND_THREADS: usize = 2;
@@ -92,9 +99,11 @@ impl Server {
     /// # Errors
     /// The problem, and what to do about it.
     pub fn start(options: Options) -> Result<Self, Failure> {
-        let strangers =
-            if options.tokens.is_empty() { 0 } else { strangers::places(options.max_clients as usize) as u64 };
-        let http = if options.http_port == 0 { 0 } else { crate::http::CONNECTIONS_MAX as u64 };
+        // A connection over TLS is a stranger until its handshake is made.
+        let has_strangers = !options.tokens.is_empty() || options.tls.tls_port != 0;
+        let strangers = if has_strangers { strangers::places(options.max_clients as usize) as u64 } else { 0 };
+        let has_http = options.http_port != 0 || options.tls.https_port != 0;
+        let http = if has_http { crate::http::CONNECTIONS_MAX as u64 } else { 0 };
         let clients = u64::from(options.max_clients) + strangers + http;
         let possible = process::allow_clients(clients);
         if possible < clients {
@@ -112,7 +121,11 @@ impl Server {
             .map_err(failed("the background threads"))?;
         let (shutdown, ends) = mpsc::unbounded_channel();
         let signals = Signals::heed(&background, shutdown.clone()).map_err(failed("the watch for signals"))?;
-        let store = Arc::new(Store::open(&options.store).map_err(|error| match &error {
+        let master_key = options.master_key.as_deref().map(MasterKey::parse).transpose().map_err(|problem| {
+            Failure::Option(format!("invalid value for --master-key or DORMOUSE_MASTER_KEY: {problem}"))
+        })?;
+        let access = StoreAccess { master_key: master_key.as_ref(), ..StoreAccess::default() };
+        let store = Arc::new(Store::open_with(&options.store, access).map_err(|error| match &error {
             StoreError::Url(problem) => {
                 Failure::Option(format!("invalid value for --store or DORMOUSE_STORE: {problem}"))
             }
@@ -120,13 +133,16 @@ impl Server {
         })?);
         let addresses: Vec<_> = options.bind.iter().map(|bind| bind.0).collect();
         let unix = options.unix_socket.as_deref().map(|path| (path, options.unix_socket_mode.0));
-        let listeners = if options.port == 0 {
-            Listeners::unix_only(unix)
-        } else {
-            Listeners::bind(&addresses, options.port, unix)
-        }?;
-        let http_listeners =
-            if options.http_port == 0 { Vec::new() } else { Listeners::http(&addresses, options.http_port)? };
+        let tls = options.tls.files()?.map(Tls::open).transpose().map_err(Failure::Option)?;
+        let (tls, tls_watch) = tls.unzip();
+        let audit = options.audit_log.clone().map(AuditLog::start).transpose();
+        let audit = audit.map_err(|error| Failure::Option(format!("invalid value for --audit-log: {error}")))?;
+        let audit = audit.unwrap_or_default();
+        let listeners = Listeners::bind(&addresses, options.port, options.tls.tls_port, unix)?;
+        let http_listeners = HttpListeners {
+            plain: Listeners::http(&addresses, options.http_port)?,
+            tls: Listeners::https(&addresses, options.tls.https_port)?,
+        };
         let seed = process::random_seed();
         let logs = Log::open(&store, seed, monotonic_ms, now_ms).map_err(|error| match error.is_taken() {
             true => Failure::Taken(format!("{error}; this process ends")),
@@ -140,7 +156,7 @@ impl Server {
         let flusher = log.as_ref().map(Flusher::start).transpose().map_err(failed("the log"))?;
         let lane = Lane::new("slow-lane", LANE_THREADS, LANE_NICER).map_err(failed("the slow lane"))?;
         let loader = Lane::new("loader", LANE_THREADS, 0).map_err(failed("the loader"))?;
-        let patient = Lane::new("patient", PATIENT_THREADS, NICER).map_err(failed("the patient lane"))?;
+        let patient = Lane::patient("patient", PATIENT_THREADS, NICER).map_err(failed("the patient lane"))?;
         let engine = Engine {
             store,
             lane,
@@ -155,7 +171,12 @@ impl Server {
             health,
         };
         let mut settings = Settings::new(&options);
-        let addresses = listeners.addresses();
+        let prices = options.prices.as_deref().map(Prices::read).transpose().map_err(Failure::Option)?;
+        if prices.is_none() && options.spending_limit_money.is_some() {
+            return Err(Failure::Option("--spending-limit-money needs the prices in --prices".to_owned()));
+        }
+        settings.facts.prices = prices.map(Arc::new);
+        let (addresses, tls_addresses) = (listeners.addresses(), listeners.tls_addresses());
         settings.facts.port = addresses.first().map_or(0, |address| address.port());
         let workers = options.worker_count().get();
         settings.facts.workers = workers;
@@ -165,36 +186,70 @@ impl Server {
             &settings,
             &COUNTED,
             &SUBJECTS,
-            // Each has its own: no tenant may infer another's seed from what it sees of its own.
             process::random_seed,
         ))?;
         let autoscaler = Autoscaler::new(options.policy.clone()).map_err(|error| error.to_string())?;
-        let node = Node::new(tenants, engine, settings, options.policy.clone(), seed, shutdown);
+        let node = Node::new(tenants, engine, settings, options.policy.clone(), (tls, audit), seed, shutdown);
         let started: Result<Vec<_>, _> =
             (0..workers).map(|number| event_loop::start(number, Arc::clone(&node))).collect();
         let (handles, workers): (Vec<_>, Vec<_>) = started.map_err(failed("a worker"))?.into_iter().unzip();
+        let pusher = options.usage_push.target().map(|target| Self::pusher(&node, target)).transpose()?;
         signals.end_orderly();
         let entered = background.enter();
         let unix_path = listeners.unix_path().map(|path| path.display().to_string());
         listeners.accept(&node, &handles).map_err(failed("listening"))?;
         keeper::start(&node, autoscaler);
+        tls_watch.map(|watch| tokio::spawn(watch.follow()));
+        if let Some(pusher) = pusher {
+            let of = Arc::clone(&node);
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = pusher.run() => {}
+                    () = of.until_drained() => {}
+                }
+            });
+        }
+        if node.audit.is_file() {
+            let hangups = signal(SignalKind::hangup()).map_err(failed("the watch for signals"))?;
+            tokio::spawn(reopen_at(hangups, node.audit.clone()));
+        }
         memory::watch(&node).map_err(failed("the watch over memory"))?;
         tokio::spawn(look_for_lost_branches(Arc::clone(&node)));
+        let adopting = Arc::clone(&node);
+        tokio::spawn(async move { adopting.tenants.adopt_strays().await });
         drop(entered);
-        let http = Self::start_http(&node, http_listeners)?;
-        announce(&node, &addresses, unix_path.as_deref(), http.as_ref());
+        let door = (options.open > 0).then(|| OpenDoor::new(options.open as usize, options.open_max_memory.0));
+        let gate = MetricsGate::new(&node, options.metrics_access);
+        let labels = options.metrics_databases as usize;
+        let http = Self::start_http(&node, http_listeners, (gate, labels), door, handles)?;
+        announce(&node, &addresses, &tls_addresses, unix_path.as_deref(), http.as_ref());
         Ok(Self { node, background, flusher, workers, http, ends })
     }
 
-    fn start_http(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>) -> Result<Option<Http>, String> {
+    fn pusher(node: &Arc<Node>, target: PushTarget) -> Result<Arc<UsagePusher>, Failure> {
+        // A file that cannot be used now would only be noticed later.
+        target.headers.read().map_err(|problem| Failure::Option(format!("invalid --usage-header-file: {problem}")))?;
+        let (store, ledger) = (Arc::clone(&node.engine.store), Arc::clone(&node.tenants.ledger));
+        let pusher = UsagePusher::new(target, store, ledger, node.engine.clock);
+        Ok(Arc::clone(node.usage_pusher.get_or_init(|| pusher)))
+    }
+
+    fn start_http(
+        node: &Arc<Node>,
+        listeners: HttpListeners,
+        (gate, labels): (MetricsGate, usize),
+        door: Option<OpenDoor>,
+        workers: Vec<event_loop::Handle>,
+    ) -> Result<Option<Http>, String> {
         if listeners.is_empty() {
             return Ok(None);
         }
         let of = Arc::clone(node);
-        let registry = metrics::registry(move || snapshot::of_node(&of)).map_err(|error| error.to_string())?;
+        let registry = metrics::registry(move || snapshot::of_node(&of), labels).map_err(|error| error.to_string())?;
         let of = Arc::clone(node);
         let ready = move || Readiness { starting: false, draining: of.is_draining(), problems: health::reasons(&of) };
-        Http::start(listeners, registry, ready)
+        let more = admin::router(node, door);
+        Http::start(listeners, node.tls.clone(), registry, ready, Some(gate), more, workers)
             .map(Some)
             .map_err(|error| format!("cannot start the HTTP port: {error}"))
     }
@@ -212,7 +267,12 @@ impl Server {
         }
         let mut failed = Vec::new();
         if how == Shutdown::Save {
-            for tenant in self.node.tenants.all() {
+            let now_ms = (self.node.engine.clock)();
+            let recorded = async { timeout(LEDGER_TIMEOUT, self.node.tenants.record_all_usage(now_ms)).await };
+            if !matches!(self.background.block_on(recorded), Ok(Ok(()))) {
+                tracing::warn!("failed to write the usage ledger; the databases keep what it lacks");
+            }
+            for tenant in self.node.tenants.all_with_hidden() {
                 if let Err(error) = self.background.block_on(tenant.database.close()) {
                     failed.push(format!("database {} could not be saved: {error}", tenant.name()));
                 }
@@ -221,6 +281,7 @@ impl Server {
         // The end of the log shows whether another process has taken the store over.
         drop(self.flusher.take());
         drop(self.http.take());
+        self.node.audit.finish();
         if self.node.is_overtaken() {
             Err(Failure::Taken(format!("{OVERTAKEN}; this process ends")))
         } else if failed.is_empty() {
@@ -231,6 +292,9 @@ impl Server {
         }
     }
 }
+
+/// Time for the usage ledger when the server ends.
+const LEDGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest time between the marker of a new branch and its manifest.
 const BRANCH_MADE_WITHIN: Duration = Duration::from_secs(2);
@@ -302,30 +366,38 @@ impl Signals {
     }
 }
 
+/// Opens the audit log again at each hangup: a tool has renamed its file.
+async fn reopen_at(mut hangups: Signal, audit: AuditLog) {
+    while hangups.recv().await.is_some() {
+        audit.reopen();
+    }
+}
+
 fn failed(what: &'static str) -> impl Fn(std::io::Error) -> String {
     move |error| format!("cannot start {what}: {error}")
 }
 
 /// Prints the one line on standard output, with a command to try.
-fn announce(node: &Node, addresses: &[SocketAddr], unix: Option<&str>, http: Option<&Http>) {
-    let http = http.and_then(|http| http.addresses().first().copied());
-    let text = announcement(&node.facts.store, addresses, unix, http, node.tenants.needs_token());
+fn announce(node: &Node, addresses: &[SocketAddr], tls: &[SocketAddr], unix: Option<&str>, http: Option<&Http>) {
+    let http = http.map(Http::urls).unwrap_or_default();
+    let text = announcement(&node.facts.store, (addresses, tls), unix, &http, node.tenants.needs_token());
     // A closed standard output is no reason not to serve.
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 fn announcement(
     store: &str,
-    addresses: &[SocketAddr],
+    (addresses, tls): (&[SocketAddr], &[SocketAddr]),
     unix: Option<&str>,
-    http: Option<SocketAddr>,
+    http: &[String],
     needs_token: bool,
 ) -> String {
     let mut places: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    places.extend(tls.iter().map(|address| format!("{address} (TLS)")));
     places.extend(unix.map(ToString::to_string));
     let mut text = format!("Dormouse {} listens on {}", env!("CARGO_PKG_VERSION"), places.join(", "));
-    if let Some(address) = http {
-        text += &format!(" and http://{address}");
+    for url in http {
+        text += &format!(" and {url}");
     }
     text += &match directory(store) {
         folder if folder.is_empty() => format!("; data in {store}"),
@@ -335,11 +407,12 @@ fn announcement(
         text += ", gone when it ends";
     }
     let token = if needs_token { "-a TOKEN " } else { "" };
-    let place = match (addresses.first(), unix) {
+    let way = if addresses.is_empty() && !tls.is_empty() { "--tls " } else { "" };
+    let place = match (addresses.first().or(tls.first()), unix) {
         (Some(address), _) if address.ip().is_unspecified() || address.ip() == Ipv4Addr::LOCALHOST => {
-            format!("-p {}", address.port())
+            format!("{way}-p {}", address.port())
         }
-        (Some(address), _) => format!("-h {} -p {}", address.ip(), address.port()),
+        (Some(address), _) => format!("{way}-h {} -p {}", address.ip(), address.port()),
         (None, Some(path)) => format!("-s {path}"),
         (None, None) => return text,
     };
@@ -384,13 +457,27 @@ mod tests {
             ),
         ];
         for ((store, addresses, unix, needs_token), expected) in rows {
-            let text = announcement(store, &addresses, unix, None, needs_token);
+            let text = announcement(store, (&addresses, &[]), unix, &[], needs_token);
             assert!(text.contains(expected), "{text}");
         }
+        let tls = address("127.0.0.1:2");
+        let text = announcement("file:///d", (&address("[::1]:1"), &tls), None, &[], false);
+        assert!(text.contains("listens on [::1]:1, 127.0.0.1:2 (TLS);") && text.contains("redis-cli -h ::1"), "{text}");
+        let text = announcement("file:///d", (&[], &tls), None, &[], false);
+        assert!(text.contains("redis-cli --tls -p 2 SET "), "{text}");
         let here = std::env::current_dir().unwrap();
-        let text = announcement("file://./data", &[], None, "127.0.0.1:2".parse().ok(), false);
+        let text = announcement(
+            "file://./data",
+            (&[], &[]),
+            None,
+            &["http://127.0.0.1:2".to_owned(), "https://127.0.0.1:3".to_owned()],
+            false,
+        );
         let folder = here.join("data");
-        assert!(text.ends_with(&format!("and http://127.0.0.1:2; data in {}", folder.display())), "{text}");
+        assert!(
+            text.ends_with(&format!("and http://127.0.0.1:2 and https://127.0.0.1:3; data in {}", folder.display())),
+            "{text}"
+        );
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //!
 //! This is state only. The commands change it, and [`crate::dispatch`] runs them.
 
+mod audited;
 mod tracking;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
@@ -21,17 +23,18 @@ use dormouse_shard::keyspace::changes::Watching;
 use dormouse_shard::keyspace::notices::PendingMessage;
 use dormouse_shard::keyspace::scripts::{Published, ScriptTrace};
 use dormouse_shard::keyspace::tracking::Invalidated;
+use dormouse_shard::replication::command;
 use dormouse_storage::log::Lsn;
 use futures::channel::oneshot;
 
 use crate::acl::permissions::Permissions;
 use crate::blocked::Blocked;
-use crate::clients::Client;
+use crate::clients::{Client, ShownSecret};
 use crate::databases::Tenant;
 use crate::databases::login::Entrance;
 use crate::errors;
 use crate::late::Awaiting;
-use crate::metering::{REQUEST_UNIT_BYTES, Writer};
+use crate::metering::{Batch, REQUEST_UNIT_BYTES, Writer};
 use crate::monitors::{self, CommandOrigin};
 use crate::node::Node;
 use crate::pubsub::{self, ChannelName, Message, SubscriptionKind};
@@ -41,6 +44,7 @@ use crate::strangers::{self, Neighbourhood};
 use crate::turns::Share;
 use crate::worker::Worker;
 
+pub use self::audited::AuditedCommand;
 use self::tracking::SessionTracking;
 
 /// Subscriptions that a connection ends by itself when it is closed.
@@ -56,6 +60,17 @@ pub enum ReplyMode {
     /// The reply of the next command is left out.
     SkipNext,
     Skip,
+}
+
+/// The way in which requests reach a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrontEnd {
+    Resp,
+    /// A request may come on any connection, so commands that need one of their own are refused. Bytes are counted on
+    /// the wire.
+    Http,
+    /// The same for commands that the front end itself asks for, such as the EXEC of `/multi-exec`.
+    HttpItself,
 }
 
 /// Commands queued since MULTI.
@@ -102,6 +117,7 @@ pub struct Session {
     pub tenant: Arc<Tenant>,
     pub writer: Rc<Writer>,
     pub share: Rc<Share>,
+    pub front: FrontEnd,
     pub version: Version,
     pub select: u8,
     pub authenticated: bool,
@@ -136,6 +152,8 @@ pub struct Session {
     pub replica: Option<Arc<Replica>>,
     /// Whether it sees the commands of its database: `MONITOR`.
     pub is_monitor: bool,
+    /// The database that its command is about, if that is another one: for the audit log.
+    pub about: Option<Box<str>>,
     /// The calls of the script that it has run.
     pub calls: Option<Box<ScriptTrace>>,
     /// The log position that must be durable before the replies so far may leave.
@@ -146,6 +164,8 @@ pub struct Session {
     pub unsent: Lsn,
     /// Bytes of messages sent to it that do not fill a request unit yet.
     message_bytes: u64,
+    /// Whether the present request over HTTP has something that is billed.
+    pub has_billed: Cell<bool>,
     /// Messages that it has published and that may report writes that are not durable yet.
     pub unpublished: Vec<Message>,
     /// Start of the last batch or command.
@@ -190,6 +210,7 @@ impl Session {
             worker: Rc::clone(worker),
             client: Arc::clone(client),
             tenant,
+            front: FrontEnd::Resp,
             version: Version::Resp2,
             select: 0,
             closing: false,
@@ -206,11 +227,13 @@ impl Session {
             announced: None,
             replica: None,
             is_monitor: false,
+            about: None,
             calls: None,
             awaited: 0,
             awaiting: Vec::new(),
             unsent: 0,
             message_bytes: 0,
+            has_billed: Cell::new(false),
             unpublished: Vec::new(),
             since: Instant::now(),
             written: 0,
@@ -275,10 +298,13 @@ impl Session {
     ///
     /// # Errors
     /// When the node takes no more clients. Then the connection ends.
-    pub fn enter(&mut self, Entrance { tenant, rights, permissions }: Entrance) -> Result<(), Error> {
+    pub fn enter(&mut self, Entrance { tenant, rights, permissions, shown, token }: Entrance) -> Result<(), Error> {
         // The admin gets in even if tenants have taken all places: it can free some.
         let is_admin = rights == Rights::Node;
-        let mut places = self.node.places();
+        let mut places = self.node.places(Some(&tenant));
+        if permissions.is_operator() {
+            places.of_database = usize::MAX;
+        }
         if is_admin {
             places.max = places.max.saturating_add(ADMIN_PLACES);
             places.is_out_of_memory = false;
@@ -293,7 +319,7 @@ impl Session {
         if !Arc::ptr_eq(&tenant, &self.tenant) {
             tracking = self.take_tracking();
             self.leave();
-            self.tenant.worked(self.client.worked_ms.swap(0, Ordering::Relaxed));
+            self.tenant.left(self.worker.now().1);
             self.writer = self.worker.writer(&tenant);
             self.share = self.worker.turns.share(tenant.owner());
             self.tenant = tenant;
@@ -301,7 +327,11 @@ impl Session {
             self.authenticated = false;
         }
         self.permissions = permissions;
-        self.client.told.lock().user = self.permissions.user().name.clone();
+        {
+            let mut told = self.client.told.lock();
+            told.user = self.permissions.user().name.clone();
+            (told.shown, told.token) = (shown, token);
+        }
         if !self.authenticated {
             self.tenant.connections.fetch_add(1, Ordering::Relaxed);
             self.client.told.lock().database = self.tenant.name().into();
@@ -321,11 +351,9 @@ impl Session {
         self.select(0);
         let tenant = self.node.tenants.default();
         let permissions = tenant.acl.permissions(&tenant.acl.default_user());
-        let entrance = Entrance { tenant, rights: rights_without_token(&self.client), permissions };
-        if !self.node.tenants.admits_newcomers() {
-            self.tenant.worked(self.client.worked_ms.swap(0, Ordering::Relaxed));
-            self.dismiss();
-        } else if self.enter(entrance).is_err() {
+        let (rights, shown) = (rights_without_token(&self.client), ShownSecret::Nothing);
+        let entrance = Entrance { tenant, rights, permissions, shown, token: None };
+        if !self.node.tenants.admits_newcomers() || self.enter(entrance).is_err() {
             self.dismiss();
         }
     }
@@ -336,7 +364,11 @@ impl Session {
         self.authenticated = false;
         self.rights = Rights::Branch;
         self.client.is_admin.store(false, Ordering::Relaxed);
-        self.client.told.lock().database = "".into();
+        {
+            let mut told = self.client.told.lock();
+            told.database = "".into();
+            (told.shown, told.token) = (ShownSecret::Nothing, None);
+        }
         let (_, now_ms) = self.worker.now();
         self.node.clients.estrange(&self.client, now_ms, strangers::places(self.node.max_clients()));
     }
@@ -431,7 +463,7 @@ impl Session {
         self.end_blocked();
         self.unsubscribe_later();
         self.leave();
-        self.tenant.worked(self.client.worked_ms.load(Ordering::Relaxed));
+        self.tenant.left(self.worker.now().1);
     }
 
     pub fn select(&mut self, select: u8) {
@@ -504,12 +536,16 @@ impl Session {
         };
     }
 
-    /// Shows a command that it has run to those who monitor its database, and the calls of a script behind it. Returns the
-    /// cost.
+    /// Shows a command that it has run to those who monitor its database, and the calls of a script behind it. Counts it by
+    /// its prefix, if that is asked for. Returns the cost.
     pub fn show(&self, row: &Row, select: u8, request: Request<'_>, calls: Option<&ScriptTrace>) -> usize {
         let monitors = &self.tenant.monitors;
-        if !monitors.is_watched() || !monitors::is_shown(row) {
+        if !monitors.is_watched() {
             return 0;
+        }
+        monitors.count(row, request, &self.client, self.now_us / 1000);
+        if monitors.is_empty() || !monitors::is_shown(row) {
+            return 1;
         }
         let mut lines = Vec::new();
         monitors::append_line(&mut lines, self.now_us, select, CommandOrigin::Client(&self.client.peer), request);
@@ -549,7 +585,10 @@ impl Session {
             let mut batch = self.worker.take_batch();
             batch.delivered(self.message_bytes / REQUEST_UNIT_BYTES, bytes as u64);
             self.message_bytes %= REQUEST_UNIT_BYTES;
-            self.worker.commit(&self.writer, batch, Duration::ZERO);
+            if self.front != FrontEnd::Resp {
+                batch.forget_bytes();
+            }
+            self.commit(batch, Duration::ZERO);
         }
     }
 
@@ -559,8 +598,32 @@ impl Session {
             let mut batch = self.worker.take_batch();
             batch.bytes_in += bytes as u64;
             batch.refused(bytes as u64, 0);
-            self.worker.commit(&self.writer, batch, Duration::ZERO);
+            self.commit(batch, Duration::ZERO);
         }
+    }
+
+    /// Whether it entered its database with the admin token: nothing that it does there is billed.
+    pub fn is_operator(&self) -> bool {
+        self.authenticated && self.permissions.is_operator()
+    }
+
+    /// Adds a batch to the meters of its database.
+    pub fn commit(&self, batch: Batch, took: Duration) {
+        self.worker.commit(&self.writer, self.judged(batch), took);
+    }
+
+    /// The same for a batch that had a processor for `cpu` of the time that it took.
+    pub fn commit_billed(&self, batch: Batch, took: Duration, cpu: Duration) {
+        self.worker.commit_billed(&self.writer, self.judged(batch), took, cpu);
+    }
+
+    fn judged(&self, mut batch: Batch) -> Batch {
+        if self.is_operator() {
+            batch.unbill_all();
+        } else if self.front != FrontEnd::Resp && batch.is_billed() {
+            self.has_billed.set(true);
+        }
+        batch
     }
 
     pub fn count_keyspace(&self, hits: u64, misses: u64) {
@@ -590,6 +653,19 @@ impl Session {
         self.tenant.pubsub.receivers(channel, is_sharded)
     }
 
+    /// Passes a client's message on to the database's replicas, whose subscribers get it too.
+    pub fn tell_replicas(&self, channel: &[u8], message: &[u8], is_sharded: bool) {
+        let journal = &self.tenant.database.shared.journal;
+        if journal.is_tapped() {
+            let name: &[u8] = if is_sharded { b"SPUBLISH" } else { b"PUBLISH" };
+            journal.tell_tap(|| {
+                let mut publish = Vec::new();
+                command(&mut publish, &[name, channel, message]);
+                publish
+            });
+        }
+    }
+
     /// Queues a message behind the keyspace events that wait to be told. False if it can be published by itself.
     pub fn follows_events(&self, channel: &[u8], message: &[u8], is_sharded: bool) -> bool {
         let notices = &self.tenant.database.shared.notices;
@@ -605,6 +681,7 @@ impl Session {
         let cost = |one: &Published| self.tenant.pubsub.cost(&one.channel, &one.message, one.is_sharded);
         let is_long = published.iter().map(cost).fold(0, usize::saturating_add) > TURN;
         for Published { channel, message, is_sharded } in published {
+            self.tell_replicas(channel, message, *is_sharded);
             match is_long {
                 // They are published on the slow lane when the reply leaves.
                 true => self.hold_message(channel, message, *is_sharded),

@@ -32,7 +32,7 @@ fn is_secret(request: Request<'_>, at: usize) -> bool {
         _ if is(0, "HELLO") => after(1, "AUTH", 2),
         _ if is(0, "MIGRATE") => after(1, "AUTH", 1) || after(1, "AUTH2", 2),
         1 => false,
-        _ if is(0, "ACL") => ["SETUSER", "GETUSER", "DELUSER"].iter().any(|word| is(1, word)),
+        _ if is(0, "ACL") => ["SETUSER", "GETUSER", "DELUSER", "RESTTOKEN"].iter().any(|word| is(1, word)),
         _ if is(0, "CONFIG") && is(1, "SET") => at > 2 && names_secret(request.arg(at - 1)),
         _ => false,
     }
@@ -147,6 +147,7 @@ mod tests {
             ("CONFIG SET auth-timeout 5s", "CONFIG SET auth-timeout 5s"),
             ("CONFIG GET requirepass", "CONFIG GET requirepass"),
             ("ACL SETUSER bob on >s", "ACL SETUSER - - -"),
+            ("ACL RESTTOKEN bob s", "ACL RESTTOKEN - -"),
             ("ACL WHOAMI", "ACL WHOAMI"),
             ("MIGRATE h 1 k 0 10 AUTH s", "MIGRATE h 1 k 0 10 AUTH -"),
             ("MIGRATE h 1 k 0 10 AUTH2 user s", "MIGRATE h 1 k 0 10 AUTH2 - -"),

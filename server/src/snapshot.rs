@@ -4,17 +4,20 @@ use std::sync::atomic::Ordering;
 
 use dormouse_shard::health::{Condition, ConditionKind, Health};
 use dormouse_shard::keyspace::INDEXES;
+use dormouse_shard::timings::TIMINGS;
 
 use crate::commands::TABLE;
 use crate::databases::Tenant;
-use crate::metrics::{DatabaseSnapshot, LogicalSnapshot, ServerSnapshot};
+use crate::metrics::{DatabaseSnapshot, LogicalSnapshot, ServerSnapshot, TlsSnapshot};
 use crate::node::Node;
+use crate::tls::Tls;
 use crate::{clients, health, keeper, process};
 
 pub fn of_node(node: &Node) -> ServerSnapshot {
     let now_ms = (node.engine.clock)();
     let (cpu_user_seconds, cpu_system_seconds) = process::cpu_seconds();
     let log = node.engine.log.as_ref();
+    let (tenants, departed) = node.tenants.all_and_departed();
     ServerSnapshot {
         run_id: node.run_id.clone(),
         tcp_port: node.facts.port,
@@ -27,6 +30,7 @@ pub fn of_node(node: &Node) -> ServerSnapshot {
         max_clients: node.max_clients() as u64,
         connections_received: node.clients.accepted.load(Ordering::Relaxed),
         connections_rejected: node.clients.rejected.load(Ordering::Relaxed),
+        wrong_secrets: node.guesses.count.load(Ordering::Relaxed),
         redis_mode: node.facts.cluster.mode_name(),
         connected_replicas: node.tenants.all().map(|tenant| tenant.replication.view().replicas.len() as u64).sum(),
         pubsub_channels: node.tenants.all().map(|tenant| tenant.pubsub.channel_count(false) as u64).sum(),
@@ -42,12 +46,32 @@ pub fn of_node(node: &Node) -> ServerSnapshot {
         log_effect_bytes: log.map_or(0, |log| log.end()),
         log_bytes: log.map_or(0, |log| log.counters.bytes.load(Ordering::Relaxed)),
         log_flushes: log.map_or(0, |log| log.counters.flushes.load(Ordering::Relaxed)),
+        databases_known: node.tenants.directory.known().count() as u64,
+        tokens_known: node.tenants.directory.known().tokens() as u64,
         log_files: log.map_or(0, |log| log.files() as u64),
+        tls: node.tls.as_deref().map(of_tls),
+        audit: node.audit.snapshot(),
+        usage_push: node.usage_pusher.get().map(|pusher| pusher.snapshot()),
         log_failing: log.is_some_and(|log| log.problem().is_some()),
         conditions: kinds(&health::of_node(node)),
         problems: problems(&node.engine.health),
         commands: TABLE.entries().iter().map(|entry| &*entry.name).collect(),
-        databases: node.tenants.all().map(|tenant| of_tenant(node, &tenant, now_ms)).collect(),
+        databases: tenants.iter().map(|tenant| of_tenant(node, tenant, now_ms)).collect(),
+        departed,
+        wakes: TIMINGS.wakes.read(),
+        checkpoints: TIMINGS.checkpoints.read(),
+        flushes: log.map(|log| log.counters.flush_times.read()),
+    }
+}
+
+fn of_tls(tls: &Tls) -> TlsSnapshot {
+    TlsSnapshot {
+        handshakes: tls.handshakes.load(Ordering::Relaxed),
+        handshakes_failed: tls.handshakes_failed.load(Ordering::Relaxed),
+        handshakes_pending: tls.handshakes_pending.load(Ordering::Relaxed),
+        handshake_times: tls.handshake_times.read(),
+        certificate_expires_s: tls.expires_s(),
+        is_stale: tls.is_stale(),
     }
 }
 
@@ -74,6 +98,7 @@ fn of_tenant(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseSnapshot {
         client_memory_bytes: tenant.account.used() as u64,
         client_memory_refusals: tenant.account.refusals() as u64,
         evicted_clients: tenant.evicted_clients.load(Ordering::Relaxed),
+        refused_requests: tenant.traffic.refused(),
         store_bytes: database.counters.stored_bytes.load(Ordering::Relaxed),
         is_branch: tenant.is_branch(),
         shared_bytes: database.lineage().shared_bytes,
@@ -88,6 +113,7 @@ fn of_tenant(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseSnapshot {
         load_errors: database.counters.load_errors.load(Ordering::Relaxed),
         totals: tenant.meters.totals(now_ms),
         statistics: tenant.meters.statistics(now_ms),
+        durations: tenant.meters.histograms(),
     }
 }
 

@@ -16,11 +16,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::account::CONNECTION_BYTES;
+use crate::account::{CONNECTION_BYTES, TLS_BYTES};
 use crate::peer::Peer;
 
 /// Number of wrong tokens after which a connection is closed.
@@ -45,7 +46,7 @@ const ORIGINS_MAX: usize = 4096;
 /// Bytes that all strangers together may make the server keep, including their connections.
 pub const MEMORY_MAX: usize = 16 << 20;
 /// Bytes that each stranger may have, whatever the others keep: its connection, and a request that shows a token.
-pub const MEMORY_EACH_MIN: usize = 2 * CONNECTION_BYTES;
+pub const MEMORY_EACH_MIN: usize = 2 * CONNECTION_BYTES + TLS_BYTES;
 
 /// Least number of places for strangers.
 pub const PLACES_MIN: usize = 16;
@@ -146,6 +147,8 @@ impl Strangers {
 #[derive(Debug, Default)]
 pub struct Guesses {
     by_origin: Mutex<HashMap<Neighbourhood, Recent>>,
+    /// All of them since the start.
+    pub count: AtomicU64,
 }
 
 /// A decaying count, as of a moment.
@@ -170,6 +173,7 @@ impl Guesses {
 
     /// Notes a wrong token, the `turn`-th on its connection. Returns how long its refusal is held back.
     pub fn note(&self, origin: Neighbourhood, turn: u32, now_ms: u64) -> Duration {
+        self.count.fetch_add(1, Ordering::Relaxed);
         let mut by_origin = self.by_origin.lock();
         if by_origin.len() >= ORIGINS_MAX && !by_origin.contains_key(&origin) {
             forget_half(&mut by_origin, now_ms);
@@ -198,10 +202,10 @@ mod tests {
 
     fn peer(address: &str) -> Peer {
         let local = "127.0.0.1:6379".parse().unwrap();
-        Peer::Tcp { remote: address.parse().unwrap(), local }
+        Peer::Tcp { remote: address.parse().unwrap(), local, is_tls: false }
     }
 
-    const ONE: Places = Places { max: 1, databases: 1, is_out_of_memory: false };
+    const ONE: Places = Places { max: 1, of_database: usize::MAX, databases: 1, is_out_of_memory: false };
 
     /// Adds a stranger from each address. Returns the addresses of those that were closed.
     fn closed(clients: &Clients, addresses: &[&str], places: usize) -> Vec<String> {

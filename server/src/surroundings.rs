@@ -11,6 +11,9 @@ use crate::monitors::{self, CommandOrigin, Monitors};
 use crate::pubsub::PubSub;
 use crate::replication::{ReplicaCopy, Replication};
 
+/// Most characters of a script's line in the log, as in Redis.
+const SCRIPT_LINE_CHARS_MAX: usize = 1024;
+
 /// The surroundings of the database `name`.
 pub struct OfDatabase {
     pub name: Box<str>,
@@ -38,6 +41,9 @@ impl ScriptSurroundings for OfDatabase {
 
     fn log(&self, level: i64, line: &str) {
         let database = &*self.name;
+        // A tenant must not begin a line of its own.
+        let line = line.chars().take(SCRIPT_LINE_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c });
+        let line: String = line.collect();
         match level {
             3 => tracing::warn!(database, "a script says: {line}"),
             2 => tracing::info!(database, "a script says: {line}"),
@@ -46,7 +52,10 @@ impl ScriptSurroundings for OfDatabase {
     }
 
     fn append_shown(&self, command: usize, select: u8, request: Request<'_>, lines: &mut Vec<u8>) {
-        if self.monitors.is_watched() && monitors::is_shown(self.catalogue.get(command).row) {
+        if self.monitors.is_watched()
+            && !self.monitors.is_empty()
+            && monitors::is_shown(self.catalogue.get(command).row)
+        {
             monitors::append_line(lines, self.now_us(), select, CommandOrigin::Script, request);
         }
     }

@@ -5,7 +5,7 @@
 //! upper or lower case, so the word itself is compared with both before anything longer is.
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_shard::commands::{self, Category, Command, Family, Flags, Row, Run};
+use dormouse_shard::commands::{self, Access, Category, Command, Family, Flags, Row, Run};
 use dormouse_shard::error::Error;
 use dormouse_shard::execution::budget;
 use dormouse_shard::keyspace::Left;
@@ -33,6 +33,8 @@ pub enum SessionRun {
     Either(InTransaction, Patient),
     Exec,
     Watch,
+    /// It runs the command that stands behind it.
+    Once,
     /// In a transaction it reports the keyspace as of its turn.
     Info,
     /// A command over the keyspace with a row in the server's table, which resolves it.
@@ -67,7 +69,12 @@ pub struct LogIn {
     pub leaves: fn(&Session, Request<'_>) -> bool,
     /// Whether a request may show a token.
     pub shows_token: fn(Request<'_>) -> bool,
+    /// The name and the secret that a request shows.
+    pub shown: for<'a> fn(Request<'a>) -> Option<Credentials<'a>>,
 }
+
+/// A name, which may be empty, and a secret.
+pub type Credentials<'a> = (&'a [u8], &'a [u8]);
 
 /// The answer of a command that has waited.
 pub struct Answer {
@@ -91,6 +98,42 @@ pub enum Handler {
     Container,
 }
 
+/// Which requests of a command are billed. All are metered.
+///
+/// The rule is the same for every command, so that a new one needs no decision:
+///
+/// 1. Never: commands about the connection, the server or the cluster that touch no key, such as `PING`, `AUTH`,
+///    `CLIENT`, `CONFIG`, `INFO`, `SLOWLOG` and `DORMOUSE`.
+/// 2. Unless the reply is empty: commands that take what they return (`LPOP`, `LMOVE`, `ZPOPMIN`, `SPOP`, `GETDEL`), and
+///    those that may wait for something (`BLPOP`, `XREAD`). A null or an empty array is an *empty poll*: the client has
+///    looked for something, and there was nothing.
+/// 3. Always: everything else. So are the commands of a transaction, whose replies come together with that of `EXEC`, and
+///    a request behind `ONCE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Billing {
+    Always,
+    UnlessEmpty,
+    Never,
+}
+
+impl Billing {
+    fn of(row: &Row, group: &str, action: Handler) -> Self {
+        const TAKES: Access = Access::RW.union(Access::ACCESS).union(Access::DELETE);
+        let is_of_engine = matches!(action, Handler::Keyspace(_));
+        let takes = row.keys.first().is_some_and(|spec| spec.access.contains(TAKES));
+        match group {
+            "connection" | "server" | "cluster" if !is_of_engine => Self::Never,
+            _ if is_of_engine && (takes || row.flags.contains(Flags::BLOCKING)) => Self::UnlessEmpty,
+            _ => Self::Always,
+        }
+    }
+}
+
+/// Whether a reply is a null or an empty array.
+fn is_empty(reply: &[u8]) -> bool {
+    matches!(reply, b"$-1\r\n" | b"*-1\r\n" | b"_\r\n" | b"*0\r\n")
+}
+
 #[derive(Debug)]
 pub struct CommandEntry {
     /// Its place in the meters.
@@ -101,6 +144,9 @@ pub struct CommandEntry {
     pub group: &'static str,
     pub category: Category,
     pub action: Handler,
+    /// Whether each request stands for itself, so it may come over HTTP.
+    pub is_stateless: bool,
+    pub billing: Billing,
     /// Indexes into the table.
     pub subcommands: Vec<usize>,
 }
@@ -109,6 +155,22 @@ impl CommandEntry {
     /// Whether it is allowed before a client has shown a token, and may lead to another database.
     pub fn logs_in(&self) -> bool {
         self.row.flags.contains(Flags::NO_AUTH)
+    }
+
+    /// Whether it begins a transaction.
+    pub fn begins_transaction(&self) -> bool {
+        const ALONE: Flags = Flags::AT_ONCE.union(Flags::NO_MULTI);
+        self.row.flags.contains(ALONE) && !self.row.flags.contains(Flags::WRITE) && self.row.keys.is_empty()
+    }
+
+    /// Whether a request with this reply is billed.
+    #[inline]
+    pub fn is_billed(&self, reply: &[u8]) -> bool {
+        match self.billing {
+            Billing::Always => true,
+            Billing::UnlessEmpty => !is_empty(reply),
+            Billing::Never => false,
+        }
     }
 }
 
@@ -203,13 +265,19 @@ impl CommandTable {
             Some(parent) => format!("{}|{}", self.entries[parent].name, row.name.to_ascii_lowercase()),
             None => row.name.to_ascii_lowercase(),
         };
+        let of_container = parent.and_then(|parent| self.entries[parent].row.is_stateless);
+        let seems = || seems_stateless(row, family.category | row.category);
+        let is_stateless = row.is_stateless.or(of_container).unwrap_or_else(seems);
+        let action = command.run.map_or(Handler::Container, action);
         self.entries.push(CommandEntry {
             id: self.entries.len(),
             row,
             name: name.into(),
             group: family.group,
             category: family.category | row.category,
-            action: command.run.map_or(Handler::Container, action),
+            action,
+            is_stateless,
+            billing: Billing::of(row, family.group, action),
             subcommands: Vec::new(),
         });
         self.entries.len() - 1
@@ -295,6 +363,13 @@ impl CommandTable {
     }
 }
 
+/// Whether the flags and the category of a command say that each request stands for itself: see [`Row::is_stateless`].
+fn seems_stateless(row: &Row, category: Category) -> bool {
+    let listens = row.flags.contains(Flags::PUBSUB | Flags::WHILE_SUBSCRIBED);
+    let waits = row.flags.contains(Flags::BLOCKING);
+    !listens && !waits && !category.intersects(Category::CONNECTION | Category::TRANSACTION)
+}
+
 pub fn wrong_arity(name: &str) -> String {
     format!("ERR wrong number of arguments for '{name}' command")
 }
@@ -352,6 +427,12 @@ mod tests {
     use crate::commands::TABLE;
 
     #[test]
+    fn one_command_begins_a_transaction() {
+        let begin = TABLE.commands().filter(|entry| entry.begins_transaction());
+        assert_eq!(begin.map(|entry| &*entry.name).collect::<Vec<_>>(), ["multi"]);
+    }
+
+    #[test]
     fn every_command_is_found_in_every_case() {
         for entry in TABLE.commands() {
             let name = entry.row.name;
@@ -371,6 +452,45 @@ mod tests {
         for entry in TABLE.entries().iter().filter(|entry| !entry.name.starts_with("dormouse")) {
             let waits = matches!(entry.action, Handler::Session(SessionRun::Later(_)));
             assert!(!waits || entry.row.flags.contains(Flags::NO_MULTI), "{} cannot be queued", entry.name);
+        }
+    }
+
+    #[test]
+    fn empty_polls_and_the_connection_are_not_billed() {
+        let billing = |name: &str| TABLE.by_full_name(name.as_bytes()).map(|entry| entry.billing);
+        for name in ["PING", "HELLO", "AUTH", "CLIENT|INFO", "INFO", "CONFIG|GET", "COMMAND", "SLOWLOG|GET", "MONITOR"]
+        {
+            assert_eq!(billing(name), Some(Billing::Never), "{name}");
+        }
+        let is_of_engine = |entry: &CommandEntry| matches!(entry.action, Handler::Keyspace(_));
+        let dormouse = TABLE.entries().iter().filter(|entry| entry.name.starts_with("dormouse"));
+        for entry in dormouse.filter(|entry| !is_of_engine(entry)) {
+            assert_eq!(entry.billing, Billing::Never, "{}", entry.name);
+        }
+        for name in [
+            "LPOP",
+            "RPOP",
+            "LMOVE",
+            "LMPOP",
+            "RPOPLPUSH",
+            "BLPOP",
+            "BLMOVE",
+            "BLMPOP",
+            "BRPOPLPUSH",
+            "ZPOPMIN",
+            "ZMPOP",
+        ]
+        .into_iter()
+        .chain(["BZPOPMAX", "BZMPOP", "SPOP", "GETDEL", "XREAD", "XREADGROUP"])
+        {
+            assert_eq!(billing(name), Some(Billing::UnlessEmpty), "{name}");
+        }
+        for name in
+            ["GET", "SET", "LRANGE", "XRANGE", "EVAL", "MULTI", "EXEC", "ONCE", "PUBLISH", "SUBSCRIBE", "FLUSHALL"]
+                .into_iter()
+                .chain(["DBSIZE", "MEMORY|USAGE", "KEYS", "SCAN"])
+        {
+            assert_eq!(billing(name), Some(Billing::Always), "{name}");
         }
     }
 

@@ -196,6 +196,11 @@ impl Turns {
         if self.is_free(share) {
             tokio::task::yield_now().await;
         }
+        self.wait(share).await;
+    }
+
+    /// Waits until a connection of `share` may work.
+    pub async fn wait(&self, share: &Rc<Share>) {
         if !self.is_free(share) {
             let place = self.queue(share);
             poll_fn(|cx| if place.is_called(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;

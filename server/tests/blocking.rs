@@ -468,3 +468,42 @@ fn a_blocked_client_is_charged_for() {
     client.check("PING", "+PONG\r\n");
     assert!(account.used() < with_other - 5000, "{} and {with_other}", account.used());
 }
+
+#[test]
+fn the_reply_of_a_served_client_leaves_before_that_of_the_one_that_serves_it() {
+    let bench = Bench::new(&[]);
+    let (mut waiter, mut other) = (bench.connect(), bench.connect());
+    for round in 0..50 {
+        waiter.send(&["BLPOP queue 0"]);
+        until_blocked(&bench, 1);
+        other.check("RPUSH queue element", ":1\r\n");
+        // It is in the socket by now, whatever the machine does.
+        assert!(!waiter.is_silent(), "round {round}");
+        waiter.expect("2\r\n$5\r\nqueue\r\n$7\r\nelement\r\n");
+    }
+}
+
+#[test]
+fn a_wait_in_vain_is_remembered_until_something_changes() {
+    const WAIT: &str = "BLPOP queue 0.01";
+    let bench = Bench::new(&[]);
+    let database = Arc::clone(&bench.tenant("default").database);
+    let (mut client, mut other) = (bench.connect(), bench.connect());
+    other.check("SET other 1", "+OK\r\n");
+    client.check(WAIT, "*-1\r\n");
+    bench.sleep();
+    client.check(WAIT, "*-1\r\n");
+    assert!(!database.is_awake(), "it has waited for this before the sleep");
+    // Another request is not known, and neither is the same one in another index.
+    client.check("BLPOP queue 0.02", "*-1\r\n");
+    assert!(database.is_awake());
+    bench.sleep();
+    client.check("SELECT 1", "+OK\r\n");
+    client.check(WAIT, "*-1\r\n");
+    assert!(database.is_awake());
+    client.check("SELECT 0", "+OK\r\n");
+    // Between two waits an element comes.
+    other.check("RPUSH queue element", ":1\r\n");
+    bench.sleep();
+    client.check(WAIT, "*2\r\n$5\r\nqueue\r\n$7\r\nelement\r\n");
+}

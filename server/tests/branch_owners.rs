@@ -9,7 +9,7 @@ use std::sync::Arc;
 use dormouse::cli::Invocation;
 use dormouse::commands::{COUNTED, SUBJECTS};
 use dormouse::config::Settings;
-use dormouse::databases::Tenants;
+use dormouse::databases::{Removal, Tenants};
 use dormouse::rights::Rights;
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::lane::Lane;
@@ -93,12 +93,14 @@ impl Bench {
 
     fn branch(&self, tenants: &Tenants, source: &str, name: &str) -> Result<(), String> {
         let source = tenants.of_name(source).unwrap();
-        self.runtime.block_on(tenants.branch(&source, name, None)).map_err(|error| error.to_string())
+        self.runtime.block_on(tenants.branch(&source, name, None, None)).map_err(|error| error.to_string())
     }
 
     fn delete_in(&self, tenants: &Tenants, name: &str) -> Result<(), String> {
         let tenant = tenants.of_name(name).unwrap();
-        self.runtime.block_on(tenants.delete(&tenant, || {})).map_err(|error| error.to_string())
+        let reserved = tenants.reserve(name).map_err(|error| error.to_string())?;
+        let deleted = self.runtime.block_on(tenants.delete(reserved, &tenant, Removal::ForGood, || {}));
+        deleted.map(|_| ()).map_err(|error| error.to_string())
     }
 }
 
@@ -202,7 +204,7 @@ fn a_branch_of_the_first_version_is_found_with_and_without_its_owner() {
         ("shop", "pr-2", None),
         ("shop", "shop.shop", None),
     ] {
-        let found = tenants.find_for(owner, name);
+        let found = bench.runtime.block_on(tenants.opened_for(owner, name, true));
         assert_eq!(found.as_deref().map(|tenant| tenant.name()), expected, "{name} for {owner}");
     }
 }

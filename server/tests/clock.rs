@@ -36,7 +36,7 @@ fn open(runtime: &Runtime, store: &Arc<Store>, writer: u64) -> (Arc<Database>, F
         store: Arc::clone(store),
         lane: Lane::new("lane", 1, 0).expect("threads"),
         loader: Lane::new("loader", 1, 0).expect("threads"),
-        patient: Lane::new("patient", 1, 0).expect("threads"),
+        patient: Lane::patient("patient", 1, 0).expect("threads"),
         background: runtime.handle().clone(),
         clock: now_ms,
         writer,

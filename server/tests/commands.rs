@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[allow(dead_code, reason = "shared with tests that need more of it")]
 mod served;
 
 use served::{Served, Value};
@@ -554,5 +555,41 @@ fn changes_since_the_last_save_are_those_that_changed_something() {
         let after = client.say("INFO persistence").field("rdb_changes_since_last_save").parse::<u64>().unwrap();
         assert_eq!(after - before, changes, "{line}");
         before = after;
+    }
+}
+
+#[test]
+fn nothing_expires_while_clients_are_paused() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    client.say("SET kept forever");
+    client.say("HSET hash f v");
+    client.say("SET k v");
+    assert_eq!(client.run(&["MULTI"]).to_string(), "+OK");
+    client.say("PEXPIRE k 1");
+    client.say("HPEXPIRE hash 1 FIELDS 1 f");
+    client.say("CLIENT PAUSE 100000 WRITE");
+    client.say("EXEC");
+    client.say_until("GET k", |value| value.to_string() == "nil");
+    client.say_until("HGET hash f", |value| value.to_string() == "nil");
+    for (command, reply) in [("DBSIZE", ":3"), ("EXISTS k", ":0"), ("TTL k", ":-2"), ("GET kept", "\"forever\"")] {
+        assert_eq!(client.say(command).to_string(), reply, "{command}");
+    }
+    assert_eq!(client.say("INFO stats").field("expired_keys"), "0");
+    client.say("CLIENT UNPAUSE");
+    client.say_until("DBSIZE", |keys| keys.to_string() == ":1");
+    assert_eq!(client.say("INFO stats").field("expired_keys"), "1");
+}
+
+#[test]
+fn every_write_waits_while_writes_are_paused() {
+    let server = Served::start(&[]);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    for write in ["SET k v", "XADD s * f v", "XTRIM s MAXLEN 0", "HINCRBYFLOAT h f 1", "XAUTOCLAIM s g c 0 0"] {
+        client.say("CLIENT PAUSE 100000 WRITE");
+        other.send(&write.split(' ').collect::<Vec<_>>());
+        client.say_until("INFO clients", |info| info.field("blocked_clients") == "1");
+        client.say("CLIENT UNPAUSE");
+        other.read().expect("a reply");
     }
 }

@@ -692,8 +692,10 @@ fn a_command_whose_turn_does_not_come_is_not_run() {
     let database = bench.open();
     bench.run(&database, &["SET", "n", "0"]);
     bench.runtime.block_on(database.split(8192)).expect("it can be split");
-    let (places, account) =
-        (Places { max: 1, databases: 1, is_out_of_memory: false }, Account::new("limit", usize::MAX));
+    let (places, account) = (
+        Places { max: 1, of_database: usize::MAX, databases: 1, is_out_of_memory: false },
+        Account::new("limit", usize::MAX),
+    );
     let client = Clients::default()
         .add(Peer::Unix("test".into()), &"test".into(), &account, NOW_MS, places)
         .expect("there is room");

@@ -348,8 +348,9 @@ fn a_server_that_ends_answers_what_it_has_begun() {
     let numbers: Vec<String> = (0..10_000).map(|n| (n * 7919 % 10_007).to_string()).collect();
     let mut words = vec!["RPUSH", "list"];
     words.extend(numbers.iter().map(String::as_str));
-    (0..6).for_each(|_| drop(client.run(&words)));
-    // Several of them: one may finish before it is seen.
+    (0..2).for_each(|_| drop(client.run(&words)));
+    // Several of them: one may finish before it is seen. All are to end within the time that a server has to end, on any
+    // machine.
     for _ in 0..3 {
         client.send(&["SORT", "list", "DESC", "LIMIT", "0", "1"]);
     }
@@ -361,4 +362,260 @@ fn a_server_that_ends_answers_what_it_has_begun() {
     assert_eq!(client.read(), None);
     drop(other);
     server.ended().unwrap();
+}
+
+/// Sends one command again and again in a pipeline. Returns how many were not over the rate, and the first refusal.
+fn pipeline(client: &mut Connection, line: &str, count: usize) -> (usize, Option<String>) {
+    let words: Vec<&str> = line.split(' ').collect();
+    (0..count).for_each(|_| client.send(&words));
+    let replies: Vec<String> = (0..count).map(|_| client.read().unwrap().to_string()).collect();
+    let is_refused = |reply: &String| reply.starts_with(OVER_RATE);
+    let refused = replies.iter().filter(|reply| is_refused(reply)).count();
+    (count - refused, replies.into_iter().find(is_refused))
+}
+
+const OVER_RATE: &str = "-ERR max requests limit exceeded. Limit: 1, Usage: ";
+
+#[test]
+fn requests_over_the_rate_are_refused() {
+    let options = ["--max-requests-per-second", "1", "--max-requests-burst", "50"];
+    let tokens = ["--token", "dm_shop_abcdefgh", "--token", "dm_other_abcdefgh"];
+    let server = Served::start(&[&options[..], &tokens].concat());
+    let mut client = server.connect();
+    let start = std::time::Instant::now();
+    let (served, error) = pipeline(&mut client, "INCR n", 500);
+    let refilled = start.elapsed().as_secs() as usize + 1;
+    assert!((50..=50 + refilled).contains(&served), "{served} of a burst of 50");
+    let error = error.unwrap();
+    let usage: u64 = error.strip_prefix(OVER_RATE).unwrap().parse().unwrap();
+    assert!((50..=500).contains(&usage), "{error}");
+    // What was refused has not been run. Another connection of the database has no requests either, whatever they are.
+    let mut other = server.connect();
+    let count = other.say_until("GET n", |reply| !reply.to_string().starts_with(OVER_RATE)).to_string();
+    assert_eq!(count, format!("\"{served}\""));
+    for line in ["SET a 1", "PING", "NOTHING", "SUBSCRIBE", "EVAL return{} 0"] {
+        assert!(pipeline(&mut other, line, 10).1.is_some(), "{line}");
+    }
+    assert_eq!(other.say_until("PING", |reply| !reply.to_string().starts_with('-')).to_string(), "+PONG");
+    // A database with requests left notices nothing, nor does the operator.
+    let mut quiet = server.connect_with("dm_other_abcdefgh");
+    assert_eq!(pipeline(&mut quiet, "INCR n", 40), (40, None));
+    let mut admin = server.connect_as_admin();
+    assert_eq!(pipeline(&mut admin, "INCR n", 200), (200, None));
+    assert_eq!(admin.run(&["AUTH", "shop", served::ADMIN_TOKEN]).to_string(), "+OK");
+    let info = admin.say("INFO everything");
+    assert!(info.field("refused_requests").parse::<usize>().unwrap() >= 500 - served);
+    assert_eq!((info.field("max_requests_per_second"), info.field("max_requests_burst")), ("1", "50"));
+    assert!(info.field("errorstat_ERR").starts_with("count="));
+    assert!(!info.field("cmdstat_incr").contains("rejected_calls=0"), "{info}");
+}
+
+#[test]
+fn branches_share_the_rate_of_their_database() {
+    let options = ["--max-requests-per-second", "1", "--max-requests-burst", "50", "--token", "dm_shop_abcdefgh"];
+    let server = Served::start(&options);
+    let mut client = server.connect();
+    for name in ["b0", "b1", "b2"] {
+        client.say_until(&format!("DORMOUSE BRANCH {name}"), |reply| reply.to_string() == "+OK");
+    }
+    let mut enter = |name: &str| {
+        let mut client = server.connect_without();
+        assert_eq!(client.run(&["AUTH", name, "dm_shop_abcdefgh"]).to_string(), "+OK");
+        pipeline(&mut client, "INCR n", 50).0
+    };
+    let served = ["shop", "shop.b0", "shop.b1", "shop.b2"].map(&mut enter);
+    assert!(served.iter().sum::<usize>() < 60, "{served:?}");
+}
+
+#[test]
+fn a_transaction_over_the_rate_is_discarded() {
+    let options = ["--max-requests-per-second", "1", "--max-requests-burst", "50", "--token", "dm_shop_abcdefgh"];
+    let server = Served::start(&options);
+    let mut client = server.connect();
+    assert_eq!(client.say("MULTI").to_string(), "+OK");
+    let (queued, error) = pipeline(&mut client, "INCR n", 100);
+    assert!((40..60).contains(&queued) && error.is_some(), "{queued}");
+    assert_eq!(client.say("EXEC").to_string(), "-EXECABORT Transaction discarded because of previous errors.");
+    // Nothing is left open: this one is run, as soon as it may be.
+    assert_eq!(client.say_until("INCR n", |reply| !reply.to_string().starts_with('-')).to_string(), ":1");
+    // A client may always leave.
+    let mut other = server.connect();
+    assert_eq!(other.say("RESET").to_string(), "+RESET");
+    assert_eq!(client.say("QUIT").to_string(), "+OK");
+}
+
+/// `MULTI` has no effect of its own, and what follows a refused one would run by itself.
+#[test]
+fn a_transaction_runs_whole_or_not_at_all() {
+    let options = ["--max-requests-per-second", "100000", "--max-requests-burst", "1", "--token", "dm_shop_abcdefgh"];
+    let server = Served::start(&options);
+    let mut client = server.connect();
+    const TRANSACTIONS: usize = 2000;
+    for _ in 0..TRANSACTIONS {
+        ["MULTI", "INCR n", "EXEC"].iter().for_each(|line| client.send(&line.split(' ').collect::<Vec<_>>()));
+    }
+    let replies: Vec<String> = (0..3 * TRANSACTIONS).map(|_| client.read().unwrap().to_string()).collect();
+    let bare = replies.iter().find(|reply| reply.starts_with(':'));
+    assert_eq!(bare, None, "a command of a transaction has run outside");
+    assert!(replies.iter().any(|reply| reply.starts_with("-EXECABORT")), "the rate was never reached");
+}
+
+#[test]
+fn requests_that_are_too_large_are_answered() {
+    let server = Served::start(&["--max-request-size", "10kb"]);
+    let mut client = server.connect();
+    let (small, large, huge) = ("s".repeat(8 << 10), "l".repeat(12 << 10), "h".repeat(4 << 20));
+    let refused = "-ERR max request size exceeded";
+    for value in [&small, &large, &huge, &small, &large] {
+        client.send(&["SET", "k", value]);
+        client.send(&["INCR", "n"]);
+    }
+    let replies: Vec<String> = (0..10).map(|_| client.read().unwrap().to_string()).collect();
+    let expected = ["+OK", ":1", refused, ":2", refused, ":3", "+OK", ":4", refused, ":5"];
+    assert_eq!(replies, expected, "the connection goes on");
+    assert_eq!(client.say("STRLEN k").integer(), 8 << 10);
+    assert_eq!(client.say("MULTI").to_string(), "+OK");
+    assert_eq!(client.run(&["SET", "k", &large]).to_string(), refused);
+    assert!(client.say("EXEC").to_string().starts_with("-EXECABORT"));
+    // A pipeline of small requests is no large one.
+    let (count, error) = pipeline(&mut client, "SET a 1", 5000);
+    assert_eq!((count, error), (5000, None));
+    let info = client.say("INFO dormouse");
+    assert_eq!((info.field("max_request_size"), info.field("refused_requests")), ("10240", "4"));
+}
+
+#[test]
+fn records_that_are_too_large_are_refused() {
+    let server = Served::start(&["--max-value-size", "10kb", "--max-key-size", "100"]);
+    let mut client = server.connect();
+    let (key, long_key) = ("k".repeat(100), "k".repeat(101));
+    let (six, nine, eleven) = ("s".repeat(6 << 10), "n".repeat(9 << 10), "e".repeat(11 << 10));
+    let add = "return redis.call('APPEND', KEYS[1], ARGV[1])";
+    let value = "-ERR max single record size exceeded";
+    let of_key = "-ERR max key size exceeded. Limit: 100 bytes, Actual: 101 bytes";
+    for (words, expected) in [
+        (&["SET", &key, &nine][..], "+OK"),
+        (&["APPEND", &key, &six], value),
+        (&["EVAL", add, "1", &key, &six], "-ERR max single record size exceeded script: "),
+        // What replaces a value has all of the room.
+        (&["SET", &key, &nine], "+OK"),
+        (&["SETEX", &key, "100", &nine], "+OK"),
+        (&["MSET", &key, &nine, "other", &nine, "third", &nine], "+OK"),
+        (&["MSET", &key, "1", "other", &eleven], value),
+        (&["SET", &key, &eleven], value),
+        (&["SETNX", "new", &eleven], value),
+        (&["SETRANGE", &key, "10300", "x"], value),
+        (&["SETBIT", "bits", "100000", "1"], value),
+        (&["SETBIT", "bits", "70000", "1"], ":0"),
+        (&["BITFIELD", &key, "GET", "u8", "0"], "[:110]"),
+        (&["COPY", &key, "copy"], ":1"),
+        (&["RPUSH", "list", &six], ":1"),
+        (&["RPUSH", "list", &six], value),
+        (&["LPUSHX", "list", "a", "b"], ":3"),
+        (&["LPOP", "list"], "\"b\""),
+        (&["HSET", "hash", "a", &six], ":1"),
+        (&["HSET", "hash", "b", &six], value),
+        (&["HDEL", "hash", "a"], ":1"),
+        (&["HSET", "hash", "b", &six], ":1"),
+        (&["SADD", "one", &six], ":1"),
+        (&["SADD", "two", &nine], ":1"),
+        (&["SUNIONSTORE", "both", "one", "two"], value),
+        (&["SUNIONSTORE", "both", "one"], ":1"),
+        // Commands that Redis does not refuse without memory, but that add to a record.
+        (&["SADD", "three", &nine], ":1"),
+        (&["SMOVE", "one", "three", &six], value),
+        (&["SMOVE", "three", "four", &nine], ":1"),
+        (&["XGROUP", "CREATE", "jobs", "g", "$", "MKSTREAM"], "+OK"),
+        (&["XADD", "jobs", "1-1", "f", "v"], "\"1-1\""),
+        (&["XREADGROUP", "GROUP", "g", "c", "STREAMS", "jobs", ">"], "[[\"jobs\" [[\"1-1\" [\"f\" \"v\"]]]]]"),
+        (&["XREADGROUP", "GROUP", "g", &six, "STREAMS", "jobs", ">"], "nil"),
+        (&["XREADGROUP", "GROUP", "g", &nine, "STREAMS", "jobs", ">"], value),
+        (&["XREADGROUP", "GROUP", "g", &six, "STREAMS", "jobs", ">"], "nil"),
+        (&["XCLAIM", "jobs", "g", &nine, "0", "1-1", "JUSTID"], value),
+        (&["XAUTOCLAIM", "jobs", "g", &nine, "0", "0", "JUSTID"], value),
+        (&["XCLAIM", "jobs", "g", "c", "0", "1-1", "JUSTID"], "[\"1-1\"]"),
+        (&["XACK", "jobs", "g", "1-1"], ":1"),
+        (&["ZADD", "z", "1", &six, "2", &nine], value),
+        (&["ZADD", "z", "1", &six], ":1"),
+        (&["ZUNIONSTORE", "zs", "2", "z", "two"], value),
+        (&["XADD", "x", "*", "f", &eleven], value),
+        (&["SORT", "list", "ALPHA", "STORE", "sorted"], ":2"),
+        // Keys.
+        (&["SET", &long_key, "1"], of_key),
+        (&["RPUSH", &long_key, "1"], of_key),
+        (&["MSET", "a", "1", &long_key, "1"], of_key),
+        (&["RENAME", "list", &long_key], of_key),
+        (&["GET", &long_key], "nil"),
+        (&["DEL", &long_key], ":0"),
+        // A request that was refused leaves no receipt.
+        (&["ONCE", "r", "60000", "APPEND", &key, &six], value),
+        (&["DEL", &key], ":1"),
+        (&["ONCE", "r", "60000", "APPEND", &key, &six], ":6144"),
+    ] {
+        let reply = client.run(words).to_string();
+        let is_right = reply == expected || expected.ends_with("script: ") && reply.starts_with(expected);
+        assert!(is_right, "{:?}: {reply}", words.iter().map(|word| &word[..word.len().min(20)]).collect::<Vec<_>>());
+    }
+    client.say("MULTI");
+    for value in [&six, &six] {
+        client.run(&["APPEND", "queued", value]);
+    }
+    assert_eq!(client.say("EXEC").to_string(), format!("[:6144 {value}]"));
+}
+
+#[test]
+fn reads_and_deletes_go_on_without_memory() {
+    let server = Served::start(&["--max-memory", "2mb"]);
+    let mut client = server.connect();
+    client.say("RPUSH list a b c");
+    client.say("HSET hash a 1 b 2");
+    client.say("SET counter 5");
+    let full = "-OOM command not allowed when used memory > 'maxmemory'.";
+    let value = "v".repeat(64 << 10);
+    let set = |client: &mut Connection, at: usize| client.run(&["SET", &format!("k{at}"), &value]).to_string();
+    let stored = (0..100).take_while(|at| set(&mut client, *at) == "+OK").count();
+    assert!((20..40).contains(&stored), "{stored} values of 64 KiB");
+    for (line, expected) in [
+        ("STRLEN k0", ":65536"),
+        ("GETRANGE k0 0 1", "\"vv\""),
+        ("LRANGE list 0 -1", "[\"a\" \"b\" \"c\"]"),
+        ("EXISTS k1 none", ":1"),
+        ("EVAL return{redis.call('GET','counter')} 0", "[\"5\"]"),
+        ("LPOP list", "\"a\""),
+        ("LTRIM list 0 0", "+OK"),
+        ("HDEL hash a", ":1"),
+        ("EXPIRE hash 100", ":1"),
+        ("RENAME hash renamed", "+OK"),
+        ("GETDEL counter", "\"5\""),
+        ("UNLINK k0", ":1"),
+        ("DEL k1", ":1"),
+    ] {
+        assert_eq!(client.say(line).to_string(), expected, "{line}");
+    }
+    client.say_until(&format!("SET k0 {value}"), |reply| reply.to_string() == "+OK");
+    assert!((0..10).any(|at| set(&mut client, 100 + at) == full));
+    assert_eq!(client.say("FLUSHALL").to_string(), "+OK");
+    client.say_until(&format!("SET k0 {value}"), |reply| reply.to_string() == "+OK");
+}
+
+#[test]
+fn connections_are_limited() {
+    let server =
+        Served::start(&["--max-connections", "3", "--token", "dm_shop_abcdefgh", "--token", "dm_other_abcdefgh"]);
+    let mut all: Vec<Connection> = (0..3).map(|_| server.connect()).collect();
+    let refused = "-ERR max concurrent connections exceeded";
+    let enter = |server: &Served| server.connect_without().run(&["AUTH", "dm_shop_abcdefgh"]).to_string();
+    assert_eq!(enter(&server), refused);
+    // A branch is no way around it. The others, and the operator, are not concerned.
+    assert_eq!(all[0].say("DORMOUSE BRANCH b").to_string(), "+OK");
+    assert_eq!(server.connect_without().run(&["AUTH", "shop.b", "dm_shop_abcdefgh"]).to_string(), refused);
+    assert_eq!(server.connect_with("dm_other_abcdefgh").say("PING").to_string(), "+PONG");
+    assert_eq!(server.connect_without().run(&["AUTH", "shop", served::ADMIN_TOKEN]).to_string(), "+OK");
+    assert_eq!(all[1].run(&["AUTH", "dm_shop_abcdefgh"]).to_string(), "+OK", "who is in may log in again");
+    all.pop();
+    let mut client = server.connect_without();
+    while client.run(&["AUTH", "dm_shop_abcdefgh"]).to_string() != "+OK" {
+        client = server.connect_without();
+    }
+    assert_eq!(client.say("GET a").to_string(), "nil");
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[allow(dead_code, reason = "shared with tests that need more of it")]
 mod served;
 
 use served::{Connection, Served};

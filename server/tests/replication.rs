@@ -256,3 +256,27 @@ fn an_emulated_cluster_is_one_node_with_all_slots() {
     assert!(slots.contains(&format!("[\"127.0.0.1\" :{port} ")), "{slots}");
     assert!(client.say("CLUSTER MYSHARDID").text().len() == 40);
 }
+
+#[test]
+fn messages_reach_replicas_as_in_redis() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    client.say("SET before 1");
+    let mut replica = Replica::start(&server);
+    for command in ["PUBLISH news hello", "SPUBLISH shard hello", "SET k 1", "MULTI", "PUBLISH news again", "EXEC"] {
+        client.say(command);
+    }
+    client.run(&["EVAL", "redis.call('PUBLISH', 'news', 'scripted')", "0"]);
+    client.say("SET k 2");
+    for told in [
+        "PUBLISH news hello",
+        "SPUBLISH shard hello",
+        "SELECT 0",
+        "SET k 1",
+        "PUBLISH news again",
+        "PUBLISH news scripted",
+        "SET k 2",
+    ] {
+        assert_eq!(replica.told(), told);
+    }
+}

@@ -13,6 +13,7 @@ use dormouse::clock;
 use dormouse::commands::{COUNTED, SUBJECTS};
 use dormouse::databases::Tenant;
 use dormouse::keeper;
+use dormouse::metering::Recorded;
 use dormouse_autoscaler::Autoscaler;
 use dormouse_shard::checkpoint::SleepOutcome;
 use dormouse_shard::database::Engine;
@@ -465,6 +466,7 @@ fn a_database_that_is_closed_serves_until_its_last_checkpoint_and_again_if_that_
         &COUNTED,
         &SUBJECTS,
         1,
+        Recorded::default(),
     ));
     let held = bench.runtime.block_on(async {
         again.database.awake().await.expect("the store is well");
@@ -539,7 +541,7 @@ fn rewritten_settings_outlast_the_process_and_pass_on_to_branches() {
     let command_line = bench.node.settings_for(&bench.tenant("default"));
     // Opens a database as the next process would.
     let reopened = |name: &str| {
-        let opened = Tenant::open(name, &bench.node.engine, &command_line, &COUNTED, &SUBJECTS, 1);
+        let opened = Tenant::open(name, &bench.node.engine, &command_line, &COUNTED, &SUBJECTS, 1, Recorded::default());
         let settings = bench.runtime.block_on(opened).settings();
         (settings.max_memory_policy.name(), settings.set_max_intset_entries, settings.replica_ping_seconds)
     };
@@ -584,7 +586,15 @@ fn settings_that_another_process_keeps_meanwhile_are_taken_over_with_the_databas
     let sink = Box::new(Objects::new(Arc::new(Store::memory())));
     let (log, _) = Log::over(sink, 2, || CLOCK_MS.load(Ordering::SeqCst)).expect("an empty store");
     let engine = Engine { writer: 2, log: Some(log), ..bench.node.engine.clone() };
-    let next = bench.runtime.block_on(Tenant::open("default", &engine, &command_line, &COUNTED, &SUBJECTS, 1));
+    let next = bench.runtime.block_on(Tenant::open(
+        "default",
+        &engine,
+        &command_line,
+        &COUNTED,
+        &SUBJECTS,
+        1,
+        Recorded::default(),
+    ));
     assert_eq!(next.settings().set_max_intset_entries, 7);
     // The other process still serves the database until the next one does.
     client.check("CONFIG SET set-max-intset-entries 8", "+OK\r\n");

@@ -197,3 +197,30 @@ fn many_keys_are_watched_elsewhere() {
     assert_eq!(client.say("GET name1").text(), "QUEUED");
     assert_eq!(client.say("EXEC"), Value::Null);
 }
+
+#[test]
+fn a_report_on_many_clients_runs_on_a_lane() {
+    /// More than a turn looks at.
+    const CLIENTS: usize = 600;
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    let few = client.say("INFO everything");
+    let many: Vec<Connection> = (0..CLIENTS).map(|_| server.connect()).collect();
+    let count = (CLIENTS + 1).to_string();
+    client.say_until("INFO clients", |info| info.field("connected_clients") == count);
+    let all = client.say("INFO everything");
+    let names = |info: &Value| {
+        let fields = info.text().lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.to_owned());
+        // Calls of commands, of which there have been others since.
+        fields.filter(|name| !name.starts_with("cmdstat") && !name.starts_with("latency_per")).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&all), names(&few));
+    assert_eq!(client.say("SET a 1").text(), "OK");
+    for line in ["MULTI", "INFO keyspace", "SET b 2", "INFO keyspace"] {
+        client.say(line);
+    }
+    let replies = client.say("EXEC");
+    let keys = |at: usize| replies.items()[at].field("db0").to_owned();
+    assert!(keys(0).starts_with("keys=1,") && keys(2).starts_with("keys=2,"), "{replies}");
+    drop(many);
+}

@@ -11,7 +11,8 @@
 //! 4. A database whose manifest cannot be read, or whose epoch was overtaken, answers every command with an error that
 //!    names the object; nothing is overwritten.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
@@ -22,27 +23,35 @@ use dormouse_storage::log::{Journal, Log, Window};
 use dormouse_storage::manifest::Lineage;
 use dormouse_storage::manifest::{self, Manifest, PagedManifest};
 use dormouse_storage::replay::Replay;
-use dormouse_storage::shown::{ALL_INDEXES, Shown};
+use dormouse_storage::shown::{ALL_INDEXES, OUTBOX, Shown};
 use dormouse_storage::stopwatch::Stopwatch;
 use dormouse_storage::store::{Store, StoreError};
 use dormouse_types::segment::Range53;
 use dormouse_types::segment::SLOTS;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use crate::error::{Error, Result};
 use crate::health::{ConditionKind, Health};
+use crate::history::HistoryState;
 use crate::keyspace::index::Index;
 use crate::keyspace::{Contents, Graveyard, Shared};
-use crate::lane::{Lane, QUEUE_MAX, Queue};
+use crate::lane::{self, Lane, NotRun, QUEUE_MAX, Queue};
 use crate::places::places;
 use crate::shard::{HeldShard, Shard, ShardGate};
+use crate::timings::TIMINGS;
 use crate::topology::{Topology, hold};
 use crate::waiters::Waiters;
 
 /// Attempts to take over from a process that is committing a manifest.
 const TAKE_OVER_ATTEMPTS: usize = 5;
+
+/// Most databases of a process that wake at the same time. Others wait for their turn, in the order in which they came, so
+/// that a storm of wakes leaves the store and the processors to the databases that are awake.
+const WAKES_TOGETHER: usize = 32;
+
+static WAKES: Semaphore = Semaphore::const_new(WAKES_TOGETHER);
 
 /// State shared by all databases of a node.
 #[derive(Debug, Clone)]
@@ -80,6 +89,8 @@ pub(crate) struct Declared {
     pub users: Option<Arc<str>>,
     /// The other settings, in another such text.
     pub config: Option<Arc<str>>,
+    /// And the triggers in a third.
+    pub triggers: Option<Arc<str>>,
 }
 
 /// Called with a text that a manifest of another process has.
@@ -114,11 +125,18 @@ pub struct Database {
     pub(crate) is_declared_unsure: AtomicBool,
     pub(crate) users_adopted: Mutex<Option<Adopted>>,
     pub(crate) config_adopted: Mutex<Option<Adopted>>,
+    pub(crate) triggers_adopted: Mutex<Option<Adopted>>,
     /// The libraries of functions, as the next manifest says them.
     pub(crate) kept_functions: Mutex<Vec<(String, String)>>,
     pub(crate) declaring: AsyncMutex<()>,
     /// It sleeps for good: the process ends.
     closed: AtomicBool,
+    /// Nobody has used it since it woke.
+    is_brief: AtomicBool,
+    /// Plans that run, or wait for something.
+    running: AtomicUsize,
+    /// The newest manifest has not the last meters.
+    pub(crate) lacks_meters: AtomicBool,
     /// The error that answers every command, set when another process has committed instead of this one, or when the
     /// log has lost acknowledged entries.
     pub(crate) refused: OnceLock<Error>,
@@ -127,10 +145,18 @@ pub struct Database {
     /// The next number for the name of a chunk or a tail, as far as this process knows. Used under `transition`.
     pub(crate) next_object: AtomicU64,
     pub(crate) meters: Mutex<Meters>,
+    /// For how long it keeps its history; 0: not at all.
+    pub(crate) history_ms: AtomicU64,
+    /// The history in the newest manifest.
+    pub(crate) history: Mutex<HistoryState>,
     /// Manifests whose objects are kept for readers: see [`crate::pinned`].
     pub(crate) pinned: Mutex<Vec<Arc<Manifest>>>,
     /// Keys, and keys with an expiry, of each logical index in the newest manifest.
     stored_counts: Mutex<Counts>,
+    /// Whether the newest manifest has segments whose counts leave out effects.
+    has_uncounted: AtomicBool,
+    /// The number of the last entry of the log that the newest manifest covers.
+    pub(crate) stored_sequence: AtomicU64,
     pub(crate) lineage: Mutex<Lineage>,
     /// Loads of the same place wait for each other.
     pub(crate) turns: [AsyncMutex<()>; 64],
@@ -139,7 +165,16 @@ pub struct Database {
     pub counters: Counters,
 }
 
-/// Keys, and keys with an expiry, of each logical index, the staged ones included.
+/// A plan that runs, or other work on a database that is not to fall asleep meanwhile.
+pub(crate) struct Running(Arc<Database>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Keys, and keys with an expiry, of each logical index, the hidden ones included.
 pub type Counts = [(u64, u64); ALL_INDEXES];
 
 /// Counters of the database since the process started.
@@ -168,7 +203,7 @@ pub struct Counters {
     pub loading: AtomicU64,
     pub load_us_last: AtomicU64,
     pub load_errors: AtomicU64,
-    /// Bytes that the store holds for it.
+    /// Bytes that the store holds for it, those of its history included.
     pub stored_bytes: AtomicU64,
 }
 
@@ -248,15 +283,23 @@ impl Database {
             is_declared_unsure: AtomicBool::new(false),
             users_adopted: Mutex::default(),
             config_adopted: Mutex::default(),
+            triggers_adopted: Mutex::default(),
             kept_functions: Mutex::default(),
             declaring: AsyncMutex::new(()),
             closed: AtomicBool::new(false),
+            is_brief: AtomicBool::new(false),
+            running: AtomicUsize::new(0),
+            lacks_meters: AtomicBool::new(false),
             refused,
             is_overtaken: AtomicBool::new(false),
             next_object: AtomicU64::new(0),
             meters: Mutex::new(Box::new(Vec::new)),
+            history_ms: AtomicU64::new(0),
+            history: Mutex::default(),
             pinned: Mutex::default(),
-            stored_counts: Mutex::default(),
+            stored_counts: Mutex::new([(0, 0); ALL_INDEXES]),
+            has_uncounted: AtomicBool::new(false),
+            stored_sequence: AtomicU64::new(0),
             lineage: Mutex::default(),
             turns: std::array::from_fn(|_| AsyncMutex::new(())),
             health,
@@ -292,9 +335,19 @@ impl Database {
     /// Notes the newest manifest's size, lineage and counts, for callers that ask without waking.
     pub(crate) fn note_manifest(&self, manifest: &PagedManifest) {
         let known = &manifest.known;
-        self.counters.stored_bytes.store(known.stored_bytes(), Ordering::Relaxed);
+        let history = HistoryState::from(&known.timeline);
+        self.counters.stored_bytes.store(known.stored_bytes().saturating_add(history.bytes), Ordering::Relaxed);
+        *self.history.lock() = history;
+        self.stored_sequence.store(known.cut.max(known.sequence), Ordering::SeqCst);
         *self.lineage.lock() = Lineage::of(known);
         *self.stored_counts.lock() = known.keyspaces.map(|id| manifest.counts_of(id));
+        self.has_uncounted.store(known.uncounted != 0, Ordering::Relaxed);
+    }
+
+    /// Whether [`Self::counts`] may be a little off: a branch of a moment is counted when it is first used, and certain after
+    /// its next checkpoint.
+    pub fn has_estimated_counts(&self) -> bool {
+        self.has_uncounted.load(Ordering::Relaxed)
     }
 
     pub fn name(&self) -> &str {
@@ -333,20 +386,37 @@ impl Database {
     /// # Errors
     /// When stored data cannot be read; the text names the object.
     pub async fn awake(self: &Arc<Self>) -> Result<Arc<Topology>> {
+        self.awake_for(false).await
+    }
+
+    /// The same for a look that is no use of the database. If it sleeps, it wakes *briefly*: only what is needed is loaded, and
+    /// it is to sleep again soon, unless somebody [uses](Self::begin_use) it.
+    ///
+    /// # Errors
+    /// As [`Self::awake`].
+    pub async fn awake_briefly(self: &Arc<Self>) -> Result<Arc<Topology>> {
+        self.awake_for(true).await
+    }
+
+    pub(crate) async fn awake_for(self: &Arc<Self>, is_poll: bool) -> Result<Arc<Topology>> {
         if let Some(topology) = self.topology() {
+            if !is_poll {
+                self.begin_use();
+            }
             return Ok(topology);
         }
         self.check_open()?;
         let database = Arc::clone(self);
         // Runs on the background threads, and to its end even if the client disconnects.
-        let woken = self.engine.background.spawn(async move { database.wake().await });
+        let woken = self.engine.background.spawn(async move { database.wake(is_poll).await });
         woken.await.map_err(|error| Error::Store(format!("the wake of database {} failed: {error}", self.name())))?
     }
 
-    /// Whether a checkpoint of this database would help to end trouble of the log.
+    /// Whether a checkpoint of this database would help to end trouble of the log, or its history needs one.
     pub fn needs_checkpoint(&self) -> bool {
         let log = self.engine.log.as_ref();
         log.is_some_and(|log| log.needs_checkpoints() && self.is_awake() && log.is_kept_for(&self.identity))
+            || self.has_much_history()
     }
 
     /// Whether it may be woken.
@@ -357,12 +427,44 @@ impl Database {
         self.refused.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    async fn wake(self: &Arc<Self>) -> Result<Arc<Topology>> {
+    /// Whether it woke for a look, and nobody has used it since.
+    pub fn is_brief(&self) -> bool {
+        self.is_brief.load(Ordering::Relaxed)
+    }
+
+    /// Whether a plan runs, or waits for something.
+    pub fn is_running(&self) -> bool {
+        self.running.load(Ordering::SeqCst) > 0
+    }
+
+    pub(crate) fn begin_run(self: &Arc<Self>) -> Running {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        Running(Arc::clone(self))
+    }
+
+    /// Somebody uses it: if it woke briefly, it stays awake, and the rest is loaded.
+    pub fn begin_use(self: &Arc<Self>) {
+        if self.is_brief() && self.is_brief.swap(false, Ordering::SeqCst) {
+            self.load_in_background();
+        }
+    }
+
+    pub(crate) fn note_asleep(&self) {
+        self.is_brief.store(false, Ordering::SeqCst);
+    }
+
+    async fn wake(self: &Arc<Self>, is_poll: bool) -> Result<Arc<Topology>> {
         let _transition = self.transition.lock().await;
         if let Some(topology) = self.topology() {
+            if !is_poll {
+                self.begin_use();
+            }
             return Ok(topology);
         }
         self.check_open()?;
+        // Taken last: whoever waits for another transition of the database keeps no other from waking.
+        let asked = Stopwatch::start();
+        let _place = WAKES.acquire().await;
         let started = Stopwatch::start();
         // The store may belong to another process by now.
         let (looked, manifest) = futures::future::join(self.check_owner(), self.owned_manifest()).await;
@@ -383,10 +485,15 @@ impl Database {
         journal.record(records);
         journal.cover(records);
         self.waiters.woke();
+        // What a crash has left in the log only is to get into the store.
+        let is_brief = is_poll && self.recovered.lock().is_none();
+        self.is_brief.store(is_brief, Ordering::SeqCst);
         self.topology.store(Some(Arc::clone(&topology)));
         self.counters.wakes.fetch_add(1, Ordering::Relaxed);
         self.counters.wake_us_last.store(started.us(), Ordering::Relaxed);
-        if manifest.whole().is_none_or(|whole| !whole.segments.is_empty()) || self.recovered.lock().is_some() {
+        TIMINGS.wakes.add(asked.elapsed());
+        let holds_data = manifest.whole().is_none_or(|whole| !whole.segments.is_empty());
+        if !is_brief && (holds_data || self.recovered.lock().is_some()) {
             self.load_in_background();
         }
         Ok(topology)
@@ -483,8 +590,8 @@ impl Database {
         Ok(Some(whole))
     }
 
-    /// Shards whose places are all in the store.
-    async fn shards_of(&self, manifest: &Arc<PagedManifest>) -> Result<Topology> {
+    /// Shards whose places are all in the store, except those of the outbox.
+    async fn shards_of(self: &Arc<Self>, manifest: &Arc<PagedManifest>) -> Result<Topology> {
         let log = self.recovered.lock().clone();
         let known = &manifest.known;
         let Shown { ids, followed, next } = shown(known, log.as_deref());
@@ -502,12 +609,16 @@ impl Database {
                 let id = ids[usize::from(select)];
                 let places = places(manifest.into(), &replay, id, first, end);
                 if places.iter().any(|place| place.stored().is_some()) {
+                    let places = if usize::from(select) == OUTBOX { self.read_all(id, places).await } else { places };
                     contents.put_index(select, Some(Box::new(Index::new(id, places))));
                 }
             }
-            shards.push((first, Shard::gate(contents, &self.shared, &self.lane)));
+            shards.push((first, contents));
         }
-        Ok(Topology::new(shards))
+        let outboxes = shards.iter().filter_map(|(_, contents)| contents.index(OUTBOX as u8));
+        self.list_outbox(outboxes.flat_map(Index::iter));
+        let gate = |(first, contents)| (first, Shard::gate(contents, &self.shared, &self.lane));
+        Ok(Topology::new(shards.into_iter().map(gate).collect()))
     }
 
     /// Notes that an object which the store should have cannot be read. The note is dropped once it is read.
@@ -526,7 +637,58 @@ impl Database {
     /// process.
     pub async fn close(self: &Arc<Self>) -> Result<()> {
         self.closed.store(true, Ordering::SeqCst);
-        self.sleep_promptly().await.map(drop)
+        self.sleep_promptly().await?;
+        self.save_meters().await
+    }
+
+    /// Runs `work` under the locks of `gates`, at the priority of clients: the caller's thread may be one of low priority, which
+    /// could lose its processor while clients wait for the locks, or even before it learns that it has got them. The locks
+    /// are free again when this returns.
+    ///
+    /// # Errors
+    /// When the process ends.
+    pub(crate) async fn under<T: Send + 'static>(
+        &self,
+        gates: Vec<ShardGate>,
+        work: impl FnOnce(&[HeldShard]) -> T + Send + 'static,
+    ) -> Result<T> {
+        let done = async move {
+            let held = hold(gates).await;
+            work(&held)
+        };
+        self.promptly(done).await
+    }
+
+    /// Drives a future at the priority of clients: here, unless this is a thread of the patient lane.
+    ///
+    /// # Errors
+    /// When the process ends.
+    pub(crate) async fn promptly<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T> {
+        if !lane::is_patient() {
+            return Ok(future.await);
+        }
+        match self.engine.background.spawn(future).await {
+            Ok(done) => Ok(done),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                Err(_) => Err(Error::text("ERR the server is shutting down")),
+            },
+        }
+    }
+
+    /// Drives a transition that gives way to clients, as only its caller waits for it. If the database sleeps, it does not give
+    /// way: a client that wakes the database waits for it too.
+    pub(crate) async fn drive_patiently<T: Send + 'static>(
+        &self,
+        transition: impl Future<Output = T> + Send + 'static,
+    ) -> std::result::Result<T, NotRun> {
+        match self.is_awake() {
+            true => self.patient.drive(transition).await,
+            false => self.engine.background.spawn(transition).await.map_err(|_| NotRun::Panicked),
+        }
     }
 
     /// Takes every lock of the database; `None` when it is asleep.

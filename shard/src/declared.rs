@@ -1,5 +1,5 @@
-//! Declarations of a database for itself, which override those of the node: its loss window, its users and its other
-//! settings.
+//! Declarations of a database for itself, which override those of the node: its loss window, its users, its other settings,
+//! and its triggers.
 //!
 //! The newest manifest holds it, among its settings. A change is *remembered* by committing a copy of the manifest
 //! before with it, whether the database sleeps or not. So it is in force after a crash, and a branch begins with a copy.
@@ -20,6 +20,8 @@ use crate::error::{Error, Result};
 const LOSS_WINDOW: &str = "loss-window";
 const USERS: &str = "users";
 const CONFIG: &str = "config";
+/// Left out of branches and of restored databases.
+pub(crate) const TRIGGERS: &str = "triggers";
 
 impl Database {
     /// The users that the database has declared, as the server has written them.
@@ -74,6 +76,32 @@ impl Database {
         self.declare(change, |()| ()).await
     }
 
+    /// The triggers that the database has declared, as the server has written them.
+    pub fn triggers(&self) -> Option<Arc<str>> {
+        self.declared.lock().triggers.clone()
+    }
+
+    /// The same as [`Self::on_users_adopted`] for the triggers.
+    pub fn on_triggers_adopted(&self, adopted: Adopted) {
+        *self.triggers_adopted.lock() = Some(adopted);
+    }
+
+    /// Declares the triggers that `change` returns, as [`Self::declare_users`] does with users.
+    ///
+    /// # Errors
+    /// Those of `change`, or when the store refuses: the triggers before are in force.
+    pub async fn declare_triggers<S: Send + 'static, T: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce() -> Result<(Option<Arc<str>>, S)> + Send + 'static,
+        publish: impl FnOnce(S) -> T + Send + 'static,
+    ) -> Result<T> {
+        let change = move || {
+            let (triggers, staged) = change()?;
+            Ok((move |own: &mut Declared| own.triggers = triggers, staged))
+        };
+        self.declare(change, publish).await
+    }
+
     async fn declare<S: Send + 'static, T: Send + 'static, C: FnOnce(&mut Declared) + Send + 'static>(
         self: &Arc<Self>,
         change: impl FnOnce() -> Result<(C, S)> + Send + 'static,
@@ -97,7 +125,8 @@ impl Database {
         let window = manifest.settings.get(LOSS_WINDOW).map(|text| text.parse().unwrap_or(Window::Zero));
         let text = |name| manifest.settings.get(name).map(|text| Arc::from(text.as_str()));
         let (users, config): (Option<Arc<str>>, Option<Arc<str>>) = (text(USERS), text(CONFIG));
-        let declared = Declared { window, users: users.clone(), config: config.clone() };
+        let triggers = text(TRIGGERS);
+        let declared = Declared { window, users: users.clone(), config: config.clone(), triggers: triggers.clone() };
         let before = std::mem::replace(&mut *self.declared.lock(), declared);
         if let Some(window) = window {
             self.shared.journal.declare(window);
@@ -111,6 +140,11 @@ impl Database {
             && before.config != config
         {
             adopted(config.as_deref());
+        }
+        if let Some(adopted) = &*self.triggers_adopted.lock()
+            && before.triggers != triggers
+        {
+            adopted(triggers.as_deref());
         }
     }
 
@@ -159,11 +193,12 @@ impl Database {
             manifest.writer = self.engine.writer;
             manifest.epoch += 1;
         }
-        let Declared { window, users, config } = self.declared.lock().clone();
+        let Declared { window, users, config, triggers } = self.declared.lock().clone();
         let values = [
             (LOSS_WINDOW, window.map(|window| window.to_string())),
             (USERS, users.map(|users| users.to_string())),
             (CONFIG, config.map(|config| config.to_string())),
+            (TRIGGERS, triggers.map(|triggers| triggers.to_string())),
         ];
         for (name, value) in values {
             match value {

@@ -75,9 +75,29 @@ pub enum Error {
     WeightNotAFloat,
     #[error("OOM command not allowed when used memory > 'maxmemory'.")]
     OutOfMemory,
+    #[error("ERR max key size exceeded. Limit: {limit} bytes, Actual: {actual} bytes")]
+    KeyTooLarge { limit: usize, actual: usize },
+    #[error("ERR max single record size exceeded")]
+    ValueTooLarge,
+    #[error("ONCEMISMATCH this key was used for another request")]
+    OnceMismatch,
+    /// The reply had so many bytes.
+    #[error("ONCETOOLARGE the request was run once; its reply of {0} bytes was too large to be kept")]
+    OnceTooLarge(u64),
+    #[error("ERR the key of ONCE must have 1 to 512 bytes")]
+    OnceKey,
+    #[error("ERR the receipt of this key cannot be read")]
+    ReceiptUnreadable,
     /// So many of them are as many as may wait: the queue of the database is full.
     #[error("BUSY {0} slow commands of this database wait already: this one was not run")]
     Busy(usize),
+    #[error("ERR the time is in the future")]
+    MomentInFuture,
+    /// Unix milliseconds.
+    #[error("ERR the history of this database begins later, at {0} (Unix time in milliseconds)")]
+    MomentLost(u64),
+    #[error("ERR this database keeps no history (see the setting `history`), or none yet")]
+    NoHistory,
     #[error("OOM command not allowed when used memory > 'maxmemory-total'.")]
     OutOfTotal,
     /// The value of a key is in an object that is missing or damaged; the text names it.

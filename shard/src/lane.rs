@@ -34,8 +34,10 @@
 //!
 //! Invariants: a job never waits for another job of its own queue, so a lane cannot lock itself up. It may wait for its
 //! write, which waits for no job and for no bound. A job that was sent is taken in by whoever holds the lock, at the
-//! latest when that thread has given it back.
+//! latest when that thread has given it back. A thread of the patient lane holds no shard's lock, as clients would wait
+//! for it: its jobs hand such work over ([`Database::under`](crate::database::Database)).
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -71,6 +73,16 @@ const LOOKED_AT_MAX: usize = 32;
 const IDLE_FOR: Duration = Duration::from_secs(60);
 /// Threads of a lane where it runs on a test's runtime.
 const TEST_THREADS: usize = 2;
+
+thread_local! {
+    /// Set for a thread of a patient lane.
+    static IS_PATIENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is one of a patient lane, which may lose its processor for long.
+pub(crate) fn is_patient() -> bool {
+    IS_PATIENT.get()
+}
 
 type Call = Box<dyn FnOnce() + Send>;
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -116,7 +128,20 @@ impl Lane {
     /// # Errors
     /// When the system refuses a thread.
     pub fn new(name: &str, threads: usize, nicer: i32) -> std::io::Result<Self> {
+        Self::of(Pool::new(name, nicer, None), threads)
+    }
+
+    /// The same for work that no client waits for. Its threads hold no shard's lock.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn patient(name: &str, threads: usize, nicer: i32) -> std::io::Result<Self> {
+        Self::of(Pool { is_patient: true, ..Pool::new(name, nicer, None) }, threads)
+    }
+
+    fn of(pool: Pool, threads: usize) -> std::io::Result<Self> {
         let threads = threads.max(1);
+        let name = &pool.name;
         let (give, take) = mpsc::channel::<Arc<Pool>>();
         let starter = thread::Builder::new().name(format!("{name}-start")).spawn(move || {
             if let Ok(pool) = take.recv() {
@@ -124,7 +149,7 @@ impl Lane {
             }
         })?;
         let starter = Some(Bell::of(starter.thread().clone()));
-        let pool = Arc::new(Pool { starter, ..Pool::new(name, threads, nicer, None) });
+        let pool = Arc::new(Pool { starter, width: threads, ..pool });
         for number in 0..threads {
             {
                 let mut state = pool.lock();
@@ -140,7 +165,7 @@ impl Lane {
 
     /// No threads: its jobs are tasks of `runtime`, two at a time like those of the server's lanes.
     pub fn on(runtime: &Handle) -> Self {
-        Self { open: Arc::new(Open(Arc::new(Pool::new("", TEST_THREADS, 0, Some(runtime.clone()))))) }
+        Self { open: Arc::new(Open(Arc::new(Pool { width: TEST_THREADS, ..Pool::new("", 0, Some(runtime.clone())) }))) }
     }
 
     /// A queue for one more database.
@@ -556,6 +581,8 @@ struct Pool {
     /// Threads that it always has.
     width: usize,
     nicer: i32,
+    /// Its threads hold no shard's lock.
+    is_patient: bool,
     runtime: Option<Handle>,
     /// Of the thread that starts others, if there are threads.
     starter: Option<Arc<Bell>>,
@@ -639,8 +666,17 @@ impl Drop for Open {
 }
 
 impl Pool {
-    fn new(name: &str, width: usize, nicer: i32, runtime: Option<Handle>) -> Self {
-        Self { name: name.into(), width, nicer, runtime, starter: None, state: Mutex::default(), sent: SegQueue::new() }
+    fn new(name: &str, nicer: i32, runtime: Option<Handle>) -> Self {
+        Self {
+            name: name.into(),
+            width: 1,
+            nicer,
+            is_patient: false,
+            runtime,
+            starter: None,
+            state: Mutex::default(),
+            sent: SegQueue::new(),
+        }
     }
 
     fn lock(self: &Arc<Self>) -> Locked<'_> {
@@ -717,6 +753,7 @@ impl Pool {
     fn start_thread(self: &Arc<Self>, number: usize) -> std::io::Result<()> {
         let pool = Arc::clone(self);
         let serve = move || {
+            IS_PATIENT.set(pool.is_patient);
             if pool.nicer > 0 {
                 // Refused: then it has the same priority as the others.
                 let _ = rustix::process::nice(pool.nicer);

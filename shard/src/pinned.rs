@@ -63,8 +63,7 @@ impl Database {
             self.awake().await?;
         }
         let database = Arc::clone(self);
-        // It gives way to clients, as a branch does.
-        let pinned = self.patient.drive(async move {
+        let pinned = self.drive_patiently(async move {
             let _transition = database.transition.lock().await;
             let pinned = database.make_pin(at).await;
             database.stop_if_overtaken().await;

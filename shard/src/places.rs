@@ -89,6 +89,7 @@ impl Filled<'_> {
                     seen: self.described.manifest.sequence,
                     tailed: false,
                     logged: true,
+                    uncounted: false,
                     replay: Some(Arc::clone(self.replay)),
                 };
                 self.push(range, 0, stored);
@@ -131,6 +132,7 @@ impl Filled<'_> {
             seen: self.described.manifest.sequence,
             tailed: page.is_tailed,
             logged: self.replay.is_logged(page.keyspace, page.range),
+            uncounted: page.is_tailed && self.described.manifest.uncounted != 0,
             replay: Some(Arc::clone(self.replay)),
         }
     }
@@ -154,6 +156,7 @@ impl Filled<'_> {
             seen,
             tailed,
             logged,
+            uncounted: self.described.manifest.is_uncounted(segment),
             replay: (tailed || logged).then(|| Arc::clone(self.replay)),
         }
     }

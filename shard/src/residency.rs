@@ -98,7 +98,10 @@ impl Database {
     }
 
     /// Loads the places that `which` chooses. Afterwards no place stands for a page any more.
-    pub(crate) async fn load_where(self: &Arc<Self>, which: impl Fn(&Stored) -> bool) -> Result<()> {
+    pub(crate) async fn load_where(
+        self: &Arc<Self>,
+        which: impl Fn(&Stored) -> bool + Copy + Send + 'static,
+    ) -> Result<()> {
         let wanted = self.all_stored(which).await;
         self.load_many(wanted, Admission::Needed).await.map_or(Ok(()), Err)
     }
@@ -140,6 +143,7 @@ impl Database {
         failed.map_or(Ok(()), Err)
     }
 
+    /// Called on a thread of the loader.
     async fn wanted(&self, fault: Fault) -> Option<Wanted> {
         let topology = self.topology()?;
         let gate = Arc::clone(&topology.shards[topology.of_slot((fault.prefix >> 39) as u16)]);
@@ -150,26 +154,36 @@ impl Database {
         place.stored().map(|stored| Wanted { keyspace: index.id, range: place.range, stored: Arc::clone(stored) })
     }
 
-    async fn all_stored(&self, which: impl Fn(&Stored) -> bool) -> Vec<Wanted> {
+    async fn all_stored(&self, which: impl Fn(&Stored) -> bool + Copy + Send + 'static) -> Vec<Wanted> {
         match self.topology() {
             Some(topology) => self.all_stored_of(&topology, which).await,
             None => Vec::new(),
         }
     }
 
-    async fn all_stored_of(&self, topology: &Topology, which: impl Fn(&Stored) -> bool) -> Vec<Wanted> {
+    async fn all_stored_of(
+        &self,
+        topology: &Topology,
+        which: impl Fn(&Stored) -> bool + Copy + Send + 'static,
+    ) -> Vec<Wanted> {
         let mut all = Vec::new();
         for gate in &topology.shards {
-            for held in hold(vec![Arc::clone(gate)]).await {
-                for (_, index) in held.contents().indexes() {
-                    let stored = index.places().iter().filter_map(|place| Some((place.range, place.stored()?)));
-                    all.extend(stored.filter(|(_, stored)| which(stored)).map(|(range, stored)| Wanted {
-                        keyspace: index.id,
-                        range,
-                        stored: Arc::clone(stored),
-                    }));
+            let find = move |held: &[HeldShard]| {
+                let mut found = Vec::new();
+                for contents in held.iter().map(HeldShard::contents) {
+                    for (_, index) in contents.indexes() {
+                        let stored = index.places().iter().filter_map(|place| Some((place.range, place.stored()?)));
+                        found.extend(stored.filter(|(_, stored)| which(stored)).map(|(range, stored)| Wanted {
+                            keyspace: index.id,
+                            range,
+                            stored: Arc::clone(stored),
+                        }));
+                    }
                 }
-            }
+                found
+            };
+            // Without the process's threads nothing is loaded any more.
+            all.append(&mut self.under(vec![Arc::clone(gate)], find).await.unwrap_or_default());
         }
         all
     }
@@ -249,11 +263,14 @@ impl Database {
     async fn is_wanted(&self, wanted: &Wanted) -> bool {
         let Some(topology) = self.topology() else { return false };
         let gate = Arc::clone(&topology.shards[topology.of_slot((wanted.range.start >> 39) as u16)]);
-        let held = hold(vec![gate]).await;
-        let Some(mut contents) = held.first().map(|held| held.contents()) else { return false };
-        let index = contents.by_id(wanted.keyspace).filter(|index| index.covers(wanted.range.start));
-        let stored = index.and_then(|index| index.place(wanted.range.start).stored().cloned());
-        stored.is_some_and(|stored| Arc::ptr_eq(&stored, &wanted.stored))
+        let wanted = wanted.clone();
+        let look = move |held: &[HeldShard]| {
+            let Some(mut contents) = held.first().map(HeldShard::contents) else { return false };
+            let index = contents.by_id(wanted.keyspace).filter(|index| index.covers(wanted.range.start));
+            let stored = index.and_then(|index| index.place(wanted.range.start).stored().cloned());
+            stored.is_some_and(|stored| Arc::ptr_eq(&stored, &wanted.stored))
+        };
+        self.under(vec![gate], look).await.unwrap_or(false)
     }
 
     async fn read_one(self: &Arc<Self>, wanted: &Wanted, read: Option<Bytes>, admission: Admission) -> Result<()> {
@@ -294,7 +311,32 @@ impl Database {
         };
         effects.retain_unseen(&later);
         let records = segment.len();
-        Ok((replayed(&self.shared, *keyspace, segment, &effects)?, records))
+        let mut places = replayed(&self.shared, *keyspace, segment, &effects)?;
+        if stored.uncounted {
+            // The next manifest gets their counts.
+            places.iter_mut().for_each(|place| place.dirty.note_counts());
+        }
+        Ok((places, records))
+    }
+
+    /// Loads places that are not those of a shard yet. One that cannot be read stays as it is.
+    pub(crate) async fn read_all(&self, keyspace: u32, mut places: Vec<Place>) -> Vec<Place> {
+        let mut read = Vec::new();
+        places.reverse();
+        while let Some(place) = places.pop() {
+            let Some(stored) = place.stored().cloned() else {
+                read.push(place);
+                continue;
+            };
+            match self.read_places(&Wanted { keyspace, range: place.range, stored }, None).await {
+                Ok((found, _)) => places.extend(found.into_iter().rev()),
+                Err(error) => {
+                    self.note_unread(ConditionKind::Data, &error);
+                    read.push(place);
+                }
+            }
+        }
+        read
     }
 
     /// Lets commands that hold a shard's lock load places of it: see [`crate::keyspace::Keyspace::load_now`].
@@ -319,14 +361,16 @@ impl Database {
 
     /// Replaces the wanted place by the places read. False if another caller was faster.
     async fn install(&self, wanted: &Wanted, places: Vec<Place>) -> bool {
-        let Wanted { keyspace, range, stored } = wanted;
+        let Wanted { keyspace, range, stored } = wanted.clone();
         // The shards may have been split or merged meanwhile: the shard that has the place now is asked.
         let Some(topology) = self.topology() else { return false };
         let gate = Arc::clone(&topology.shards[topology.of_slot((range.start >> 39) as u16)]);
-        let held = hold(vec![gate]).await;
-        let Some(mut contents) = held.first().map(HeldShard::contents) else { return false };
-        let index = contents.by_id(*keyspace).filter(|index| index.covers(range.start));
-        index.is_some_and(|index| index.install(stored, *range, places))
+        let install = move |held: &[HeldShard]| {
+            let Some(mut contents) = held.first().map(HeldShard::contents) else { return false };
+            let index = contents.by_id(keyspace).filter(|index| index.covers(range.start));
+            index.is_some_and(|index| index.install(&stored, range, places))
+        };
+        self.under(vec![gate], install).await.unwrap_or(false)
     }
 }
 

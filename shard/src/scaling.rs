@@ -101,6 +101,11 @@ impl Database {
         topology.shards.iter().enumerate().map(view).collect()
     }
 
+    /// The number of places, as it was when the shards were last looked at.
+    pub fn places_seen(&self) -> usize {
+        self.topology_guard().iter().flat_map(|topology| &topology.shards).map(|gate| gate.guarded.places_seen()).sum()
+    }
+
     /// Keys, and keys with an expiry, of each logical index, as the holders of the locks have left them. Never wakes
     /// the database.
     pub fn counts(&self) -> Counts {

@@ -4,13 +4,14 @@
 //! a look at every place, is gathered by a reader that finds the lock free, else by the holder.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use dormouse_storage::shown::RECEIPTS;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::gate::{Gate, Guarded, Held, Job};
 use crate::keyspace::{ALL_INDEXES, Contents, INDEXES, Load, Shared};
-use crate::lane::Queue;
+use crate::lane::{self, Queue};
 
 /// The state that a gate of the engine guards. Only the holder of the gate locks `contents`, so it is never contended.
 pub struct Shard {
@@ -24,7 +25,7 @@ pub struct Shard {
     /// Keys and keys with an expiry of each logical index, as at the last unlock.
     counts: [(AtomicUsize, AtomicUsize); ALL_INDEXES],
     /// A bit for each of those that are not zero.
-    counted: AtomicU32,
+    counted: AtomicU64,
     seen: Mutex<Seen>,
     /// The holder has been asked to look.
     is_asked: AtomicBool,
@@ -45,6 +46,10 @@ pub struct ShardView {
     pub expiring: usize,
     pub bytes: usize,
     pub dirty_bytes: usize,
+    /// Bytes of receipts, which are no keys.
+    pub receipt_bytes: usize,
+    /// Bytes of events that triggers have yet to deliver.
+    pub outbox_bytes: usize,
     /// Places in memory, and in the store only.
     pub resident: usize,
     pub stored: usize,
@@ -132,7 +137,7 @@ impl Shard {
             published: AtomicUsize::new(0),
             soonest: AtomicU64::new(u64::MAX),
             counts: std::array::from_fn(|_| Default::default()),
-            counted: AtomicU32::new(0),
+            counted: AtomicU64::new(0),
             seen: Mutex::default(),
             is_asked: AtomicBool::new(false),
             contended: AtomicU64::new(0),
@@ -163,11 +168,17 @@ impl Shard {
             seen.view.load = Load::default();
         }
         drop(seen);
-        for (keys, expiring) in &self.counts {
+        for (keys, expiring) in &self.counts[..RECEIPTS] {
             view.keys = view.keys.wrapping_add(keys.load(Ordering::Relaxed));
             view.expiring = view.expiring.wrapping_add(expiring.load(Ordering::Relaxed));
         }
         view
+    }
+
+    /// The number of places at the last look.
+    pub(crate) fn places_seen(&self) -> usize {
+        let seen = self.seen.lock();
+        seen.view.resident + seen.view.stored
     }
 
     pub(crate) fn expiries(&self) -> [Expiries; INDEXES] {
@@ -183,6 +194,12 @@ impl Shard {
             view.dirty_bytes += index.dirty_bytes();
             view.stored += index.stored();
             view.resident += index.places().len() - index.stored();
+            if usize::from(select) >= RECEIPTS {
+                let bytes =
+                    if usize::from(select) == RECEIPTS { &mut view.receipt_bytes } else { &mut view.outbox_bytes };
+                *bytes = index.bytes();
+                continue;
+            }
             view.resident_keys += index.resident_records();
             index.add_sizes(view.first_slot, view.end_slot, &mut view.sizes);
             // Staged keys are shown in no index.
@@ -207,7 +224,12 @@ impl Shard {
 
     /// Whether a key may have expired, as far as can be known without the lock.
     pub fn may_have_expired(&self, now_ms: u64) -> bool {
-        self.soonest.load(Ordering::Relaxed) <= now_ms
+        self.soonest_expiry_ms() <= now_ms
+    }
+
+    /// Unix milliseconds before which no key expires, as at the last unlock.
+    pub fn soonest_expiry_ms(&self) -> u64 {
+        self.soonest.load(Ordering::Relaxed)
     }
 }
 
@@ -220,7 +242,7 @@ impl Guarded for Shard {
     fn publish(&self) {
         let mut contents = self.contents.lock();
         self.soonest.store(contents.soonest(&self.shared), Ordering::Relaxed);
-        let mut present = 0u32;
+        let mut present = 0u64;
         for (select, index) in contents.indexes() {
             self.count(usize::from(select), index.len(), index.expiring());
             present |= 1 << select;
@@ -260,6 +282,7 @@ impl Shard {
 
 impl Held<Shard> {
     pub fn contents(&self) -> MutexGuard<'_, Contents> {
+        debug_assert!(!lane::is_patient(), "a thread that clients should not wait for holds the lock of a shard");
         self.gate().guarded.contents.lock()
     }
 }

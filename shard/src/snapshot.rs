@@ -18,11 +18,12 @@ use dormouse_storage::loading::{Loaded, Opened, READ_TOGETHER};
 use dormouse_storage::log::format::Identity;
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::log::tail::LogTail;
-use dormouse_storage::manifest::{self, Manifest, PagedManifest};
+use dormouse_storage::manifest::{self, Manifest, PagedManifest, SegmentInfo};
 use dormouse_storage::replay::{Effects, Replay, Stored};
-use dormouse_storage::shown::{INDEXES, Ids, NO_KEYSPACE};
+use dormouse_storage::shown::{Ids, NO_KEYSPACE, STAGED};
 use dormouse_storage::store::Store;
 use dormouse_types::Limits;
+use dormouse_types::entry::Entry;
 use dormouse_types::record::Record;
 use dormouse_types::segment::{Placement, Range53, SLOTS, Segment};
 
@@ -30,7 +31,7 @@ use crate::database::store_error;
 use crate::error::{Error, Result};
 use crate::keyspace::Shared;
 use crate::keyspace::place::Place;
-use crate::places::{places, places_of_page};
+use crate::places::{places, places_of_page, stored};
 use crate::replay::replayed;
 
 /// The description of a segment's records that a visitor gets before it sees them.
@@ -90,6 +91,43 @@ impl Visitor for Whole<'_> {
     fn piece(&mut self, _: &[u8]) -> Result<()> {
         Ok(())
     }
+}
+
+/// A visitor that counts records, the large ones without putting them together.
+#[derive(Default)]
+struct Counting(CountedSegment);
+
+impl Visitor for Counting {
+    fn record(&mut self, record: &Record) -> Result<()> {
+        self.0.records += 1;
+        self.0.expiring += u32::from(record.expiry().is_some());
+        self.0.heap_bytes += record.heap_bytes() as u64;
+        Ok(())
+    }
+
+    fn takes_pieces_of(&self, _: Outline) -> bool {
+        true
+    }
+
+    fn begin(&mut self, record: &InPieces) -> Result<()> {
+        self.0.records += 1;
+        self.0.expiring += u32::from(record.expiry.is_some());
+        Ok(())
+    }
+
+    fn piece(&mut self, piece: &[u8]) -> Result<()> {
+        self.0.heap_bytes += piece.len() as u64;
+        Ok(())
+    }
+}
+
+/// What a segment has when its effects are replayed onto it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CountedSegment {
+    pub records: u32,
+    pub expiring: u32,
+    /// About how much memory the records take.
+    pub heap_bytes: u64,
 }
 
 /// A part of a database that cannot be read.
@@ -177,7 +215,22 @@ impl<'a> Snapshot<'a> {
 
     /// Whether an import fills the staged indexes.
     pub fn is_staging(&self) -> bool {
-        self.ids[INDEXES..].iter().any(|id| *id != NO_KEYSPACE)
+        self.ids[STAGED].iter().any(|id| *id != NO_KEYSPACE)
+    }
+
+    /// Counts the records of one segment of the manifest, which has been read as a whole.
+    ///
+    /// # Errors
+    /// When the segment cannot be read; the text names the object.
+    pub async fn count(&self, segment: &SegmentInfo) -> Result<CountedSegment> {
+        let stored = Arc::new(stored(self.manifest(), segment, &self.replay));
+        let wanted = Wanted { range: segment.range, stored };
+        let body = self.read(std::slice::from_ref(&wanted)).await?;
+        let mut counting = Counting::default();
+        let places = self.places_of(segment.keyspace, &wanted, body, &mut counting).await?;
+        let mut records = places.iter().filter_map(Place::segment).flat_map(Segment::iter);
+        records.try_for_each(|record| counting.record(record))?;
+        Ok(counting.0)
     }
 
     /// How many keys the segments of a logical index hold, without the keys that the log adds or removes.

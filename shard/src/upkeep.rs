@@ -41,11 +41,13 @@ pub enum Chore {
 impl Database {
     /// The work that is due. No lock is taken to find out.
     pub fn chores(&self) -> Vec<Chore> {
-        let mut chores = Vec::new();
+        let (mut chores, now_ms) = (Vec::new(), (self.engine.clock)());
+        if self.shared.is_still(now_ms) {
+            return chores;
+        }
         if self.excess(0) > 0 {
             chores.push(Chore::Evict);
         }
-        let now_ms = (self.engine.clock)();
         let topology = self.topology_guard();
         let shards = topology.iter().flat_map(|topology| &topology.shards);
         let stale = shards.filter(|gate| gate.guarded.may_have_expired(now_ms));
@@ -53,9 +55,20 @@ impl Database {
         chores
     }
 
+    /// Unix milliseconds before which no work is due, if no command runs until then.
+    pub fn chores_from_ms(&self) -> u64 {
+        if self.excess(0) > 0 {
+            return 0;
+        }
+        let topology = self.topology_guard();
+        let shards = topology.iter().flat_map(|topology| &topology.shards);
+        shards.map(|gate| gate.guarded.soonest_expiry_ms()).min().unwrap_or(u64::MAX)
+    }
+
     /// Does one slice of a chore, and answers whether another one is worth it now.
     pub async fn work_at(self: &Arc<Self>, chore: &Chore) -> bool {
         match chore {
+            _ if self.shared.is_still((self.engine.clock)()) => false,
             Chore::Sweep(gate) => self.sweep(gate).await,
             Chore::Evict => {
                 let excess = self.excess(0);

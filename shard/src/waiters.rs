@@ -14,8 +14,8 @@
 //! its keys are, and nothing is taken for a client that has gone.
 //!
 //! The registry belongs to the database, not to a shard: waiters stay when shards split and merge, and when the database
-//! sleeps. Then a client that repeats a request which found nothing before the sleep is *parked*: it is registered without
-//! waking the database, since no write can have changed the answer.
+//! sleeps. Then a client that repeats a request is *parked* if that request has waited in vain until after the last change of
+//! the database: it is registered without waking the database, since the answer cannot be another.
 //!
 //! `BLMOVE` writes a second key. Whoever changes the key that it waits for must hold the lock of that one too, so the
 //! executor asks for the [keys that waiters would write](Waiters::follow) when it chooses its locks.
@@ -46,7 +46,7 @@ const ENTRY_BYTES: usize = 128;
 /// Keys that are followed from one to the next: see [`Waiters::follow`].
 const FOLLOWED_MAX: usize = 64;
 
-/// Requests that are remembered while the database sleeps, and their bytes.
+/// Requests that are remembered, and their bytes.
 const FRUITLESS_MAX: usize = 256;
 const FRUITLESS_BYTES_MAX: usize = 64 << 10;
 
@@ -252,7 +252,7 @@ struct Registry {
     queues: HashMap<(u8, Offer), Queues>,
     moves: Moves,
     is_asleep: bool,
-    /// Requests that have found nothing, while the database sleeps.
+    /// Requests that have waited in vain.
     fruitless: HashMap<(u8, Box<[u8]>), Fruitless>,
     fruitless_bytes: usize,
 }
@@ -264,7 +264,12 @@ struct Fruitless {
     moves: bool,
     timeout_ms: Option<u64>,
     again: OwnedRequest,
+    /// The changes of the database before the end of the wait.
+    changes: Changes,
 }
+
+/// The numbers of changed keys, of entries in the log and of keyspaces: without a change of the database they stay.
+type Changes = (u64, u64, u32);
 
 /// All waiters of a database.
 #[derive(Debug)]
@@ -273,6 +278,8 @@ pub struct Waiters {
     registry: Mutex<Registry>,
     /// How many waiters write a second key.
     moves: AtomicUsize,
+    /// Numbers of entries that stand for no change.
+    skipped: AtomicU64,
     served: AtomicUsize,
 }
 
@@ -282,6 +289,7 @@ impl Waiters {
             shared: Arc::clone(shared),
             registry: Mutex::default(),
             moves: AtomicUsize::new(0),
+            skipped: AtomicU64::new(0),
             served: AtomicUsize::new(0),
         }
     }
@@ -308,7 +316,8 @@ impl Waiters {
         let select = waiter.context.select;
         let queues = registry.queues.entry((select, waiter.wanted)).or_default();
         for key in waiter.keys() {
-            let queue = queues.entry(key.into()).or_default();
+            // Most keys have one waiter.
+            let queue = queues.entry(key.into()).or_insert_with(|| WaiterQueue::with_capacity(1));
             // A request may name a key twice.
             if queue.back().is_none_or(|last| !Arc::ptr_eq(last, waiter)) {
                 queue.push_back(Arc::clone(waiter));
@@ -347,22 +356,24 @@ impl Waiters {
         }
     }
 
-    /// Ends the wait of a waiter that has found nothing for as long as its command said. That is remembered if the
-    /// database sleeps. `request` is what its client has sent. False: it is being served, or the wait is over.
+    /// Ends the wait of a waiter that has found nothing for as long as its command said. That is remembered. `request` is what
+    /// its client has sent. False: it is being served, or the wait is over.
     pub fn time_out(&self, waiter: &Waiter, request: &OwnedRequest) -> bool {
         let mut registry = self.registry.lock();
-        // Under the lock: nothing has changed between the end and a sleep.
+        // Before the end of the wait: a change from here on either serves the waiter or is seen to have come.
+        let changes = self.changes();
         if !waiter.end() {
             return false;
         }
-        let bytes = request.heap_bytes() + waiter.request.heap_bytes() + size_of::<Fruitless>();
-        let has_room = registry.fruitless.len() < FRUITLESS_MAX
-            && registry.fruitless_bytes.saturating_add(bytes) <= FRUITLESS_BYTES_MAX;
-        if registry.is_asleep && has_room && !waiter.is_nudged.load(Ordering::SeqCst) {
+        let name = (waiter.context.select, words_of(request));
+        let bytes = name.1.len() + waiter.request.heap_bytes() + size_of::<Fruitless>();
+        if !registry.has_room_for(bytes) {
+            registry.forget_fruitless_before(changes);
+        }
+        if registry.has_room_for(bytes) && !waiter.is_nudged.load(Ordering::SeqCst) {
             let Waiter { wanted, moves, timeout_ms, request: again, .. } = waiter;
             let (wanted, moves, timeout_ms) = (*wanted, *moves, *timeout_ms);
-            let fruitless = Fruitless { wanted, moves, timeout_ms, again: again.clone() };
-            let name = (waiter.context.select, words_of(request));
+            let fruitless = Fruitless { wanted, moves, timeout_ms, again: again.clone(), changes };
             if registry.fruitless.insert(name, fruitless).is_none() {
                 registry.fruitless_bytes += bytes;
             }
@@ -370,15 +381,26 @@ impl Waiters {
         true
     }
 
-    /// Registers a command without a look at its keys, if the database sleeps and the same request has found nothing
-    /// since it fell asleep.
+    fn changes(&self) -> Changes {
+        let Shared { changes, sequence, next_id, .. } = &*self.shared;
+        let entries = sequence.load(Ordering::SeqCst).saturating_sub(self.skipped.load(Ordering::SeqCst));
+        (changes.load(Ordering::SeqCst), entries, next_id.load(Ordering::SeqCst))
+    }
+
+    /// Called when a checkpoint takes the number of an entry for itself, so that none stands for it.
+    pub(crate) fn number_skipped(&self) {
+        self.skipped.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Registers a command without a look at its keys, if the database sleeps and the same request has waited in vain since the
+    /// last change.
     pub fn park(&self, candidate: &Candidate) -> Option<Arc<Waiter>> {
         let mut registry = self.registry.lock();
         if !registry.is_asleep || registry.fruitless.is_empty() {
             return None;
         }
         let name = (candidate.context.select, words_of(&candidate.request));
-        let Fruitless { wanted, moves, timeout_ms, again } = registry.fruitless.get(&name)?.clone();
+        let Fruitless { wanted, moves, timeout_ms, again, .. } = registry.fruitless.get(&name)?.clone();
         let waiter = candidate.clone().waiter(Wait { wanted, timeout_ms, moves, again: Some(again) });
         self.enter(&mut registry, &waiter);
         Some(waiter)
@@ -386,15 +408,14 @@ impl Waiters {
 
     /// Called under all locks when the database has fallen asleep.
     pub fn fell_asleep(&self) {
-        self.registry.lock().is_asleep = true;
+        let mut registry = self.registry.lock();
+        registry.is_asleep = true;
+        registry.forget_fruitless_before(self.changes());
     }
 
     /// Called before the database can change again.
     pub fn woke(&self) {
-        let mut registry = self.registry.lock();
-        registry.is_asleep = false;
-        registry.fruitless = HashMap::new();
-        registry.fruitless_bytes = 0;
+        self.registry.lock().is_asleep = false;
     }
 
     /// Numbers of keys that are waited for, and of those whose end is waited for too.
@@ -481,6 +502,21 @@ pub struct WaitedKeys {
     pub all: usize,
     /// Those whose waiters are also told when the key or its group is gone.
     pub and_their_end: usize,
+}
+
+impl Registry {
+    fn has_room_for(&self, bytes: usize) -> bool {
+        self.fruitless.len() < FRUITLESS_MAX && self.fruitless_bytes.saturating_add(bytes) <= FRUITLESS_BYTES_MAX
+    }
+
+    /// Forgets the requests whose answer may be another since.
+    fn forget_fruitless_before(&mut self, changes: Changes) {
+        self.fruitless.retain(|_, fruitless| fruitless.changes == changes);
+        let bytes = |((_, words), fruitless): (&(u8, Box<[u8]>), &Fruitless)| {
+            words.len() + fruitless.again.heap_bytes() + size_of::<Fruitless>()
+        };
+        self.fruitless_bytes = self.fruitless.iter().map(bytes).sum();
+    }
 }
 
 fn next_in(registry: &Registry, name: (u8, Offer), key: &[u8], after: u64) -> Option<Arc<Waiter>> {

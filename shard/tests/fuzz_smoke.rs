@@ -13,8 +13,13 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     let names: &[&str] = match target {
         "chunk" => &["chunk-v1.bin"],
         "segment" => &["segment-v1.bin"],
-        "manifest" => &["manifest-v1.bin", "manifest-v2.bin", "manifest-v5.bin"],
+        "manifest" => {
+            &["manifest-v1.bin", "manifest-v2.bin", "manifest-v5.bin", "manifest-v6.bin", "manifest-v6-whole.bin"]
+        }
+        "stretch" => &["stretch-v1.bin"],
         "tail" => &["tail-v1.bin"],
+        "directory" => &["directory-v1.bin", "directory-snapshot-v1.bin"],
+        "ledger" => &["ledger-v1.bin"],
         "log" => &["log-v1.bin"],
         "rdb" => return files_of_servers(),
         "dump" => return payloads(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dormouse_shard::error::Error;
+use dormouse_storage::manifest;
 use dormouse_types::segment::SLOTS;
 use tokio::task::{JoinHandle, yield_now};
 
@@ -103,6 +104,13 @@ impl Schedule {
                     tasks.push((action, self.ask(node, at, asked, draw)));
                 }
             }
+            Action::Deliver => {
+                let room = CLIENTS_MAX.saturating_sub(running(action)) as u64;
+                let (asked, copies) = self.extras.delivery(at, &self.plan.scripts[at]);
+                for copy in 0..copies.min(room) {
+                    tasks.push((action, self.ask(node, at, vec![asked.clone()], draw ^ copy)));
+                }
+            }
             Action::Transact => {
                 if running(Action::Transact) < CLIENTS_MAX {
                     tasks.push((action, self.transact(node, at, draw)));
@@ -155,6 +163,52 @@ impl Schedule {
                                 book.lock().branched(name, at, begun);
                             }
                             Err(error) => excuse(&disk, &book, at, "a branch", &error),
+                        }
+                    }),
+                ));
+            }
+            Action::Return => {
+                if running(action) > 0 || book.lock().branches.names().count() >= BRANCHES_MAX {
+                    return;
+                }
+                let Some(at_ms) = book.lock().moment(at, draw) else { return };
+                let name = format!("{}.{draw:016x}", name(at));
+                disk.note(format!("branch {name} of the moment {}", at_ms - clock::START_MS));
+                tasks.push((
+                    action,
+                    tokio::spawn(async move {
+                        match database.branch_at(&name, None, at_ms).await {
+                            Ok(()) => {
+                                disk.note(format!("branch {name} is made"));
+                                book.lock().returned(name, at, at_ms);
+                            }
+                            Err(error @ (Error::MomentLost(_) | Error::NoHistory)) => disk.note(error.to_string()),
+                            Err(error) => excuse(&disk, &book, at, "a branch of a moment", &error),
+                        }
+                    }),
+                ));
+            }
+            Action::Delete => {
+                if running(action) > 0 {
+                    return;
+                }
+                let prefix = format!("{}.", name(at));
+                let all: Vec<String> = book.lock().branches.names().filter(|name| name.starts_with(&prefix)).collect();
+                let Some(name) = all.get((draw % all.len().max(1) as u64) as usize).cloned() else { return };
+                disk.note(format!("delete branch {name}"));
+                // From here on it may be there or not.
+                book.lock().branches.forget(&name);
+                tasks.push((
+                    action,
+                    tokio::spawn(async move {
+                        let deleted = manifest::delete_database(&database.engine.store, &name).await;
+                        let collected = match deleted {
+                            Ok(()) => database.collect_garbage().await,
+                            Err(error) => Err(Error::Store(error.to_string())),
+                        };
+                        match collected {
+                            Ok(()) => disk.note(format!("branch {name} is deleted")),
+                            Err(error) => excuse(&disk, &book, at, "a deletion", &error),
                         }
                     }),
                 ));

@@ -113,6 +113,10 @@ pub struct Book {
     disk: Arc<Disk>,
     databases: Vec<Database>,
     batches: Vec<Batch>,
+    /// When each batch was noted, by the held clock.
+    noted_ms: Vec<u64>,
+    /// Databases with batches that were not logged, or behind a gap: their history lacks moments.
+    gaps: BTreeSet<usize>,
     /// Watches by the number that their client gave.
     watches: BTreeMap<u64, Watch>,
     pub served: Served,
@@ -132,6 +136,8 @@ impl Book {
             disk: Arc::clone(disk),
             databases,
             batches: Vec::new(),
+            noted_ms: Vec::new(),
+            gaps: BTreeSet::new(),
             watches: BTreeMap::new(),
             served: Served::default(),
             damage: None,
@@ -178,7 +184,7 @@ impl Book {
                     scripted::NO_FUNCTION => Some(0),
                     reply => scripted::elements(reply).first().and_then(|version| version[1..].trim_end().parse().ok()),
                 };
-                if !version.is_some_and(|version| library.may_serve(version)) && !reply.starts_with("-OOM ") {
+                if !version.is_some_and(|version| library.may_serve(version)) && !scripted::is_refused(reply) {
                     self.failure.get_or_insert(format!("the function of {version:?} was called: {library:?}"));
                 }
             }
@@ -213,7 +219,11 @@ impl Book {
         if is_strict && batch.written > awaited {
             self.failure.get_or_insert(format!("a write up to {} awaits only {awaited}", batch.written));
         }
+        if batch.unlogged || batch.changed && batch.written == 0 {
+            self.gaps.insert(batch.database);
+        }
         self.batches.push(batch);
+        self.noted_ms.push(clock::now_ms());
     }
 
     /// Notes that the database has removed a key by itself, while its locks are held.
@@ -345,6 +355,37 @@ impl Book {
         self.branches.add(name, states);
     }
 
+    /// Returns a moment at which a batch of the database was run, and that is over.
+    pub fn moment(&self, database: usize, draw: u64) -> Option<u64> {
+        let noted = self.batches.iter().zip(&self.noted_ms).filter(|(batch, _)| batch.database == database);
+        let past: Vec<u64> = noted.map(|(_, noted_ms)| *noted_ms).filter(|ms| *ms < clock::now_ms()).collect();
+        past.get((draw % past.len().max(1) as u64) as usize).copied()
+    }
+
+    /// Notes that a branch of a past moment was made. It has every batch that was noted by then, and none from the first
+    /// one on that is younger.
+    pub fn returned(&mut self, name: String, database: usize, at_ms: u64) {
+        if !self.is_open || self.gaps.contains(&database) {
+            return;
+        }
+        let mut state = self.databases[database].base.clone();
+        let mut states = Vec::new();
+        let all = self.batches.iter().zip(&self.noted_ms);
+        for (batch, noted_ms) in all.filter(|(batch, _)| batch.database == database) {
+            if *noted_ms > at_ms {
+                states.push(state.shown());
+                if batch.now_ms > at_ms && batch.written > 0 {
+                    return self.branches.add(name, states);
+                }
+            }
+            for (asked, reply) in &batch.commands {
+                state.run(asked.select, &asked.words, batch.now_ms, reply);
+            }
+        }
+        states.push(state.shown());
+        self.branches.add(name, states);
+    }
+
     pub fn live(&self, database: usize) -> &Model {
         &self.databases[database].live
     }
@@ -416,6 +457,8 @@ impl Book {
             *database = Database { base: found.clone(), live: found, settings, ..Database::default() };
         }
         self.batches.clear();
+        self.noted_ms.clear();
+        self.gaps.clear();
         self.watches.clear();
         self.served = Served::default();
         Ok(())

@@ -18,6 +18,11 @@ impl Branches {
         self.0.keys().cloned()
     }
 
+    /// Forgets a branch that is about to be deleted.
+    pub fn forget(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
     /// Checks that a branch shows one of its possible states. From here on, it must always show that one.
     ///
     /// # Errors

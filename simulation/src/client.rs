@@ -7,13 +7,14 @@ use dormouse_protocol::{OwnedRequest, Version};
 use dormouse_shard::commands::{self, Command, Context, Flags, Row, at_least, staging};
 use dormouse_shard::database::Database;
 use dormouse_shard::error::Error;
+use dormouse_shard::execution::once::Once;
 use dormouse_shard::execution::{self, Ended, Outcome, Plan, PlannedCommand, Step, Turn, Witness};
 use dormouse_shard::keyspace::changes::Watching;
 use parking_lot::Mutex;
 
 use crate::book::{Batch, Book};
 use crate::clock;
-use crate::model::{AGAIN, Key};
+use crate::model::{AGAIN, Key, ONCE, ONCE_WORDS};
 use crate::script::Asked;
 use crate::scripted;
 
@@ -72,7 +73,8 @@ pub async fn run(
     plan.watching = watched.map(|watched| Arc::clone(&watched.watching));
     let number = watched.map(|watched| watched.number);
     plan.steps.extend(asked.iter().map(|asked| Step::Command(prepare(asked))));
-    let writes = plan.commands().any(|command| command.row.flags.contains(Flags::WRITE));
+    plan.once = asked.iter().find_map(promise);
+    let writes = plan.once.is_some() || plan.commands().any(|command| command.row.flags.contains(Flags::WRITE));
     let (shared, told, asked) = (Arc::clone(&database.shared), Arc::clone(book), asked.to_vec());
     plan.witness = Some(Witness::new(move |outcome, now_ms| {
         let batch = Batch {
@@ -95,7 +97,7 @@ pub async fn run(
     match &outcome.ended {
         Ended::Refused(error) => return Ok(Err(error.clone())),
         Ended::Changed => number.into_iter().for_each(|number| book.lock().refused(number)),
-        Ended::Done => {}
+        Ended::Done | Ended::Repeated => {}
     }
     if let Some(log) = database.shared.journal.log().filter(|_| outcome.left.awaited > 0) {
         log.durable(outcome.left.awaited).await.map_err(|error| Error::Store(error.to_string()))?;
@@ -107,10 +109,18 @@ pub fn replies(outcome: &Outcome) -> Vec<String> {
     outcome.each_reply().map(|reply| String::from_utf8_lossy(reply).into_owned()).collect()
 }
 
+/// The promise of a request that may be delivered several times.
+fn promise(asked: &Asked) -> Option<Once> {
+    let (name, [key, ttl_ms, ..]) = asked.words.split_first()? else { return None };
+    let ttl_ms = ttl_ms.parse().ok().filter(|_| name == ONCE)?;
+    Some(Once::new(key.as_bytes(), ttl_ms, b"default").expect("the script asks for keys and times that there are"))
+}
+
 pub fn prepare(asked: &Asked) -> PlannedCommand {
-    let words: Vec<&[u8]> = asked.words.iter().map(String::as_bytes).collect();
-    let request = scripted::request(&asked.words).unwrap_or_else(|| OwnedRequest::from_args(&words));
-    let (row, run) = match asked.words[0].as_str() {
+    let words = if asked.words[0] == ONCE { &asked.words[ONCE_WORDS..] } else { &asked.words };
+    let request = || OwnedRequest::from_args(&words.iter().map(String::as_bytes).collect::<Vec<_>>());
+    let request = scripted::request(words).unwrap_or_else(request);
+    let (row, run) = match words[0].as_str() {
         // The server has this row.
         "DORMOUSE" => (&IMPORT, staging::IMPORT),
         _ => commands::find(request.as_request()).expect("the script asks for commands that there are"),

@@ -108,10 +108,11 @@ pub struct Disk {
     objects: InMemory,
     /// Whether deletes are not durable before a power cut, as in a folder.
     pub is_folder: bool,
+    pub is_encrypted: bool,
 }
 
 impl Disk {
-    pub fn new(chance: Chance, rates: Rates, is_folder: bool) -> Arc<Self> {
+    pub fn new(chance: Chance, rates: Rates, is_folder: bool, is_encrypted: bool) -> Arc<Self> {
         let state = State {
             chance,
             rates,
@@ -127,7 +128,7 @@ impl Disk {
             asked: 0,
             deleted: BTreeMap::new(),
         };
-        Arc::new(Self { state: Mutex::new(state), objects: InMemory::new(), is_folder })
+        Arc::new(Self { state: Mutex::new(state), objects: InMemory::new(), is_folder, is_encrypted })
     }
 
     pub fn with<R>(&self, look: impl FnOnce(&mut State) -> R) -> R {
@@ -362,7 +363,7 @@ impl Objects {
                 return Err(Verdict::Done);
             }
             // The log asks from inside a turn of its flusher, which waits for nothing else.
-            let is_of_log = name == "log" || name.starts_with("log/");
+            let is_of_log = name == "log" || name.starts_with("log/") || name.starts_with("key/log/");
             if state.at_once || is_of_log {
                 let rate = if is_of_log { state.rates.log } else { state.rates.store };
                 let verdict = state.draw(kind, name, rate);

@@ -4,7 +4,7 @@
 use dormouse_shard::keyspace::Eviction;
 
 use crate::chance::Chance;
-use crate::model::{Key, Touched, touched};
+use crate::model::{Key, ONCE, READS, Touched, touched};
 use crate::plan::{Action, Limit, Plan};
 use crate::script::{Asked, Script};
 
@@ -39,8 +39,14 @@ const STREAMS: u64 = 350;
 const SCRIPTS: u64 = 250;
 /// Changes of users or functions in a thousand steps.
 const DECLARATIONS: u64 = 40;
+/// Deliveries in a thousand steps of requests that are run once.
+const DELIVERIES: u64 = 100;
 /// Batches in a thousand that belong to an import.
 const IMPORTS: u64 = 300;
+/// Branches of past moments in a thousand steps.
+const RETURNS: u64 = 60;
+/// Deletions of branches in a thousand steps.
+const DELETIONS: u64 = 25;
 /// Keys of each kind where manifests have pages.
 const PAGED_KEYS: u64 = 60;
 
@@ -77,6 +83,14 @@ pub struct Features {
     pub scripts: bool,
     /// Users and libraries of functions change, see [`crate::declared`].
     pub settings: bool,
+    /// Requests are delivered several times, at once and across crashes, and are run once.
+    pub deliveries: bool,
+    /// The databases keep their history, and branches of past moments are made.
+    pub history: bool,
+    /// Backups are made between processes, see [`crate::backups`].
+    pub backups: bool,
+    /// Branches are deleted.
+    pub deletions: bool,
 }
 
 impl Features {
@@ -96,6 +110,10 @@ impl Features {
         streams: false,
         scripts: false,
         settings: false,
+        deliveries: false,
+        history: false,
+        backups: false,
+        deletions: false,
     };
 
     /// Returns the features of a seed.
@@ -120,6 +138,12 @@ impl Features {
             scripts: has(14),
             // Functions need a library.
             settings: has(14) || has(15),
+            // Receipts are never evicted.
+            deliveries: has(16) && !(has(5) && !has(2) && !has(6) && !has(10)),
+            // The entry of an eviction is not known, and damage of a past that is never looked at is not noticed.
+            history: has(17) && !has(7) && !(has(5) && !has(2) && !has(6) && !has(10)),
+            backups: has(18),
+            deletions: has(8) && has(19),
         }
     }
 }
@@ -140,6 +164,11 @@ pub struct Extras {
     streams: Chance,
     scripts: Chance,
     settings: Chance,
+    deliveries: Chance,
+    history: Chance,
+    deletions: Chance,
+    /// Requests of each database that were delivered already.
+    delivered: Vec<Vec<Asked>>,
 }
 
 impl Extras {
@@ -154,6 +183,10 @@ impl Extras {
             streams: Chance::new(seed.rotate_left(40)),
             scripts: Chance::new(seed.rotate_left(8)),
             settings: Chance::new(seed.rotate_left(56)),
+            deliveries: Chance::new(seed.rotate_left(12)),
+            history: Chance::new(seed.rotate_left(28)),
+            deletions: Chance::new(seed.rotate_left(44)),
+            delivered: Vec::new(),
         }
     }
 
@@ -167,6 +200,9 @@ impl Extras {
         }
         if self.features.imports {
             plan.scripts.iter_mut().for_each(|script| script.has_expiries = false);
+        }
+        if self.features.history {
+            plan.history_ms = self.history.pick(&[300, 5_000, 3_600_000]);
         }
     }
 
@@ -203,6 +239,15 @@ impl Extras {
         if self.features.settings && self.settings.permille(DECLARATIONS) {
             return Some(Action::DeclareSettings);
         }
+        if self.features.deliveries && self.deliveries.permille(DELIVERIES) {
+            return Some(Action::Deliver);
+        }
+        if self.features.history && self.history.permille(RETURNS) {
+            return Some(Action::Return);
+        }
+        if self.features.deletions && self.deletions.permille(DELETIONS) {
+            return Some(Action::Delete);
+        }
         (self.features.branches && self.last.permille(BRANCHES)).then_some(Action::Branch)
     }
 
@@ -237,6 +282,30 @@ impl Extras {
         };
         let turns = self.waits.clone().pick(&[10, 300, 3000]);
         (asked, self.waits.below(turns))
+    }
+
+    /// Returns a request to a database, new or delivered before, and how often it is delivered now.
+    pub fn delivery(&mut self, at: usize, script: &Script) -> (Asked, u64) {
+        let chance = &mut self.deliveries;
+        let copies = 1 + chance.below(3);
+        if self.delivered.len() <= at {
+            self.delivered.resize_with(at + 1, Vec::new);
+        }
+        let delivered = &mut self.delivered[at];
+        if !delivered.is_empty() && chance.permille(500) {
+            return (delivered[chance.below(delivered.len() as u64) as usize].clone(), copies);
+        }
+        let asked = loop {
+            let found = script.batch(chance).into_iter().find(|asked| !READS.contains(&asked.words[0].as_str()));
+            if let Some(asked) = found {
+                break asked;
+            }
+        };
+        let ttl_ms = chance.pick(&[2_000, 600_000, 600_000]);
+        let head = [ONCE.to_owned(), format!("r{:x}", chance.draw()), ttl_ms.to_string()];
+        let asked = Asked { select: asked.select, words: head.into_iter().chain(asked.words).collect() };
+        delivered.push(asked.clone());
+        (asked, copies)
     }
 
     /// Adds to a client's commands.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dormouse_storage::log::sink::{Found, Remover, Sink};
-use dormouse_storage::store::StoreError;
+use dormouse_storage::store::encryption::LogKeys;
+use dormouse_storage::store::{Store, StoreError};
 
 use crate::disk::{Disk, State, Verdict};
 use crate::file::LogFile;
@@ -21,6 +22,7 @@ pub struct SimulatedFiles {
     disk: Arc<Disk>,
     process: u64,
     current: Option<Current>,
+    keys: Option<LogKeys>,
 }
 
 struct Current {
@@ -36,7 +38,12 @@ impl SimulatedFiles {
     pub const BYTES: u64 = 6000;
 
     pub fn new(disk: &Arc<Disk>) -> Self {
-        Self { disk: Arc::clone(disk), process: disk.with(|state| state.process), current: None }
+        Self { disk: Arc::clone(disk), process: disk.with(|state| state.process), current: None, keys: None }
+    }
+
+    /// The same for a store that may be encrypted.
+    pub fn of(disk: &Arc<Disk>, store: &Store) -> Self {
+        Self { keys: LogKeys::of(store), ..Self::new(disk) }
     }
 
     /// Does a request to the disk according to its fate.
@@ -64,6 +71,10 @@ impl SimulatedFiles {
 }
 
 impl Sink for SimulatedFiles {
+    fn keys(&self) -> Option<LogKeys> {
+        self.keys.clone()
+    }
+
     fn found(&mut self) -> Result<Vec<Found>, StoreError> {
         let places: Vec<(u64, u64)> = self.disk.with(|state| state.logs.keys().copied().collect());
         let mut found: Vec<Found> = Vec::new();
@@ -167,11 +178,11 @@ impl Sink for SimulatedFiles {
     }
 
     fn reader(&self) -> Box<dyn Sink> {
-        Box::new(Self { disk: Arc::clone(&self.disk), process: self.process, current: None })
+        Box::new(Self { disk: Arc::clone(&self.disk), process: self.process, current: None, keys: self.keys.clone() })
     }
 
     fn remover(&self) -> Remover {
-        let files = Self { disk: Arc::clone(&self.disk), process: self.process, current: None };
+        let files = Self { disk: Arc::clone(&self.disk), process: self.process, current: None, keys: None };
         Box::new(move |places| {
             places.iter().try_for_each(|place| {
                 files.act("remove", *place, |state, verdict| {
@@ -206,7 +217,7 @@ mod tests {
 
     /// Returns a disk on which a file was written and then removed, and nothing was synced since.
     fn removed(seed: u64) -> (Arc<Disk>, SimulatedFiles) {
-        let disk = Disk::new(Chance::new(seed), Rates::default(), true);
+        let disk = Disk::new(Chance::new(seed), Rates::default(), true, false);
         let mut files = SimulatedFiles::new(&disk);
         files.begin(PLACE.0, PLACE.1, b"first").unwrap();
         files.append(&[b"frame"]).unwrap();

@@ -26,6 +26,10 @@
 //! | `streams` | streams, their groups and pending entries; clients that wait for entries |
 //! | `scripts` | scripts and functions over several keys, each of which survives as a whole or not at all |
 //! | `settings` | users and libraries of functions, which survive once their change is answered: see [`declared`] |
+//! | `deliveries` | requests with `ONCE` that are delivered up to three times at once, and again after crashes: they change everything once |
+//! | `history` | databases that keep their history: branches of moments that have passed, across crashes |
+//! | `backups` | [backups] of what a crash has left, which are restored elsewhere |
+//! | `deletions` | branches that are deleted, while others and histories share their objects |
 //! | `counts` | `DBSIZE` while keys expire; after a sweep, every count is that of the keys held |
 //!
 //! [`rivals`] has schedules of another kind: several processes at once on a store that has no lock.
@@ -36,6 +40,7 @@
 #![forbid(unsafe_code)]
 
 pub mod act;
+pub mod backups;
 pub mod book;
 pub mod branches;
 pub mod chance;

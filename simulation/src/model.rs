@@ -13,9 +13,16 @@ pub const INDEXES: u8 = 3;
 /// The first staged index: each logical index has one.
 pub const STAGED: u8 = 16;
 
-/// Returns the indexes that schedules use, the staged ones included.
+/// The index of receipts. The model keeps the reply of each as a text.
+pub const RECEIPTS: u8 = 32;
+
+/// Returns the indexes that schedules use, the hidden ones included.
 pub fn all_indexes() -> impl Iterator<Item = u8> {
-    (0..INDEXES).chain(STAGED..STAGED + INDEXES)
+    (0..INDEXES).chain(STAGED..STAGED + INDEXES).chain([RECEIPTS])
+}
+
+fn is_staged(index: u8) -> bool {
+    (STAGED..RECEIPTS).contains(&index)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +92,10 @@ pub const EVICTED: &str = "(evicted)";
 /// Prefix of the command of a client that has waited: for it, a key of another type is like none.
 pub const AGAIN: &str = "(again) ";
 
+/// Stands before a command that may be delivered several times, with its key and time to live.
+pub const ONCE: &str = "ONCE";
+pub const ONCE_WORDS: usize = 3;
+
 /// Commands that change nothing.
 pub const READS: &[&str] =
     &["GET", "MGET", "EXISTS", "LRANGE", "HGET", "SCARD", "ZSCORE", "DBSIZE", "XLEN", "XRANGE", "XPENDING", "XREAD"];
@@ -137,12 +148,15 @@ impl Model {
 
     /// Returns the contents that clients see: without staged data, as a branch begins.
     pub fn shown(&self) -> Self {
-        let keys = self.keys.iter().filter(|((index, _), _)| *index < STAGED);
+        let keys = self.keys.iter().filter(|((index, _), _)| !is_staged(*index));
         Self { keys: keys.map(|(key, entry)| (key.clone(), entry.clone())).collect(), is_staging: false }
     }
 
     /// Runs a command. Returns the expected reply and the keys that it concerned. `replied`: the actual reply.
     pub fn run(&mut self, select: u8, words: &[String], now_ms: u64, replied: &str) -> (String, Touched) {
+        if words[0] == ONCE {
+            return self.run_once(select, words, now_ms, replied);
+        }
         let touched = touched(select, words);
         if let Some(commands) = scripted::commands(words) {
             return (self.run_script(select, (&words[0], commands), now_ms, replied), touched);
@@ -172,6 +186,18 @@ impl Model {
         (reply, touched)
     }
 
+    /// Runs a request that was not run before. The reply of any other is repeated, and tells of nothing but its receipt.
+    fn run_once(&mut self, select: u8, words: &[String], now_ms: u64, replied: &str) -> (String, Touched) {
+        let receipt = (RECEIPTS, words[1].clone());
+        if let Some(Entry { value: Value::Text(reply), .. }) = self.alive_entry(&receipt, now_ms) {
+            return (reply, Touched::Keys(vec![receipt]));
+        }
+        let reply = self.run(select, &words[ONCE_WORDS..], now_ms, replied).0;
+        let expiry = words[2].parse::<u64>().ok().map(|ttl_ms| now_ms + ttl_ms);
+        self.keys.insert(receipt, Entry { value: Value::Text(reply.clone()), expiry });
+        (reply, touched(select, words))
+    }
+
     /// Runs the commands of a script. Each may be refused, as a command of its own may be.
     fn run_script(
         &mut self,
@@ -180,7 +206,7 @@ impl Model {
         now_ms: u64,
         replied: &str,
     ) -> String {
-        if replied.starts_with("-OOM ") || replied == scripted::NO_FUNCTION {
+        if scripted::is_refused(replied) || replied == scripted::NO_FUNCTION {
             return replied.to_owned();
         }
         let mut told = scripted::elements(replied).into_iter();
@@ -189,7 +215,7 @@ impl Model {
             told.by_ref().take(usize::from(kind == scripted::FUNCTION)).map(str::to_owned).collect();
         for words in commands {
             let told = told.next().unwrap_or_default();
-            replies.push(match told.starts_with("-OOM ") || told.starts_with("-MISCONF ") {
+            replies.push(match scripted::is_refused(told) {
                 true => told.to_owned(),
                 // Lua has one null.
                 false => self.run(select, words, now_ms, told).0.replace("*-1\r\n", NIL),
@@ -247,20 +273,21 @@ impl Model {
             }
             "DORMOUSE" => match words[2].as_str() {
                 "BEGIN" => {
-                    self.keys.retain(|(index, _), _| *index < STAGED);
+                    self.keys.retain(|(index, _), _| !is_staged(*index));
                     self.is_staging = true;
                     OK.into()
                 }
                 "SHOW" | "DISCARD" if !self.is_staging => return Err(NOTHING_STAGED.into()),
                 "SHOW" => {
                     let all = std::mem::take(&mut self.keys).into_iter();
-                    let staged = all.filter(|((index, _), _)| *index >= STAGED);
-                    self.keys = staged.map(|((index, key), entry)| ((index - STAGED, key), entry)).collect();
+                    let kept = all.filter(|((index, _), _)| *index >= STAGED);
+                    let shown = |index| if is_staged(index) { index - STAGED } else { index };
+                    self.keys = kept.map(|((index, key), entry)| ((shown(index), key), entry)).collect();
                     self.is_staging = false;
                     OK.into()
                 }
                 "DISCARD" => {
-                    self.keys.retain(|(index, _), _| *index < STAGED);
+                    self.keys.retain(|(index, _), _| !is_staged(*index));
                     self.is_staging = false;
                     OK.into()
                 }
@@ -649,6 +676,12 @@ pub fn touched(select: u8, words: &[String]) -> Touched {
             }
         }
         return Touched::Keys(keys);
+    }
+    if words[0] == ONCE {
+        return match touched(select, &words[ONCE_WORDS..]) {
+            Touched::Keys(keys) => Touched::Keys(keys.into_iter().chain([(RECEIPTS, words[1].clone())]).collect()),
+            Touched::All => Touched::All,
+        };
     }
     let key = |at: usize| (select, words[at].clone());
     Touched::Keys(match words[0].trim_start_matches(AGAIN) {

@@ -9,7 +9,7 @@ use dormouse_storage::codec::value::pieces::Sizes;
 use dormouse_storage::log::recovery::{self, Recovered};
 use dormouse_storage::log::sink::{self, Restating, Sink};
 use dormouse_storage::log::{Log, Lsn};
-use dormouse_storage::store::Store;
+use dormouse_storage::store::{MasterKey, Store};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
@@ -29,13 +29,22 @@ pub fn name(database: usize) -> &'static str {
     ["a", "b"][database]
 }
 
-fn store(disk: &Arc<Disk>) -> Arc<Store> {
-    Arc::new(Store::over(Objects::new(disk), "simulation://"))
+/// The store, encrypted from the first process on if the disk says so.
+///
+/// # Errors
+/// When its keys cannot be read.
+pub async fn store(disk: &Arc<Disk>) -> Result<Arc<Store>, String> {
+    let store = Store::over(Objects::new(disk), "simulation://");
+    if !disk.is_encrypted {
+        return Ok(Arc::new(store));
+    }
+    let master_key = MasterKey::of_bytes([7; 32]);
+    store.encrypted(&master_key).await.map(Arc::new).map_err(|error| error.to_string())
 }
 
 fn sink(disk: &Arc<Disk>, store: &Arc<Store>) -> Box<dyn Sink> {
     match disk.is_folder {
-        true => Box::new(SimulatedFiles::new(disk)),
+        true => Box::new(SimulatedFiles::of(disk, store)),
         // A short interval, so that a short run has it too.
         false => Box::new(sink::Objects::restating(Arc::clone(store), Restating { objects: 4, bytes: 4_000 })),
     }
@@ -63,7 +72,7 @@ impl Node {
     /// # Errors
     /// When an earlier log cannot be read.
     pub async fn start(disk: &Arc<Disk>, plan: &Plan, writer: u64) -> Result<Self, String> {
-        let store = store(disk);
+        let store = store(disk).await?;
         let (log, recovered) =
             Log::over(sink(disk, &store), writer, clock::now_ms).map_err(|error| error.to_string())?;
         let engine = engine(store, writer, &log, recovered);
@@ -71,6 +80,7 @@ impl Node {
         for (at, seed) in plan.seeds.iter().enumerate() {
             let database = Database::open(name(at), *seed, engine.clone()).await;
             database.shared.journal.declare(plan.windows[at]);
+            database.keep_history(plan.history_ms);
             if plan.is_in_pieces {
                 cut_small(&database);
             }
@@ -123,7 +133,7 @@ fn cut_small(database: &Database) {
 /// # Errors
 /// The data that cannot be read.
 pub async fn look(disk: &Arc<Disk>, name: &str) -> Result<Model, String> {
-    let store = store(disk);
+    let store = store(disk).await?;
     let logs = recovery::look(&mut *sink(disk, &store)).map_err(|error| error.to_string())?;
     let recovered: Recovered = recovery::collect(logs);
     state::stored(&store, name, recovered).await.map_err(|error| error.to_string())

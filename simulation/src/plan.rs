@@ -34,6 +34,12 @@ pub enum Action {
     Evict,
     /// Makes a branch.
     Branch,
+    /// Makes a branch of a moment that has passed.
+    Return,
+    /// Deletes a branch.
+    Delete,
+    /// Delivers a request, once or several times at once, perhaps not for the first time.
+    Deliver,
     /// A client waits in a blocking command.
     Block,
     /// Changes the users, or the library of functions.
@@ -84,6 +90,10 @@ pub struct Plan {
     pub is_in_pieces: bool,
     /// The limit of each database.
     pub limits: Vec<Option<Limit>>,
+    /// Whether the store is encrypted.
+    pub is_encrypted: bool,
+    /// For how long the databases keep their history; 0: not at all.
+    pub history_ms: u64,
     weights: Vec<(Action, u64)>,
 }
 
@@ -115,6 +125,8 @@ impl Plan {
             weights,
             is_in_pieces: chance.permille(600),
             limits: vec![None; databases as usize],
+            is_encrypted: chance.clone().permille(350),
+            history_ms: 0,
         }
     }
 

@@ -21,7 +21,7 @@ use dormouse_shard::database::Database;
 use dormouse_shard::execution::{self, Ended, Plan, Step, Turn};
 use dormouse_storage::log::sink::Objects;
 use dormouse_storage::log::{Log, Window};
-use dormouse_storage::store::{Store, StoreError};
+use dormouse_storage::store::{MasterKey, Store, StoreError};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use object_store::memory::InMemory;
@@ -87,6 +87,7 @@ struct Desk {
     events: Sender<Told>,
     grants: Mutex<Receiver<(Grant, u64)>>,
     dead: OnceLock<()>,
+    is_encrypted: bool,
 }
 
 impl Desk {
@@ -214,8 +215,13 @@ enum Refused {
 
 impl Process {
     async fn start(desk: &Arc<Desk>, writer: u64) -> std::result::Result<Self, Refused> {
-        let store = Arc::new(Store::over(Arc::new(SharedDesk(Arc::clone(desk))), "simulation://"));
+        let store = Store::over(Arc::new(SharedDesk(Arc::clone(desk))), "simulation://");
         let excused = |error: StoreError| Refused::Excused(error.to_string());
+        let store = match desk.is_encrypted {
+            true => store.encrypted(&MasterKey::of_bytes([7; 32])).await.map_err(excused)?,
+            false => store,
+        };
+        let store = Arc::new(store);
         let objects = Objects::take(Arc::clone(&store), writer, clock::now_ms).map_err(excused)?;
         let (log, recovered) = Log::over(Box::new(objects), writer, clock::now_ms).map_err(|error| {
             let is_passing = error.is_taken() || matches!(error, StoreError::Unavailable { .. });
@@ -236,7 +242,7 @@ impl Process {
         let outcome = outcome.map_err(|error| error.to_string())?;
         match outcome.ended {
             Ended::Refused(error) => Err(error.to_string()),
-            Ended::Done | Ended::Changed => Ok((client::replies(&outcome), outcome.left.written)),
+            Ended::Done | Ended::Changed | Ended::Repeated => Ok((client::replies(&outcome), outcome.left.written)),
         }
     }
 
@@ -339,6 +345,7 @@ struct Living {
 
 struct Schedule {
     chance: Chance,
+    is_encrypted: bool,
     objects: Arc<InMemory>,
     book: Arc<Mutex<Book>>,
     /// The events of all processes.
@@ -360,6 +367,7 @@ impl Schedule {
             events: self.events.0.clone(),
             grants: Mutex::new(granted),
             dead: OnceLock::new(),
+            is_encrypted: self.is_encrypted,
         });
         let book = Arc::clone(&self.book);
         let thread = std::thread::spawn(move || {
@@ -441,6 +449,7 @@ impl Schedule {
             events,
             grants: Mutex::new(granted),
             dead: OnceLock::new(),
+            is_encrypted: self.is_encrypted,
         });
         // More requests than a process may need.
         for _ in 0..200_000 {
@@ -479,6 +488,7 @@ pub fn run(seed: u64, loud: bool) -> Outcome {
     clock::set(clock::START_MS);
     let mut schedule = Schedule {
         chance: Chance::new(seed ^ 0x5eed_0000_0000_0000),
+        is_encrypted: seed.is_multiple_of(3),
         objects: Arc::new(InMemory::new()),
         book: Arc::default(),
         events: channel(),

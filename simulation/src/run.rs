@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use dormouse_shard::keyspace::Eviction;
 use dormouse_shard::upkeep::Chore;
+use dormouse_storage::manifest;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::task::{JoinHandle, yield_now};
 
+use crate::backups::Backups;
 use crate::book::{Book, Served};
 use crate::chance::Chance;
 use crate::clock;
 use crate::damage::Damage;
 use crate::disk::{Disk, Rates};
 use crate::features::{Extras, Features};
+use crate::model::Model;
 use crate::node::{self, Node};
 use crate::plan::{Action, Plan};
 use crate::state;
@@ -62,6 +65,7 @@ pub struct Schedule {
     shards_max: Vec<usize>,
     steps_left: u64,
     processes: u64,
+    backups: Backups,
 }
 
 /// Runs the schedule of a seed with some features. `loud`: every step goes to standard error.
@@ -73,13 +77,14 @@ pub fn run(seed: u64, features: Features, loud: bool) -> Outcome {
     plan.is_in_pieces &= !features.large_values && !features.pages;
     let mut extras = Extras::new(seed, features);
     extras.prepare(&mut plan);
-    let disk = Disk::new(Chance::new(chance.draw()), Rates::default(), plan.is_folder);
+    let disk = Disk::new(Chance::new(chance.draw()), Rates::default(), plan.is_folder, plan.is_encrypted);
     disk.with(|state| state.trace.loud = loud);
     disk.note(format!("{plan:?}, {features:?}"));
     let book = Arc::new(Mutex::new(Book::new(&disk, plan.seeds.len())));
     let steps_left = plan.steps;
     let shards_max = vec![0; plan.seeds.len()];
-    let mut schedule = Schedule { chance, plan, extras, disk, book, shards_max, steps_left, processes: 0 };
+    let backups = Backups::new(Chance::new(seed.rotate_left(52)));
+    let mut schedule = Schedule { chance, plan, extras, disk, book, shards_max, steps_left, processes: 0, backups };
     if let Err(problem) = schedule.run() {
         schedule.book.lock().fail(problem);
     }
@@ -179,7 +184,18 @@ impl Schedule {
             let looked = node::look(&self.disk, node::name(at)).await;
             found.push(looked.map_err(|problem| format!("what is left: {problem}"))?);
         }
-        self.look_at_branches().await?;
+        let branches = self.look_at_branches().await?;
+        // The log of a folder has a twin here, which only a process finds.
+        if self.extras.features.backups && !self.plan.is_folder {
+            let named = found.iter().enumerate().map(|(at, found)| (node::name(at).to_owned(), found.clone()));
+            let all: Vec<_> = named.chain(branches).collect();
+            self.backups.check(&node::store(&self.disk).await?, &all).await?;
+        }
+        if self.extras.features.deletions {
+            let store = node::store(&self.disk).await?;
+            let swept = manifest::sweep(&store, clock::now_ms()).await;
+            swept.map_err(|error| format!("leftovers of deleted branches: {error}"))?;
+        }
         let node = self.open().await?;
         if let Some(flushed) = before {
             let found = found.into_iter().zip(node.sequences()).collect();
@@ -206,14 +222,16 @@ impl Schedule {
         Ok(node)
     }
 
-    /// Checks that each branch is as it was made.
-    async fn look_at_branches(&self) -> Result<(), String> {
+    /// Checks that each branch is as it was made. Returns them.
+    async fn look_at_branches(&self) -> Result<Vec<(String, Model)>, String> {
+        let mut all = Vec::new();
         let names: Vec<String> = self.book.lock().branches.names().collect();
         for name in names {
             let found = node::look(&self.disk, &name).await.map_err(|problem| format!("branch {name}: {problem}"))?;
             self.book.lock().branches.check(&name, &found)?;
+            all.push((name, found));
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Tells the book about every key that a database removes by itself.

@@ -17,6 +17,11 @@ pub const FUNCTION: &str = "(function)";
 /// The error reply if no library is loaded.
 pub const NO_FUNCTION: &str = "-ERR Function not found\r\n";
 
+/// Whether a script, or a command of one, was refused: for want of memory, or because the log cannot take writes.
+pub fn is_refused(reply: &str) -> bool {
+    reply.starts_with("-OOM ") || reply.starts_with("-MISCONF ")
+}
+
 /// Returns the words of a script over these commands.
 pub fn words(kind: &str, commands: &[Vec<String>]) -> Vec<String> {
     let commands = commands.iter().flat_map(|words| [words.len().to_string()].into_iter().chain(words.iter().cloned()));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dormouse_shard::database::Database;
 use dormouse_shard::error::Result;
 use dormouse_shard::keyspace::Keyspace;
+use dormouse_shard::keyspace::receipts::{Receipt, ReceiptReply};
 use dormouse_shard::snapshot::Snapshot;
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::store::Store;
@@ -14,15 +15,17 @@ use dormouse_types::stream::{Group, Pending, StreamEntry};
 use dormouse_types::{Item, ObjectRef, Stream, StreamId};
 
 use crate::clock;
-use crate::model::{Entry, Field, INDEXES, Model, Value, all_indexes};
+use crate::model::{Entry, Field, INDEXES, Model, RECEIPTS, Value, all_indexes};
 use crate::streams::{GroupModel, PendingModel, StreamModel};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn entry(record: &Record) -> Entry {
+fn entry(select: u8, record: &Record) -> Entry {
     let value = match record.value() {
+        Held::Raw(bytes) if select == RECEIPTS => Value::Text(reply_of(bytes)),
+        Held::Object(ObjectRef::Text(bytes)) if select == RECEIPTS => Value::Text(reply_of(bytes)),
         Held::Int(number) => Value::Text(number.to_string()),
         Held::Raw(bytes) => Value::Text(text(bytes)),
         Held::Object(ObjectRef::Text(bytes)) => Value::Text(text(bytes)),
@@ -70,6 +73,14 @@ fn stream_model(stream: &Stream) -> StreamModel {
     }
 }
 
+/// The reply that a receipt keeps.
+fn reply_of(receipt: &[u8]) -> String {
+    match Receipt::decode(receipt).map(|receipt| receipt.reply) {
+        Some(ReceiptReply::Kept(_, reply)) => text(reply),
+        other => format!("{other:?}"),
+    }
+}
+
 /// Returns the contents of a database in the store and the log, with what has expired and was not removed yet.
 ///
 /// # Errors
@@ -80,7 +91,7 @@ pub async fn stored(store: &Store, name: &str, recovered: Recovered) -> Result<M
         model.is_staging = snapshot.is_staging();
         for select in all_indexes() {
             let mut visit = |record: &Record| {
-                model.keys.insert((select, text(record.key())), entry(record));
+                model.keys.insert((select, text(record.key())), entry(select, record));
                 Ok(())
             };
             snapshot.visit(usize::from(select), &mut visit).await?;
@@ -156,7 +167,7 @@ pub async fn awake(database: &Arc<Database>) -> Result<Model> {
         let mut model = Model { is_staging: db.is_staging(), ..Model::default() };
         for select in all_indexes() {
             db.select(select);
-            db.for_each(|record| drop(model.keys.insert((select, text(record.key())), entry(record))));
+            db.for_each(|record| drop(model.keys.insert((select, text(record.key())), entry(select, record))));
         }
         return Ok(model.alive(clock::now_ms()));
     }

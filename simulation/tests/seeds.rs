@@ -37,6 +37,7 @@ const FOUND_WITH_FEATURES: &[(u64, Features, &str)] = &[
 /// About a minute of processor time; `cargo xtask simulate` runs any number.
 const SEEDS: u64 = 200;
 const RIVAL_SEEDS: u64 = 50;
+const HISTORY_SEEDS: u64 = 60;
 
 fn run(seed: u64) -> Outcome {
     dormouse_simulation::run(seed, Features::of(seed), false)
@@ -52,6 +53,28 @@ fn a_seed_tells_all() {
         assert_eq!(first.hash, third.hash, "seed {seed}");
     }
     assert_ne!(run(1).hash, run(2).hash);
+}
+
+/// Most seeds have no history.
+#[test]
+fn a_branch_of_a_moment_shows_that_moment() {
+    for seed in 1..=HISTORY_SEEDS {
+        let features = Features {
+            history: true,
+            full_disk: seed.is_multiple_of(4),
+            pages: seed.is_multiple_of(5),
+            branches: seed.is_multiple_of(3),
+            imports: seed.is_multiple_of(7),
+            large_values: seed.is_multiple_of(6),
+            backups: seed.is_multiple_of(2),
+            deletions: seed.is_multiple_of(3),
+            ..Features::NONE
+        };
+        let outcome = dormouse_simulation::run(seed, features, false);
+        if let Some(failure) = outcome.failure {
+            panic!("{}seed {seed} with {features:?} failed: {failure}", outcome.trace);
+        }
+    }
 }
 
 #[test]

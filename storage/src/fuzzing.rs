@@ -15,7 +15,9 @@ use crate::codec::dump::{self, RDB_VERSION, restore};
 use crate::codec::segment::{decode_segment, visit_segment};
 use crate::codec::value::{LoadedValue, decode_value};
 use crate::codec::{Reader, checksum};
+use crate::directory::{DirectoryEncoder, DirectoryKind, format};
 use crate::effect;
+use crate::ledger::format::{decode as decode_windows, encode as encode_windows};
 use crate::log::format::{FileHead, Identity, NamedDatabase, write_frame};
 use crate::log::recovery::{collect, look};
 use crate::log::sink::{Found, Remover, Sink};
@@ -23,6 +25,7 @@ use crate::log::tail::LogTail;
 use crate::manifest::Manifest;
 use crate::rdb::{Beside, RdbEntry, RdbReader, RdbRecord, RdbWriter};
 use crate::store::StoreError;
+use crate::stretch::{MomentContents, StretchContents};
 use crate::tail::Tail;
 
 const PLACEMENT: SlotPlacement = SlotPlacement { seed: 0x0123_4567_89ab_cdef };
@@ -30,14 +33,17 @@ const PLACEMENT: SlotPlacement = SlotPlacement { seed: 0x0123_4567_89ab_cdef };
 /// A target: its name and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 10] = [
     ("chunk", chunk),
     ("segment", segment),
     ("manifest", manifest),
     ("tail", tail),
+    ("stretch", stretch),
     ("log", log),
     ("rdb", rdb),
     ("dump", dump),
+    ("directory", directory),
+    ("ledger", ledger),
 ];
 
 pub fn chunk(input: &[u8]) {
@@ -78,6 +84,41 @@ pub fn tail(input: &[u8]) {
     if let (Ok(all), Ok(found)) = (all, found) {
         assert!(tail.verify().is_ok() && found.len() <= all.len());
         all.iter().for_each(|record| drop(effect::read(&record.body)));
+    }
+}
+
+/// What is decoded survives a round trip, and shows a database at any moment or a problem.
+pub fn stretch(input: &[u8]) {
+    let Ok(stretch) = StretchContents::decode(&Bytes::copy_from_slice(input)) else { return };
+    let again = StretchContents::decode(&stretch.encode()).expect("it was just encoded");
+    assert_eq!((&again.base, again.entries.len()), (&stretch.base, stretch.entries.len()));
+    for at_ms in [0, stretch.entries.first().map_or(0, |entry| entry.now_ms), u64::MAX] {
+        if let Ok(MomentContents { manifest, changes }) = stretch.clone().at(at_ms) {
+            changes.iter().for_each(|change| assert!(change.sequence < manifest.sequence));
+        }
+    }
+}
+
+/// A whole object of the directory, as it is and with a valid checksum appended. What decodes survives a round trip.
+pub fn directory(input: &[u8]) {
+    let sealed = [input, &checksum(input).to_le_bytes()].concat();
+    for bytes in [input, &sealed] {
+        for (kind, number) in [(DirectoryKind::Changes, 42), (DirectoryKind::Snapshot, 41)] {
+            let Ok(changes) = format::decode(bytes, kind, number) else { continue };
+            let mut encoder = DirectoryEncoder::new(kind, number, 7, changes.len());
+            changes.iter().for_each(|change| encoder.change(change));
+            assert_eq!(format::decode(&encoder.finish(), kind, number), Ok(changes));
+        }
+    }
+}
+
+/// The same for an object of the ledger.
+pub fn ledger(input: &[u8]) {
+    let sealed = [input, &checksum(input).to_le_bytes()].concat();
+    for bytes in [input, &sealed] {
+        let Ok(windows) = decode_windows(bytes, &|_: &str| true) else { continue };
+        let encoded = encode_windows(&windows.iter().collect::<Vec<_>>());
+        assert_eq!(decode_windows(&encoded, &|_: &str| true), Ok(windows));
     }
 }
 

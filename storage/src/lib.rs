@@ -3,12 +3,16 @@
 //! It knows no keyspace and no command: it stores records, segments and effects, and finds them again after a crash.
 #![forbid(unsafe_code)]
 
+pub mod backup;
 pub mod chunk;
 pub mod codec;
+pub mod directory;
+pub mod durations;
 pub mod effect;
 pub mod functions;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod ledger;
 pub mod loading;
 pub mod log;
 pub mod manifest;
@@ -20,4 +24,5 @@ pub mod seal;
 pub mod shown;
 pub mod stopwatch;
 pub mod store;
+pub mod stretch;
 pub mod tail;

@@ -33,11 +33,18 @@ pub struct Stored {
     pub tailed: bool,
     /// Whether the log does: its counts are not known before it is loaded.
     pub logged: bool,
+    /// Whether they are not known because the manifest leaves out effects in the tails.
+    pub uncounted: bool,
     /// The location of those effects.
     pub replay: Option<Arc<Replay>>,
 }
 
 impl Stored {
+    /// Whether only a load tells how many keys it has.
+    pub fn is_uncounted(&self) -> bool {
+        self.logged || self.uncounted
+    }
+
     /// About how much memory it takes when it is loaded. The manifest may not know, but what is stored says the least.
     pub fn loaded_bytes(&self) -> usize {
         let blocks = self.body.iter().chain(&self.pieces).map(|block| block.len).sum::<u64>();

@@ -16,11 +16,14 @@ use dormouse_storage::codec::value::pieces::{Assembly, Outline};
 use dormouse_storage::log::format::{
     EntryHead, EntryKind, FileHead, HEADER_BYTES, Identity, NamedDatabase, write_effect, write_frame, write_ids,
 };
-use dormouse_storage::log::recovery::{self, Recovered};
+use dormouse_storage::log::recovery::{self, LogEntry, Recovered};
 use dormouse_storage::log::sink::Files;
 use dormouse_storage::log::tail::LogTail;
-use dormouse_storage::manifest::{ChunkInfo, Manifest, Names, PieceInfo, SegmentInfo, TailInfo};
-use dormouse_storage::shown::{Shown, first_ids};
+use dormouse_storage::manifest::{
+    ChunkInfo, DroppedObject, Manifest, Names, PieceInfo, SegmentInfo, Stretch, TailInfo,
+};
+use dormouse_storage::shown::{RECEIPTS, Shown, first_ids};
+use dormouse_storage::stretch::StretchContents;
 use dormouse_storage::tail::{Tail, TailRecord, encode_tail};
 use dormouse_types::record::{Record, Value};
 use dormouse_types::segment::{Placement, Range53, SlotPlacement, prefix53};
@@ -161,7 +164,7 @@ fn manifest_2() -> Manifest {
 /// The additions of version 3: an import fills the staged indexes, and the source decides what expires in them.
 fn manifest_3() -> Manifest {
     let mut manifest = manifest_2();
-    manifest.keyspaces[16..].iter_mut().zip(20..).for_each(|(keyspace, id)| *keyspace = id);
+    manifest.keyspaces[16..RECEIPTS].iter_mut().zip(20..).for_each(|(keyspace, id)| *keyspace = id);
     manifest.next_keyspace = 36;
     manifest.followed = 0xffff_0001;
     let last = manifest.segments[3];
@@ -183,7 +186,7 @@ fn manifest_4() -> Manifest {
 /// The additions of version 5: so many segments that they are in pages.
 fn manifest_5() -> Manifest {
     let mut manifest = manifest_4();
-    manifest.keyspaces[16..].iter_mut().zip(20..).for_each(|(keyspace, id)| *keyspace = id);
+    manifest.keyspaces[16..RECEIPTS].iter_mut().zip(20..).for_each(|(keyspace, id)| *keyspace = id);
     manifest.next_keyspace = 36;
     manifest.followed = 0xffff_0001;
     manifest.shard_cuts = vec![7000, 8192];
@@ -199,6 +202,41 @@ fn manifest_5() -> Manifest {
         })
         .collect();
     manifest
+}
+
+/// The additions of version 6: history, beside segments in pages.
+fn manifest_6() -> Manifest {
+    let mut manifest = manifest_5();
+    let names = Names::new("Golden/1").expect("a good name");
+    let dropped = |counter, bytes| DroppedObject { name: names.chunk(2, 0xfeed, counter), bytes };
+    manifest.uncounted = manifest.segments[1].seen;
+    manifest.timeline.until_ms = NOW_MS + 60_000;
+    for (counter, from_ms, dropped) in
+        [(3, NOW_MS - 100, vec![dropped(1, 700), dropped(2, 800)]), (7, NOW_MS + 9, Vec::new())]
+    {
+        let name = names.stretch(3, 0xfeed, counter);
+        manifest.timeline.stretches.push(Stretch { name, bytes: 1000 + counter, from_ms, dropped });
+    }
+    manifest
+}
+
+/// The same in one level.
+fn manifest_6_whole() -> Manifest {
+    Manifest { segments: Vec::new(), pieces: Vec::new(), uncounted: 0, ..manifest_6() }
+}
+
+/// A stretch with an entry of each kind.
+fn stretch() -> StretchContents {
+    let mut items = Vec::new();
+    write_effect(&mut items, 3, 77, |body| body.extend_from_slice(b"effect"));
+    let entry =
+        |sequence, now_ms, kind, items: &[u8]| LogEntry { sequence, now_ms, kind, items: items.to_vec().into() };
+    let entries = vec![
+        entry(9001, NOW_MS, EntryKind::Effects, &items),
+        entry(9002, NOW_MS + 5, EntryKind::Resume, &[]),
+        entry(9003, NOW_MS - 5, EntryKind::Continue, &9001u64.to_le_bytes()),
+    ];
+    StretchContents { base: manifest_2(), entries }
 }
 
 /// Values in pieces, with the elements of each piece.
@@ -322,7 +360,7 @@ const FOLLOWED: u32 = 1 << 31;
 /// The keyspaces that all indexes show during an import: staged ones exist, and they and index 3 are followed.
 fn staged() -> Shown {
     let mut ids = first_ids();
-    ids[16..].iter_mut().zip(20..).for_each(|(id, keyspace)| *id = keyspace);
+    ids[16..RECEIPTS].iter_mut().zip(20..).for_each(|(id, keyspace)| *id = keyspace);
     Shown { ids, followed: 0xffff_0008, next: 36 }
 }
 
@@ -451,6 +489,29 @@ fn manifest_version_5() {
 }
 
 #[test]
+fn manifest_version_6() {
+    for (name, manifest) in [("manifest-v6.bin", manifest_6()), ("manifest-v6-whole.bin", manifest_6_whole())] {
+        let file = golden(name);
+        assert_eq!(Manifest::decode(&file).expect("readable"), manifest);
+        assert_eq!(file[8], 6, "an older build must not take it for its own");
+        assert_eq!(manifest.encode(), file);
+    }
+}
+
+#[test]
+fn stretch_version_1() {
+    let file = golden("stretch-v1.bin");
+    let read = StretchContents::decode(&file.clone().into()).expect("readable");
+    assert_eq!(read.base, manifest_2());
+    let fields = |of: StretchContents| {
+        let entries = of.entries.into_iter();
+        entries.map(|entry| (entry.sequence, entry.now_ms, entry.kind, entry.items)).collect::<Vec<_>>()
+    };
+    assert_eq!(fields(read), fields(stretch()));
+    assert_eq!(stretch().encode(), file);
+}
+
+#[test]
 fn tail_version_1() {
     let tail = Tail::decode("tail", golden("tail-v1.bin").into()).expect("readable");
     assert_eq!(tail.all().expect("readable"), effects());
@@ -526,6 +587,9 @@ fn write_what_is_missing() {
         ("tail-v1.bin", encode_tail(effects()).to_vec()),
         ("manifest-v3.bin", manifest_3().encode()),
         ("manifest-v5.bin", manifest_5().encode()),
+        ("manifest-v6.bin", manifest_6().encode()),
+        ("manifest-v6-whole.bin", manifest_6_whole().encode()),
+        ("stretch-v1.bin", stretch().encode().to_vec()),
         ("tail-v2.bin", encode_tail(effects_2()).to_vec()),
         ("log-import-v1.bin", log_of_an_import()),
         ("log-v1.bin", log(FileHead::encode)),

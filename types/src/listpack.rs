@@ -28,6 +28,8 @@ use crate::entry::{Buffer, TOTAL_BYTES, packed};
 const HEADER: usize = 6;
 const END: u8 = 0xFF;
 const EMPTY: &[u8] = &[7, 0, 0, 0, 0, 0, END];
+/// The bytes of a listpack without entries.
+pub(super) const EMPTY_BYTES: usize = EMPTY.len();
 const COUNT_UNKNOWN: u16 = u16::MAX;
 
 /// A listpack never grows beyond this by more than a few entries' overhead, whatever the settings say: a buffer has 30
@@ -490,6 +492,22 @@ impl DoubleEndedIterator for Iter<'_> {
             self.listpack.item(self.back)
         })
     }
+}
+
+/// A listpack of these items in Redis's format.
+pub(super) fn bytes_of<'i>(items: impl Iterator<Item = Item<'i>> + Clone) -> Vec<u8> {
+    let (bytes, count) =
+        items.clone().fold((EMPTY_BYTES, 0), |(bytes, count), item| (bytes + encoded_len(item), count + 1));
+    let mut listpack = vec![END; bytes];
+    listpack[..TOTAL_BYTES].copy_from_slice(&(bytes as u32).to_le_bytes());
+    listpack[TOTAL_BYTES..HEADER].copy_from_slice(&u16::try_from(count).unwrap_or(COUNT_UNKNOWN).to_le_bytes());
+    let mut at = HEADER;
+    for item in items {
+        let entry = Encoded::new(item);
+        entry.write(&mut listpack[at..at + entry.len()]);
+        at += entry.len();
+    }
+    listpack
 }
 
 /// The bytes that an item takes in a listpack.

@@ -2,14 +2,16 @@
 //!
 //! Helm's own linter runs first. Then each case is rendered twice, as a pipeline that compares would do: values that
 //! must work with output that must (or must not) appear, and values that must be refused, with the words of the
-//! refusal. Last, the server is started with the rendered environment ([`environment`]).
+//! refusal. Then the server is started with the rendered environment ([`environment`]). Last come the dashboard and the
+//! alerts ([`monitoring`]).
 
 mod environment;
+mod monitoring;
 
 use std::path::Path;
 use std::process::Command;
 
-use crate::{Count, Outcome, run, tools};
+use crate::{Count, Outcome, build, run, tools};
 
 struct Case {
     name: &'static str,
@@ -65,6 +67,7 @@ const CASES: &[Case] = &[
             "--set=config.maxClients=2500000",
             "--set=config.workers=3",
             "--set=config.logFormat=text",
+            "--set=config.auditLog=stderr",
         ],
         expect: Renders {
             with: &[
@@ -77,6 +80,7 @@ const CASES: &[Case] = &[
                 "name: DORMOUSE_MAX_CLIENTS\n              value: \"2500000\"",
                 "name: DORMOUSE_WORKERS\n              value: \"3\"",
                 "name: DORMOUSE_LOG_FORMAT\n              value: \"text\"",
+                "name: DORMOUSE_AUDIT_LOG\n              value: \"stderr\"",
             ],
             without: &[],
         },
@@ -84,7 +88,7 @@ const CASES: &[Case] = &[
     Case {
         name: "numbers from a values file are written out, and workers are left to the server",
         arguments: &["--show-only=templates/statefulset.yaml"],
-        expect: Renders { with: &["value: \"10000\""], without: &["DORMOUSE_WORKERS"] },
+        expect: Renders { with: &["value: \"10000\""], without: &["DORMOUSE_WORKERS", "AUDIT_LOG"] },
     },
     Case {
         name: "a Secret of the user's is used, and none is made",
@@ -119,6 +123,58 @@ const CASES: &[Case] = &[
         name: "a token that no client can send",
         arguments: &["--set=auth.token=gr\u{fc}n"],
         expect: Fails("printable ASCII"),
+    },
+    Case {
+        name: "TLS in place of the plain port",
+        arguments: &["--set=tls.enabled=true", "--set=tls.existingSecret=cert", "--set=networkPolicy.enabled=true"],
+        expect: Renders {
+            with: &[
+                "name: DORMOUSE_PORT\n              value: \"0\"",
+                "name: DORMOUSE_TLS_PORT\n              value: \"6379\"",
+                "name: DORMOUSE_TLS_CERT_FILE\n              value: \"/tls/tls.crt\"",
+                "name: DORMOUSE_TLS_KEY_FILE\n              value: \"/tls/tls.key\"",
+                "mountPath: /tls",
+                "secretName: cert",
+                "volumeClaimTemplates",
+                "mountPath: /data",
+                "containerPort: 8380",
+                "port: 8380\n      targetPort: https",
+                "- port: https",
+                "redis-cli --tls --insecure -h",
+            ],
+            without: &["DORMOUSE_TLS_CA_CERT_FILE", "emptyDir"],
+        },
+    },
+    Case {
+        name: "TLS that asks clients for certificates, over a bucket",
+        arguments: &[
+            "--set=tls.enabled=true",
+            "--set=tls.existingSecret=cert",
+            "--set=tls.certFilename=server.pem",
+            "--set=tls.certCAFilename=ca.crt",
+            "--set=store.url=s3://bucket",
+        ],
+        expect: Renders {
+            with: &[
+                "name: DORMOUSE_TLS_CA_CERT_FILE\n              value: \"/tls/ca.crt\"",
+                "value: \"/tls/server.pem\"",
+                "--cert /tls/server.pem --key /tls/tls.key",
+            ],
+            without: &["volumeClaimTemplates", "mountPath: /data", "name: data"],
+        },
+    },
+    Case {
+        name: "no TLS",
+        arguments: &[],
+        expect: Renders {
+            with: &["name: DORMOUSE_PORT\n              value: \"6379\""],
+            without: &["/tls", "https", "8380"],
+        },
+    },
+    Case {
+        name: "TLS without a certificate",
+        arguments: &["--set=tls.enabled=true"],
+        expect: Fails("/tls/existingSecret"),
     },
     Case {
         name: "a claim of the user's",
@@ -191,6 +247,71 @@ const CASES: &[Case] = &[
             ],
             without: &[],
         },
+    },
+    Case {
+        name: "a token for metrics, in a Secret and with the scraper",
+        arguments: &["--set=metrics.token=m3trics", "--set=metrics.serviceMonitor.enabled=true"],
+        expect: Renders {
+            with: &[
+                "metrics-token: bTN0cmljcw==",
+                "name: DORMOUSE_METRICS_TOKEN\n              valueFrom:",
+                "name: release-dormouse-metrics\n                  key: metrics-token",
+                "credentials:\n          name: release-dormouse-metrics\n          key: metrics-token",
+            ],
+            without: &["m3trics", "value: none"],
+        },
+    },
+    Case {
+        name: "a Secret of the user's with the token for metrics",
+        arguments: &["--set=metrics.existingSecret=mine", "--set=metrics.existingSecretKey=scrape"],
+        expect: Renders {
+            with: &["name: mine\n                  key: scrape"],
+            without: &["release-dormouse-metrics"],
+        },
+    },
+    Case {
+        name: "metrics for the cluster, where nobody else reaches the port",
+        arguments: &[],
+        expect: Renders { with: &["name: DORMOUSE_METRICS_TOKEN\n              value: none"], without: &[] },
+    },
+    Case {
+        name: "metrics of a Service for the world are closed",
+        arguments: &["--set=service.type=LoadBalancer"],
+        expect: Renders { with: &["type: LoadBalancer"], without: &["DORMOUSE_METRICS_TOKEN"] },
+    },
+    Case {
+        name: "a token for metrics beside a Secret",
+        arguments: &["--set=metrics.existingSecret=mine", "--set=metrics.token=x"],
+        expect: Fails("/metrics"),
+    },
+    Case {
+        name: "a dashboard and alerts on demand",
+        arguments: &[
+            "--set=fullnameOverride=cache",
+            "--set=metrics.dashboard.enabled=true",
+            "--set=metrics.dashboard.labels.team=data",
+            "--set=metrics.prometheusRule.enabled=true",
+            "--set=metrics.prometheusRule.labels.release=prometheus",
+        ],
+        expect: Renders {
+            with: &[
+                "kind: ConfigMap",
+                "name: cache-dashboard",
+                "grafana_dashboard: \"1\"",
+                "team: data",
+                "\"uid\": \"dormouse\"",
+                "kind: PrometheusRule",
+                "release: prometheus",
+                "expr: up{job=\"cache\"} == 0",
+                "{{ $labels.instance }}",
+            ],
+            without: &[".*dormouse.*"],
+        },
+    },
+    Case {
+        name: "a misspelled value of the alerts",
+        arguments: &["--set=metrics.prometheusRule.enable=true"],
+        expect: Fails("'enable' not allowed"),
     },
     Case {
         name: "a network policy with the data on a volume",
@@ -304,13 +425,14 @@ const CASES: &[Case] = &[
     },
 ];
 
-pub(crate) fn run(root: &Path) -> Outcome {
+/// `long`: promtool checks the alerts and the metrics too.
+pub(crate) fn run(root: &Path, long: bool) -> Outcome {
     let helm = match tools::helm(root) {
         Ok(helm) => helm,
         Err(problem) => return tools::missing("the chart was", &problem),
     };
     let chart = root.join("charts/dormouse");
-    let server = environment::server(root)?;
+    let server = build::server(root)?;
     let mut count = run::check(Command::new(&helm).args(["lint", "--strict", "--quiet"]).arg(&chart))?;
     for case in CASES {
         let mut template = Command::new(&helm);
@@ -334,6 +456,13 @@ pub(crate) fn run(root: &Path) -> Outcome {
             }
             count += Count::of(problems.is_empty());
         }
+    }
+    let problems = monitoring::problems(&chart)?;
+    problems.iter().for_each(|problem| eprintln!("chart: {problem}"));
+    count += Count::of(problems.is_empty());
+    count += monitoring::parsed(root, &chart)?;
+    if long {
+        count += monitoring::with_promtool(root, &chart, &server)?;
     }
     Ok(count)
 }

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod build;
 mod chart;
 mod count;
 mod crash;
@@ -92,8 +93,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Check the Helm chart
-    Chart,
+    /// Check the Helm chart, with its dashboard and alerts
+    Chart {
+        /// Also let promtool check the alerts, the dashboard and the metrics; its build takes minutes
+        #[arg(long)]
+        long: bool,
+    },
     /// Measure against real peers; `bench --help` for what there is to measure
     #[command(disable_help_flag = true)]
     Bench {
@@ -114,7 +119,7 @@ fn main() -> ExitCode {
         Task::Upstream { arguments } => upstream::run(root, &arguments),
         Task::Docs => docs(root),
         Task::Simulate { arguments } => simulate(root, &arguments),
-        Task::Chart => chart::run(root),
+        Task::Chart { long } => chart::run(root, long),
         Task::Bench { arguments } => bench(root, &arguments),
     };
     match outcome {
@@ -159,7 +164,7 @@ fn bench(root: &std::path::Path, arguments: &[String]) -> Outcome {
     // Other measures compare with Debian's Redis only.
     let is_everything = !arguments.iter().any(|argument| !argument.starts_with('-'));
     if !is_named(&["--help", "-h"]) && (is_everything || is_named(&["cpu", "memory", "durability", "applications"])) {
-        tools::peers(root, &mut bench)?;
+        bench.envs(tools::peers(root, tools::Peers::Measured)?);
     }
     let status = bench.status().map_err(|error| error.to_string())?;
     std::process::exit(status.code().unwrap_or(1))

@@ -1,9 +1,9 @@
-//! Running other programs; their output is passed on line by line and counted.
+//! Running other programs, whose output is shown and counted.
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Mutex;
+use std::time::Instant;
 
 use crate::{Count, Outcome};
 
@@ -24,27 +24,36 @@ pub(crate) fn check(command: &mut Command) -> Outcome {
     Ok(Count::of(status.success()))
 }
 
-/// A test runner, with its own counts. A runner that fails without a failed test counts as one failure.
-pub(crate) fn tests(command: &mut Command) -> Outcome {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| cannot_start(command, &error))?;
-    let count = Mutex::new(Count::default());
-    let output = child.stdout.take().expect("its output is a pipe");
-    let errors = child.stderr.take().expect("its errors are a pipe");
+/// Runs the test programs, each as a command with its name, as many at once as there are processors. The output of each is
+/// shown in one piece when it ends. A program that fails without a failed test counts as one failure.
+pub(crate) fn side_by_side(programs: Vec<(String, Command)>) -> Outcome {
+    let (left, total) = (Mutex::new(programs.into_iter()), Mutex::new(Count::default()));
+    let next = || left.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
+    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        scope.spawn(|| pass_on(output, &mut std::io::stdout(), &count));
-        pass_on(errors, &mut std::io::stderr(), &count);
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                while let Some((name, mut command)) = next() {
+                    println!("running {name}");
+                    let start = Instant::now();
+                    let (succeeded, text) = output(&mut command).unwrap_or_else(|problem| (false, problem));
+                    let mut total = total.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    *total += counted(succeeded, &text);
+                    println!("\n{name}, {:.1} s{text}", start.elapsed().as_secs_f64());
+                }
+            });
+        }
     });
-    let status = child.wait().map_err(|error| error.to_string())?;
-    let mut count = count.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if !status.success() && count.failed == 0 {
+    Ok(total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
+}
+
+fn counted(succeeded: bool, text: &str) -> Count {
+    let mut count = Count::default();
+    text.lines().for_each(|line| count.add_line(line));
+    if !succeeded && count.failed == 0 {
         count.failed = 1;
     }
-    Ok(count)
+    count
 }
 
 /// A program's output on both streams, and whether it succeeded.
@@ -52,17 +61,6 @@ pub(crate) fn output(command: &mut Command) -> Result<(bool, String), String> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| cannot_start(command, &error))?;
     let text = [output.stdout, output.stderr].concat();
     Ok((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
-}
-
-fn pass_on(from: impl Read, to: &mut impl Write, count: &Mutex<Count>) {
-    let mut reader = BufReader::new(from);
-    let mut line = Vec::new();
-    while matches!(reader.read_until(b'\n', &mut line), Ok(length) if length > 0) {
-        // A closed terminal is no reason to stop counting.
-        _ = to.write_all(&line);
-        count.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add_line(&String::from_utf8_lossy(&line));
-        line.clear();
-    }
 }
 
 fn cannot_start(command: &Command, error: &std::io::Error) -> String {

@@ -63,8 +63,8 @@ pub(crate) fn azurite(root: &Path) -> Result<(), String> {
     })
 }
 
-/// Makes the folder `name` with `install`, unless this version exists.
-fn installed(
+/// Makes the folder `name` of the tools with `install`, unless this version exists.
+pub(crate) fn installed(
     root: &Path,
     name: &str,
     version: &str,
@@ -84,7 +84,7 @@ fn installed(
     fs::write(&stamp, version).map_err(|error| format!("{}: {error}", stamp.display()))
 }
 
-fn step(command: &mut Command) -> Result<(), String> {
+pub(crate) fn step(command: &mut Command) -> Result<(), String> {
     match run::output(command)? {
         (true, _) => Ok(()),
         (false, text) => Err(format!("{command:?} failed:\n{text}")),

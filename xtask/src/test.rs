@@ -7,7 +7,7 @@
 //! | `lint` | clippy has no warning |
 //! | `units` | the crates' own tests pass |
 //! | `clients` | real clients get along with a real server |
-//! | `chart` | [`crate::chart`] finds nothing |
+//! | `chart` | [`crate::chart`] finds nothing; with `--long`, promtool neither |
 //! | `deny` | dependencies have permissive licences and known sources; with `--long`, or an installed `cargo deny`, no known holes |
 //!
 //! The last line sums the runners' counts. A missing toolchain skips its part loudly, and fails under `CI=true`.
@@ -18,7 +18,10 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 
-use crate::{Count, Outcome, chart, licences, run, stores, tidy, tools};
+use crate::{Count, Outcome, build, chart, licences, run, stores, tidy, tools};
+
+/// The folder of the client suites' package.
+const CLIENTS: &str = "client-tests";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Step {
@@ -69,47 +72,47 @@ impl Step {
             ])),
             Step::Units => {
                 tools::system_packages();
-                let mut tests = run::cargo(root);
-                tests.args(["test", "--workspace", "--exclude", "dormouse-client-tests", "--no-fail-fast"]);
-                run::tests(&mut tests)
+                build::workspace(root, None)?.run(|package| package != CLIENTS, |_| {})
             }
             Step::Clients => clients(root, &[], long),
-            Step::Chart => chart::run(root),
+            Step::Chart => chart::run(root, long),
             Step::Deny => deny(root, long),
         }
     }
 }
 
-/// Runs the client suites, which are tests of their crate; it builds the server and installs the clients.
+/// Runs the client suites, which are tests of their crate and install the clients.
 ///
 /// An argument that names a file of tests runs all of them (`stores`), any other one the tests whose names contain it
 /// (`redis_py`).
 pub(crate) fn clients(root: &Path, arguments: &[String], long: bool) -> Outcome {
     tools::system_packages();
     let folder = root.join("client-tests/tests");
-    let is_file = |name: &&String| {
+    let is_file = |name: &String| {
         folder.join(format!("{name}.rs")).is_file() || folder.join(name.as_str()).join("main.rs").is_file()
     };
-    let (files, names): (Vec<_>, Vec<_>) = arguments.iter().partition(is_file);
-    let mut tests = run::cargo(root);
-    tests.args(["test", "--package", "dormouse-client-tests", "--no-fail-fast"]);
-    for file in files {
-        tests.args(["--test", file]);
+    let (mut files, names): (Vec<String>, Vec<String>) = arguments.iter().cloned().partition(is_file);
+    if files.is_empty() && !names.is_empty() {
+        files = suites(&folder)?;
     }
-    tests.arg("--").args(names);
+    let build = build::workspace(root, (!files.is_empty()).then_some(&files))?;
+    let mut variables = Vec::new();
+    if std::env::var_os("DORMOUSE_BIN").is_none() {
+        variables.push(("DORMOUSE_BIN", build.server.clone()));
+    }
     if long {
-        tests.env("DORMOUSE_LONG", "1");
+        variables.push(("DORMOUSE_LONG", "1".into()));
     }
     // A single suite does not wait for tools that only others need.
     let needs = |names: &[&str]| {
         arguments.is_empty() || arguments.iter().any(|argument| names.iter().any(|name| argument.contains(name)))
     };
     if needs(&["rdb", "import", "follow", "replicas", "compar", "valkey", "redis8"]) {
-        tools::peers(root, &mut tests)?;
+        variables.extend(tools::peers(root, tools::Peers::Tested)?);
     }
     if needs(&["s3"]) {
         match tools::s3_server(root) {
-            Ok(program) => drop(tests.env("DORMOUSE_S3_SERVER", program)),
+            Ok(program) => variables.push(("DORMOUSE_S3_SERVER", program)),
             // The tests that need it say so too, and fail under `CI=true`.
             Err(problem) => drop(tools::missing("stores on S3 were", &problem)?),
         }
@@ -130,12 +133,30 @@ pub(crate) fn clients(root: &Path, arguments: &[String], long: bool) -> Outcome 
             }
         }
     }
-    let mut count = run::tests(&mut tests)?;
+    let mut count = build.run(
+        |package| package == CLIENTS,
+        |test| {
+            test.args(&names).envs(variables.iter().map(|(name, value)| (name, value)));
+        },
+    )?;
     if count == Count::default() {
         eprintln!("no test of the clients is called {arguments:?}");
         count.failed = 1;
     }
     Ok(count)
+}
+
+/// The files of client suites, by the names that cargo knows them by.
+fn suites(folder: &Path) -> Result<Vec<String>, String> {
+    let told = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(told)? {
+        let path = entry.map_err(told)?.path();
+        if path.join("main.rs").is_file() || path.extension().is_some_and(|extension| extension == "rs") {
+            names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(names)
 }
 
 /// Unless it is there, `cargo deny` runs only if there is time to build it.

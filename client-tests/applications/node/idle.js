@@ -9,13 +9,13 @@ import { connection, quiet, run, until } from './steps.js';
 
 const { deepEqual, equal } = assert;
 
-/** A worker that asks for work seldom: by default it runs a script every five seconds, and one that writes every 30. */
+/** It runs a script every five seconds, and one that writes every 30. */
 async function aWorkerOfBullmq(close) {
   const queue = close(new Queue('paint', { connection }));
   const events = close(new QueueEvents('paint', { connection, lastEventId: '0-0' }));
   const done = [];
   events.on('completed', ({ returnvalue }) => done.push(returnvalue));
-  close(new Worker('paint', async (job) => job.data.n, { connection, drainDelay: 3600, stalledInterval: 3_600_000 }));
+  close(new Worker('paint', async (job) => job.data.n, { connection }));
   await queue.add('job', { n: 1 });
   await until(() => done.length === 1);
   return async () => {
@@ -71,7 +71,7 @@ async function aSubscriber(close) {
 async function idleOnesLetTheDatabaseSleep(close) {
   const wake = [];
   for (const begin of [aWorkerOfBullmq, anAdapterOfSocketIo, aSubscriber]) wake.push(await begin(close));
-  await quiet();
+  await quiet(16);
   for (const one of wake) await one();
 }
 

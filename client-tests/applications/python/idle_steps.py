@@ -22,8 +22,9 @@ def workers_of_celery_and_rq_wait():
         until(lambda: Worker.all(connection=connection))
         assert celery_steps.get(add.delay(1, 1)) == 2
         assert rq_steps.ended(queue.enqueue(rq_tasks.add, 1, 1)) == "finished"
-        # Each minute Celery looks for bindings that have expired, by a script; RQ writes a sign of life each 405 s.
-        quiet(wakes_a_minute=2)
+        # Celery looks for bindings that have expired every 60 s, and for unconfirmed messages every 100 s. RQ writes a sign of
+        # life every 405 s.
+        quiet(wakes_a_minute=3)
         assert celery_steps.get(add.delay(2, 2)) == 4
         assert rq_steps.ended(queue.enqueue(rq_tasks.add, 2, 2)) == "finished"
 

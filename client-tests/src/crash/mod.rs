@@ -96,9 +96,15 @@ pub struct Summary {
 pub fn run(settings: Settings, mut progress: impl FnMut(&Summary)) -> Result<Summary, String> {
     let begun = Instant::now();
     let mut summary = Summary::default();
+    let mut stores = 0u64;
     while summary.rounds < settings.rounds {
         let folder = tempfile::Builder::new().prefix("dormouse-crash-").tempdir().map_err(|e| e.to_string())?;
         let mut store = Store::new(settings, folder.path())?;
+        // Every second store is encrypted, and which one comes first is up to the seed.
+        if settings.kind == Kind::Dormouse && stores.wrapping_add(settings.seed).is_multiple_of(2) {
+            store.node.encrypt()?;
+        }
+        stores += 1;
         let rounds = settings.rounds_per_store.min(settings.rounds - summary.rounds);
         for _ in 0..rounds {
             let number = summary.rounds;

@@ -62,13 +62,23 @@ pub struct Node {
     process: Option<(Child, u16)>,
     /// The small disk of the store, if it has one.
     disk: Option<SmallDisk>,
+    /// Whether the store is encrypted.
+    is_encrypted: bool,
     /// Times from each start to the first answered command.
     pub starts: Vec<Duration>,
 }
 
 impl Node {
     pub fn new(kind: Kind, mode: Mode, folder: &Path) -> Self {
-        Self { kind, mode, folder: folder.to_path_buf(), process: None, disk: None, starts: Vec::new() }
+        Self {
+            kind,
+            mode,
+            folder: folder.to_path_buf(),
+            process: None,
+            disk: None,
+            is_encrypted: false,
+            starts: Vec::new(),
+        }
     }
 
     /// Puts the store on a file system of its own.
@@ -78,6 +88,20 @@ impl Node {
     pub fn use_small_disk(&mut self, mib: u32) -> Result<(), String> {
         self.disk = Some(SmallDisk::mount(&self.folder.join("data"), mib)?);
         Ok(())
+    }
+
+    /// Encrypts the store, which must not have been used yet.
+    ///
+    /// # Errors
+    /// When the file of the key cannot be written.
+    pub fn encrypt(&mut self) -> Result<(), String> {
+        self.is_encrypted = true;
+        fs::write(self.key(), "5e".repeat(32)).map_err(|error| error.to_string())
+    }
+
+    /// The file of the master key.
+    fn key(&self) -> PathBuf {
+        self.folder.join("master-key")
     }
 
     /// Fills the disk, but for a few bytes.
@@ -245,6 +269,9 @@ impl Node {
                 command.args(["--merge-window", &option(&["10ms", "1m"])]);
                 command.args(["--workers", &option(&["1", "2", "4"])]);
                 TOKENS.iter().for_each(|token| _ = command.args(["--token", token]));
+                if self.is_encrypted {
+                    command.args(["--master-key", &format!("file:{}", self.key().display())]);
+                }
                 match self.mode {
                     Mode::Window(_) | Mode::NoLog => _ = command.args(["--loss-window", &self.mode.to_string()]),
                     Mode::Checkpoint => {}

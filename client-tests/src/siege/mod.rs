@@ -228,9 +228,19 @@ fn be_patient() {
     // Without both, or where they are refused, their latency includes the wait for a processor. A thread that runs only
     // when the processor is idle gives way at once to one that wakes; a niceness lets it finish its slice.
     let _ = rustix::process::nice(NOISE_NICER);
+    schedule(&["--idle", "--pid", "0"]);
+}
+
+/// Lets the calling thread, a quiet tenant's, run as soon as its reply has come. As if it were on another machine, it never
+/// waits for the server's own threads. Where this is refused, its latency includes the wait.
+fn be_prompt() {
+    schedule(&["--fifo", "--pid", "1"]);
+}
+
+fn schedule(policy: &[&str]) {
     let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
     let mut chrt = Command::new("chrt");
-    let _ = chrt.args(["--idle", "--pid", "0", &thread]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let _ = chrt.args(policy).arg(&thread).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
 
 /// The server, killed when it is dropped.

@@ -45,6 +45,7 @@ impl Quiet {
 
 /// Writes and reads until the siege is over. Returns the first wrong reply.
 fn live(target: &Target, name: &str, latencies: &Mutex<Vec<Duration>>) -> io::Result<Option<String>> {
+    super::be_prompt();
     let mut connection = target.connect(name)?;
     connection.set_patience(Duration::from_secs(30))?;
     let mut values = [0u64; KEYS as usize];

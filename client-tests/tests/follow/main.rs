@@ -198,7 +198,6 @@ fn what_is_in_the_way_is_said() {
     for (from, to, part) in [
         (format!("redis://127.0.0.1:{from}"), open.clone(), "NOAUTH"),
         (format!("redis://:wrong@127.0.0.1:{from}"), open.clone(), "WRONGPASS"),
-        (good.replace("redis:", "rediss:"), open.clone(), "TLS is not supported"),
         (good.clone() + "/3", open.clone(), "all SELECT indexes"),
         (format!("redis://127.0.0.1:{}", server::free_port()), open.clone(), "refused"),
         (good.clone(), open.replace("x1", "x2"), "the target"),
@@ -360,14 +359,9 @@ impl MoveIn {
 
     /// Waits until the target has everything that the source has sent so far.
     fn catch_up(&mut self) {
-        let written = Connection::open(self.source.port()).run("INCR caught-up").number();
-        assert!(written.is_some(), "the source takes no write");
-        let applied = || {
-            let arrived = Connection::open(self.target.port()).run("GET caught-up").number();
-            (arrived == written).then_some(())
-        };
+        let is_there = sameness::catch_up(self.source.port(), self.target.port(), LIMIT);
         let log = || self.importer.as_ref().map_or_else(String::new, Importer::log);
-        assert!(wait_for(LIMIT, applied).is_some(), "the target does not catch up\n{}", log());
+        assert!(is_there, "the target does not catch up\n{}", log());
     }
 
     fn difference(&self) -> Option<String> {

@@ -75,6 +75,23 @@ fn moves(kind: Kind, header: &[u8]) {
     }
 }
 
+/// A group may have read more than was ever added, by its command. Redis 8.10 loads no such stream, and ends instead.
+#[test]
+fn redis8_loads_a_group_that_has_read_too_much() {
+    let Some(mut target) = peer(Kind::Redis8) else { return };
+    let mut server = dormouse();
+    let mut connection = Connection::open(server.port());
+    for line in ["XADD s 1-1 f v", "XGROUP CREATE s g 0 ENTRIESREAD 1000"] {
+        assert!(!connection.run(line).is_error(), "{line}");
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("out.rdb");
+    assert!(server.stop().success());
+    succeeds(&["export", text(&file), "--store", &format!("file://{}", server.data().display())]);
+    load(&mut target, &file);
+    assert_eq!(Connection::open(target.port()).run("XLEN s").number(), Some(1.0));
+}
+
 /// Sends each key as a payload from there to here, and as another back.
 fn exchange(keys: &Data, there: u16, here: u16) {
     let (mut there, mut here) = (Connection::open(there), Connection::open(here));

@@ -306,13 +306,8 @@ impl MoveOut {
 
     /// Waits until the replica has everything that the source has sent so far.
     fn catch_up(&mut self) {
-        let written = Connection::open(self.source.port()).run("INCR caught-up").number();
-        assert!(written.is_some(), "the source takes no write");
-        let arrived = || {
-            let arrived = Connection::open(self.replica.port()).run("GET caught-up").number();
-            (arrived == written).then_some(())
-        };
-        assert_eq!(wait_for(LIMIT, arrived), Some(()), "the replica does not catch up\n{}", self.replica.log());
+        let is_there = sameness::catch_up(self.source.port(), self.replica.port(), LIMIT);
+        assert!(is_there, "the replica does not catch up\n{}", self.replica.log());
     }
 
     /// Lets keys expire, waits until the replica has everything, promotes it and compares.

@@ -3,12 +3,15 @@
 use std::fmt;
 
 use crate::target::ServerUrl;
+use crate::tls::{TlsChoices, TlsClient};
 
 /// An address with its login. `Display` and `Debug` leave out the password.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct ServerAddress {
     pub host: String,
     pub port: u16,
+    /// How to speak TLS there, if at all.
+    pub tls: Option<TlsClient>,
     user: Option<String>,
     password: Option<String>,
 }
@@ -17,9 +20,9 @@ impl ServerAddress {
     /// Returns the server that a URL names. The environment's `variable` has the password if the URL has none.
     ///
     /// # Errors
-    /// When the URL names an index: an import takes all of them.
-    pub fn new(url: &ServerUrl, variable: &str) -> Result<Self, String> {
-        let ServerUrl { host, port, user, password, index } = url.clone();
+    /// When the URL names an index: an import takes all of them. When the files for TLS cannot be used.
+    pub fn new(url: &ServerUrl, variable: &str, tls: &TlsChoices) -> Result<Self, String> {
+        let ServerUrl { is_tls, host, port, user, password, index } = url.clone();
         if host.bytes().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control()) {
             return Err("the name of the host has a space in it".to_string());
         }
@@ -27,7 +30,8 @@ impl ServerAddress {
             return Err("the URL names an index, but all SELECT indexes are imported, each into its own".to_string());
         }
         let by_environment = || std::env::var(variable).ok().filter(|password| !password.is_empty());
-        Ok(ServerAddress { host, port, user, password: password.or_else(by_environment) })
+        let tls = is_tls.then(|| TlsClient::new(tls)).transpose()?;
+        Ok(ServerAddress { host, port, tls, user, password: password.or_else(by_environment) })
     }
 
     /// Returns the words of the AUTH command, if the server needs one.
@@ -62,7 +66,8 @@ mod tests {
 
     #[test]
     fn an_address_shows_itself_without_the_password() {
-        let address = |url: &str| ServerAddress::new(&url.parse().unwrap(), "NOTHING_HAS_THIS_NAME");
+        let address =
+            |url: &str| ServerAddress::new(&url.parse().unwrap(), "NOTHING_HAS_THIS_NAME", &TlsChoices::default());
         for (url, shown, auth) in [
             ("redis://h", "h:6379", ""),
             ("redis://h:7/0", "h:7", ""),

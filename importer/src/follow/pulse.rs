@@ -4,7 +4,6 @@
 //! The question needs a connection of its own, since a replica's link carries only the stream. Without such a
 //! connection, the import goes on without knowing its lag.
 
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use super::meters::{ImportMeters, Sample};
 use super::progress::LiveProgress;
 use super::source::{acknowledge, breathe};
 use super::wire::Connection;
+use crate::link::Link;
 
 const TICK: Duration = Duration::from_millis(250);
 const ACKNOWLEDGE: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Pulse<'a> {
     pub source: &'a ServerAddress,
     /// The replica's link.
-    pub link: &'a TcpStream,
+    pub link: &'a Link,
     pub meters: &'a ImportMeters,
     pub progress: &'a LiveProgress,
     pub over: &'a AtomicBool,

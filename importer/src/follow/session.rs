@@ -9,7 +9,6 @@
 //! 4. When it is time to cut over, ask the source how far it is, apply everything until there, and remove the
 //!    bookkeeping.
 
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,8 +26,9 @@ use super::pulse::{Pulse, ask};
 use super::queue::{TakenBatch, UnitBatch, UnitQueue};
 use super::reader::{Position, SourceReader};
 use super::signals::{Signals, Wish};
-use super::source::{Feed, SyncAnswer, acknowledge, close};
+use super::source::{Feed, SyncAnswer, acknowledge};
 use super::target::{Bookkeeping, Refusals, TargetLink, TargetState};
+use crate::link::Link;
 use crate::output::counted;
 
 const TICK: Duration = Duration::from_millis(100);
@@ -183,8 +183,7 @@ impl LiveImport {
                 ));
             }
         };
-        let link =
-            feed.stream().map_err(|error| Interruption::dropped(&format!("the source {}", self.source), &error))?;
+        let link = feed.stream();
         let queue = if snapshot && target.abilities.stages { UnitQueue::staged() } else { UnitQueue::default() };
         let over = AtomicBool::new(false);
         let reader = SourceReader {
@@ -217,7 +216,7 @@ impl LiveImport {
             let outcome = self.write(&mut target, &queue, &link, run, memory);
             over.store(true, Ordering::Release);
             queue.close();
-            close(&link);
+            link.shutdown();
             target.close();
             pulse.thread().unpark();
             outcome
@@ -334,7 +333,7 @@ impl LiveImport {
         &self,
         target: &mut TargetLink,
         queue: &UnitQueue,
-        link: &TcpStream,
+        link: &Link,
         run: u64,
         memory: &mut Remembered,
     ) -> Result<Ending, Interruption> {

@@ -7,13 +7,13 @@
 //! 4. From then on we owe an acknowledgement each second, or an empty line while we are still busy with the RDB.
 
 use std::io::{self, BufRead, Read, Write};
-use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use super::Interruption;
 use super::address::ServerAddress;
 use super::place::is_replid;
 use super::wire::{closed, connect, read_line, request};
+use crate::link::Link;
 
 /// Limit of silence. By default, the source sends something every ten seconds, and every second while it waits for an
 /// RDB.
@@ -40,7 +40,7 @@ pub enum Framing {
 
 /// Bytes of the source, in order. Some of them may be given back.
 pub struct Feed {
-    stream: TcpStream,
+    stream: Link,
     buffer: Vec<u8>,
     at: usize,
 }
@@ -97,9 +97,9 @@ impl Feed {
         (self.buffer, self.at) = (bytes, 0);
     }
 
-    /// A second handle to the same socket.
-    pub fn stream(&self) -> io::Result<TcpStream> {
-        self.stream.try_clone()
+    /// A second handle to the same connection.
+    pub fn stream(&self) -> Link {
+        self.stream.clone()
     }
 
     fn ask(&mut self, words: &[&[u8]]) -> io::Result<Result<String, String>> {
@@ -157,20 +157,15 @@ impl Read for Feed {
 }
 
 /// Tells the source how far we are.
-pub fn acknowledge(mut stream: &TcpStream, offset: u64) -> io::Result<()> {
+pub fn acknowledge(mut stream: &Link, offset: u64) -> io::Result<()> {
     let mut bytes = Vec::new();
     request(&mut bytes, &[b"REPLCONF", b"ACK", offset.to_string().as_bytes()]);
     stream.write_all(&bytes)
 }
 
 /// Tells the source that we are alive, without reporting an offset yet.
-pub fn breathe(mut stream: &TcpStream) -> io::Result<()> {
+pub fn breathe(mut stream: &Link) -> io::Result<()> {
     stream.write_all(b"\n")
-}
-
-pub fn close(stream: &TcpStream) {
-    // It may be closed already.
-    let _ = stream.shutdown(Shutdown::Both);
 }
 
 /// A command of the stream: its bytes as they came, and the position of each word in them.

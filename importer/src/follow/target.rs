@@ -274,7 +274,7 @@ impl TargetLink {
                 Ok(answers)
             })
         } else {
-            let mut stream = self.connection.stream().map_err(|error| Interruption::dropped(&self.name, &error))?;
+            let mut stream = self.connection.stream();
             std::thread::scope(|scope| {
                 scope.spawn(move || pieces.iter().try_for_each(|piece| stream.write_all(piece)));
                 let answers = self.answers(batch, counts);

@@ -3,13 +3,14 @@
 //! A read or write that makes no progress for the connection's patience ends in an error, so nothing waits forever.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use dormouse_protocol::Response;
 use socket2::{SockRef, TcpKeepalive};
 
 use super::address::ServerAddress;
+use crate::link::Link;
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -17,7 +18,7 @@ const LINE_BYTES_MAX: u64 = 64 << 10;
 const BUFFER_BYTES: usize = 64 << 10;
 
 pub struct Connection {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Link>,
 }
 
 impl Connection {
@@ -27,9 +28,9 @@ impl Connection {
         Ok(Connection { reader: BufReader::with_capacity(BUFFER_BYTES, stream) })
     }
 
-    /// Returns a second handle to the same socket.
-    pub fn stream(&self) -> io::Result<TcpStream> {
-        self.reader.get_ref().try_clone()
+    /// Returns a second handle to the same connection.
+    pub fn stream(&self) -> Link {
+        self.reader.get_ref().clone()
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -54,13 +55,12 @@ impl Connection {
     }
 
     pub fn close(&self) {
-        // It may be closed already.
-        let _ = self.reader.get_ref().shutdown(Shutdown::Both);
+        self.reader.get_ref().shutdown();
     }
 }
 
-/// Returns a connected socket, with keepalive, without Nagle's delay.
-pub fn connect(address: &ServerAddress, patience: Duration) -> io::Result<TcpStream> {
+/// Returns a connection, with keepalive, without Nagle's delay.
+pub fn connect(address: &ServerAddress, patience: Duration) -> io::Result<Link> {
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     for place in (address.host.as_str(), address.port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&place, CONNECT_PATIENCE) {
@@ -69,7 +69,7 @@ pub fn connect(address: &ServerAddress, patience: Duration) -> io::Result<TcpStr
                 stream.set_read_timeout(Some(patience))?;
                 stream.set_write_timeout(Some(patience))?;
                 SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-                return Ok(stream);
+                return Link::new(stream, address.tls.as_ref(), &address.host);
             }
             Err(error) => failure = error,
         }

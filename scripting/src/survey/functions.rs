@@ -13,10 +13,18 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{CallSite, GLOBALS, Token, UNKNOWN, is_keyword, library, survey_tokens, tokens};
+use super::{CallSite, GLOBALS, Token, UNKNOWN, is_keyword, library, only_reads, survey_tokens, tokens};
 
-/// The calls of each registered function that is a straight line, by its name. `None`: the library is something else.
-pub fn survey_library(text: &[u8]) -> Option<Vec<(Box<str>, Vec<CallSite>)>> {
+/// A registered function that is a straight line.
+pub(crate) struct StraightFunction {
+    pub(crate) name: Box<str>,
+    pub(crate) calls: Vec<CallSite>,
+    /// It only reads elements of its keys and arguments.
+    pub(crate) only_reads_words: bool,
+}
+
+/// The registered functions that are straight lines. `None`: the library is something else.
+pub(crate) fn survey_library(text: &[u8]) -> Option<Vec<StraightFunction>> {
     if text.len() > super::TEXT_BYTES_MAX {
         return None;
     }
@@ -31,7 +39,9 @@ pub fn survey_library(text: &[u8]) -> Option<Vec<(Box<str>, Vec<CallSite>)>> {
         return None;
     }
     let straight = |(name, function): (Vec<u8>, Function<'_>)| {
-        Some((String::from_utf8(name).ok()?.into_boxed_str(), function.survey()?))
+        let name = String::from_utf8(name).ok()?.into_boxed_str();
+        let only_reads_words = function.arguments.is_none_or(|arguments| only_reads(function.body, arguments));
+        Some(StraightFunction { name, calls: function.survey()?, only_reads_words })
     };
     Some(reader.registered.into_iter().filter_map(straight).collect())
 }
@@ -40,6 +50,8 @@ pub fn survey_library(text: &[u8]) -> Option<Vec<(Box<str>, Vec<CallSite>)>> {
 struct Function<'t> {
     /// The name of its first parameter.
     keys: Option<&'t str>,
+    /// That of its second.
+    arguments: Option<&'t str>,
     body: &'t [Token],
 }
 
@@ -167,8 +179,9 @@ impl<'t> Reader<'t> {
             self.at += 1;
         }
         // Of two parameters with one name the second counts.
-        let keys = parameters.first().copied().filter(|first| !parameters[1..].contains(first));
-        Some(Function { keys, body: &self.tokens[start..self.at - 1] })
+        let reachable = |at: usize| parameters.get(at).copied().filter(|name| !parameters[at + 1..].contains(name));
+        let (keys, arguments) = (reachable(0), reachable(1));
+        Some(Function { keys, arguments, body: &self.tokens[start..self.at - 1] })
     }
 
     /// A name that means nothing to the survey of a script.
@@ -227,7 +240,7 @@ mod tests {
     use super::*;
 
     fn names(text: &str) -> Option<Vec<String>> {
-        Some(survey_library(text.as_bytes())?.into_iter().map(|(name, _)| name.into()).collect())
+        Some(survey_library(text.as_bytes())?.into_iter().map(|straight| straight.name.into()).collect())
     }
 
     #[test]
@@ -281,7 +294,7 @@ mod tests {
         }
         // The first of two parameters with one name is out of reach.
         let text = "redis.register_function('f', function(k, k) return redis.call('get', k[1]) end)";
-        let (_, calls) = survey_library(text.as_bytes()).unwrap().remove(0);
+        let StraightFunction { calls, .. } = survey_library(text.as_bytes()).unwrap().remove(0);
         assert_eq!(calls[0].arguments[1], crate::survey::CallArgument::Other);
     }
 

@@ -25,6 +25,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 pub mod user;
+pub mod user_token;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -149,7 +150,8 @@ impl Acl {
         }
         let generation = self.generation();
         let user = self.user(&permissions.user().name)?;
-        (user.identity == permissions.user().identity).then(|| Permissions::new(user, generation))
+        let is_same = user.identity == permissions.user().identity;
+        is_same.then(|| Permissions::new(user, generation).within(permissions.bound().cloned()))
     }
 
     /// Returns the user with this name and password, if it is enabled. `takes_any`: whether any password is right for a

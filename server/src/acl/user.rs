@@ -1,5 +1,7 @@
 //! A user: passwords, and one selector or more. A request is permitted if any selector permits all of it.
 
+use std::sync::Arc;
+
 use dormouse_protocol::Request;
 
 use super::catalogue::{Catalogue, Subject};
@@ -26,6 +28,10 @@ pub struct User {
     /// The selector of the rules outside parentheses.
     root: Selector,
     selectors: Vec<Selector>,
+    /// The permissions of the connection's token: a request needs those of both.
+    bound: Option<Arc<User>>,
+    /// The beginning of the receipts that it may leave or find.
+    receipts: Box<[u8]>,
 }
 
 impl User {
@@ -40,7 +46,19 @@ impl User {
             passwords: Vec::new(),
             root: Selector::new(catalogue),
             selectors: Vec::new(),
+            bound: None,
+            receipts: Box::default(),
         }
+    }
+
+    /// Limits it to receipts that begin with `prefix`.
+    pub fn limit_receipts(&mut self, prefix: &[u8]) {
+        self.receipts = prefix.into();
+    }
+
+    /// The same user, permitted only what `bound` permits too.
+    pub fn within(&self, bound: Arc<User>) -> Self {
+        Self { bound: Some(bound), ..self.clone() }
     }
 
     /// Applies one rule.
@@ -116,7 +134,7 @@ impl User {
 
     /// Whether no request needs to be checked.
     pub fn is_unrestricted(&self) -> bool {
-        self.all_selectors().any(Selector::is_unrestricted)
+        self.bound.is_none() && self.all_selectors().any(Selector::is_unrestricted)
     }
 
     /// Checks a request that sees the logical database `select`: the one function that decides what a user may do.
@@ -124,6 +142,14 @@ impl User {
     /// # Errors
     /// The denial.
     pub fn check(&self, subject: &Subject, request: Request<'_>, select: u8) -> Result<(), Denial> {
+        if let Some(bound) = &self.bound {
+            bound.check(subject, request, select)?;
+        }
+        if let Some(receipt) = subject.row.receipt
+            && !request.get(receipt).is_some_and(|name| name.starts_with(&self.receipts))
+        {
+            return Err(Denial::Key(receipt));
+        }
         let mut denial = Denial::Command;
         let mut is_permitted = false;
         let unnamed = subject.row.unnamed.and_then(|unnamed| unnamed(request));
@@ -148,13 +174,15 @@ impl User {
 
     /// Whether it may go on listening to a channel, or to exactly this pattern.
     pub fn may_use_channel(&self, name: &[u8], is_pattern: bool) -> bool {
-        self.all_selectors().any(|selector| selector.may_use_channel(name, is_pattern))
+        self.bound.as_ref().is_none_or(|bound| bound.may_use_channel(name, is_pattern))
+            && self.all_selectors().any(|selector| selector.may_use_channel(name, is_pattern))
     }
 
     /// The cost of [`Self::check`], in the unit of [`dormouse_shard::execution::budget`].
     pub fn cost(&self, request: Request<'_>) -> usize {
         let (texts, bytes) = (request.len(), request.extent());
-        self.all_selectors().map(|selector| selector.cost(texts, bytes)).fold(0, usize::saturating_add)
+        let of_bound = self.bound.as_ref().map_or(0, |bound| bound.cost(request));
+        self.all_selectors().map(|selector| selector.cost(texts, bytes)).fold(of_bound, usize::saturating_add)
     }
 
     /// Bytes of memory.

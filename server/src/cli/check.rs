@@ -18,6 +18,7 @@ use dormouse_storage::store::Store;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
+use super::master_key::MasterKeyArgument;
 use super::{Failure, open_to_read, parse_database, store_url};
 use crate::clock::now_ms;
 use crate::metrics::REDIS_VERSION;
@@ -34,6 +35,9 @@ pub struct Check {
     /// Where the data is stored, as for `serve` [default: DORMOUSE_STORE, or file://./dormouse-data]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
+
+    #[command(flatten)]
+    master_key: MasterKeyArgument,
 
     /// Only this database, and the log
     #[arg(long, value_name = "NAME", value_parser = parse_database)]
@@ -55,7 +59,7 @@ pub struct Check {
 
 impl Check {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let store = open_to_read(&store_url(self.store.as_deref()))?;
+        let store = open_to_read(&store_url(self.store.as_deref()), self.master_key.read()?.as_ref())?;
         Ok(match (&self.salvage, &self.database) {
             (Some(file), Some(database)) => save(&store, database, file, self.rdb_version),
             _ => self.look(&store),
@@ -124,6 +128,18 @@ fn summary(report: &CheckReport) -> String {
         }),
     );
     lines.extend(problems.iter().map(|problem| format!("  {problem}")));
+    let directory = &report.directory;
+    if directory.steps + directory.snapshots > 0 {
+        lines.push(format!(
+            "directory: {}: {}, {}, {}, {}",
+            if directory.problems.is_empty() { "fine" } else { "DAMAGED" },
+            counted(directory.databases as u64, "database"),
+            counted(directory.tokens as u64, "token"),
+            counted(directory.snapshots as u64, "snapshot"),
+            counted(directory.steps as u64, "step"),
+        ));
+        lines.extend(directory.problems.iter().map(|problem| format!("  {problem}")));
+    }
     if report.unfinished.objects > 0 {
         let unfinished = report.unfinished;
         lines.push(format!(
@@ -178,6 +194,14 @@ fn json_of(report: &CheckReport) -> Value {
             "bytes": log.bytes,
             "torn": log.torn,
             "problems": problems(&log.problems),
+        },
+        "directory": {
+            "damaged": !report.directory.problems.is_empty(),
+            "databases": report.directory.databases,
+            "tokens": report.directory.tokens,
+            "snapshots": report.directory.snapshots,
+            "steps": report.directory.steps,
+            "problems": problems(&report.directory.problems),
         },
         "unfinished": spare(&report.unfinished),
         "problems": report.problems(),

@@ -8,14 +8,16 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use dormouse_importer::link::Link;
+use dormouse_importer::tls::{TlsChoices, TlsClient};
 use dormouse_protocol::Response;
 
 use crate::databases::ADMIN;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running server: `redis://[[user]:token@]host[:port]` or `unix://[[user]:token@]/path`. Nothing that prints it
-/// prints the token.
+/// A running server: `redis://[[user]:token@]host[:port]`, `rediss://` for TLS, or `unix://[[user]:token@]/path`.
+/// Nothing that prints it prints the token.
 ///
 /// The user matters only where it is `admin`: then the token is the server's admin token.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,7 +30,7 @@ pub struct Address {
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    Tcp { host: String, port: u16 },
+    Tcp { host: String, port: u16, is_tls: bool },
     Unix(PathBuf),
 }
 
@@ -36,8 +38,9 @@ impl FromStr for Address {
     type Err = String;
 
     fn from_str(url: &str) -> Result<Self, String> {
-        let malformed =
-            || "expected redis://host:port, redis://:TOKEN@host:port or unix://:TOKEN@/path/of/a/socket".to_string();
+        let malformed = || {
+            "expected redis://host:port, redis://:TOKEN@host:port, rediss:// for TLS, or unix://:TOKEN@/path/of/a/socket".to_string()
+        };
         let (scheme, rest) = url.split_once("://").ok_or_else(malformed)?;
         let token_of = |user: &str| {
             let token = user.split_once(':').map_or(user, |(_, token)| token);
@@ -46,7 +49,7 @@ impl FromStr for Address {
         let is_admin =
             |user: Option<&str>| user.is_some_and(|user| user.split_once(':').is_some_and(|(name, _)| name == ADMIN));
         match scheme {
-            "redis" => {
+            "redis" | "rediss" => {
                 let rest = rest.strip_suffix('/').unwrap_or(rest);
                 let (user, host) = match rest.rsplit_once('@') {
                     Some((user, host)) => (Some(user), host),
@@ -61,7 +64,7 @@ impl FromStr for Address {
                 if host.is_empty() || host.contains('/') {
                     return Err(malformed());
                 }
-                let endpoint = Endpoint::Tcp { host: host.to_string(), port };
+                let endpoint = Endpoint::Tcp { host: host.to_string(), port, is_tls: scheme == "rediss" };
                 Ok(Self { endpoint, is_admin: is_admin(user), token: user.and_then(token_of) })
             }
             "unix" => {
@@ -79,7 +82,6 @@ impl FromStr for Address {
                     token: user.and_then(token_of),
                 })
             }
-            "rediss" => Err("rediss:// needs TLS, which Dormouse does not speak yet".to_string()),
             _ => Err(malformed()),
         }
     }
@@ -88,8 +90,8 @@ impl FromStr for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.endpoint {
-            Endpoint::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Endpoint::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Endpoint::Tcp { host, port, .. } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Endpoint::Tcp { host, port, .. } => write!(f, "{host}:{port}"),
             Endpoint::Unix(path) => write!(f, "{}", path.display()),
         }
     }
@@ -105,18 +107,24 @@ impl Address {
     /// The words that make redis-cli enter the database `name` without a token.
     pub fn redis_cli(&self, name: &str) -> String {
         match &self.endpoint {
+            Endpoint::Tcp { is_tls: true, .. } => format!("redis-cli --tls -u rediss://{name}:x@{self}"),
             Endpoint::Tcp { .. } => format!("redis-cli -u redis://{name}:x@{self}"),
             Endpoint::Unix(_) => format!("redis-cli -s {self} --user {name} --pass x"),
         }
     }
 
-    fn connect(&self) -> Result<Box<dyn Transport>, String> {
+    pub fn is_tls(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Tcp { is_tls: true, .. })
+    }
+
+    fn connect(&self, tls: &TlsChoices) -> Result<Box<dyn Transport>, String> {
         let last = match &self.endpoint {
             Endpoint::Unix(path) => match UnixStream::connect(path) {
                 Ok(stream) => return Ok(Box::new(stream)),
                 Err(error) => Some(error),
             },
-            Endpoint::Tcp { host, port } => {
+            Endpoint::Tcp { host, port, is_tls } => {
+                let tls = is_tls.then(|| TlsClient::new(tls)).transpose()?;
                 let addresses = (host.as_str(), *port).to_socket_addrs();
                 let mut last = None;
                 for address in addresses.map_err(|error| format!("the host {host} is unknown: {error}"))? {
@@ -124,7 +132,11 @@ impl Address {
                         Ok(stream) => {
                             // Without it, small requests are slower; they still arrive.
                             let _ = stream.set_nodelay(true);
-                            return Ok(Box::new(stream));
+                            let link = Link::new(stream, tls.as_ref(), host);
+                            return match link {
+                                Ok(link) => Ok(Box::new(link)),
+                                Err(error) => Err(format!("no connection to {self}: {error}")),
+                            };
                         }
                         Err(error) => last = Some(error),
                     }
@@ -169,15 +181,23 @@ impl fmt::Display for Trouble {
 impl ToolClient {
     /// # Errors
     /// A text that says what to do.
-    pub fn connect(address: &Address) -> Result<Self, String> {
-        Ok(Self { stream: BufReader::new(address.connect()?), address: address.clone() })
+    pub fn connect(address: &Address, tls: &TlsChoices) -> Result<Self, String> {
+        Ok(Self { stream: BufReader::new(address.connect(tls)?), address: address.clone() })
     }
 
     pub fn call(&mut self, words: &[&str]) -> Result<Response, Trouble> {
+        self.call_bytes(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>())
+    }
+
+    pub fn call_bytes(&mut self, words: &[&[u8]]) -> Result<Response, Trouble> {
         let broken = |error: io::Error| Trouble::Broken(format!("the connection to {} broke: {error}", self.address));
-        let mut request = format!("*{}\r\n", words.len());
-        words.iter().for_each(|word| request += &format!("${}\r\n{word}\r\n", word.len()));
-        self.stream.get_mut().write_all(request.as_bytes()).map_err(broken)?;
+        let mut request = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            request.extend_from_slice(word);
+            request.extend_from_slice(b"\r\n");
+        }
+        self.stream.get_mut().write_all(&request).map_err(broken)?;
         Response::read(&mut self.stream).map_err(broken)?.checked().map_err(Trouble::Refused)
     }
 }
@@ -206,12 +226,16 @@ mod tests {
             ("localhost:6379", Err("expected redis://")),
             ("unix://dormouse.sock", Err("unix://:TOKEN@/path")),
             ("unix:///", Err("unix://:TOKEN@/path")),
-            ("rediss://host", Err("TLS")),
+            ("rediss://:t@host", Ok(("host:6379", Some("t")))),
+            ("redisss://host", Err("expected redis://")),
         ] {
             match (url.parse::<Address>(), expected) {
                 (Ok(address), Ok((shown, token))) => {
                     assert_eq!((address.to_string().as_str(), address.token.as_deref()), (shown, token), "{url}");
-                    assert_eq!(address.is_admin, url.contains("admin"));
+                    assert_eq!(
+                        (address.is_admin, address.is_tls()),
+                        (url.contains("admin"), url.starts_with("rediss"))
+                    );
                     assert!(!format!("{address} {address:?}").contains("dm_shop_x"));
                 }
                 (Err(error), Err(part)) => assert!(error.contains(part), "{url}: {error}"),
@@ -220,6 +244,7 @@ mod tests {
         }
         let enter = |url: &str| url.parse::<Address>().unwrap().redis_cli("pr-1");
         assert_eq!(enter("redis://[::1]"), "redis-cli -u redis://pr-1:x@[::1]:6379");
+        assert_eq!(enter("rediss://h"), "redis-cli --tls -u rediss://pr-1:x@h:6379");
         assert_eq!(enter("unix:///run/d.sock"), "redis-cli -s /run/d.sock --user pr-1 --pass x");
     }
 }

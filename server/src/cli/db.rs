@@ -1,20 +1,33 @@
-//! `dormouse db`: the databases of a running server, asked over its own protocol.
+//! `dormouse db`: the databases of a running server, asked over its own protocol or over its admin API ([`super::admin`]).
+//!
+//! What only the operator may do goes over the API. Everything else goes there if `--admin-url` or DORMOUSE_ADMIN_URL is
+//! given, and `--url` is not.
 //!
 //! With a token, the connection is in the token's database, and enters its branches with the same secret. With the
 //! admin token, or without one (a server that only listens on this machine), it enters any database by name. The short
 //! name of a branch is enough: it means one of the token's database, else one of `default`.
 
 use std::fmt::Write;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use dormouse_importer::output::{print, print_line};
 use dormouse_protocol::Response;
 use serde_json::{Value, json};
 
-use super::client::{Address, ToolClient, Trouble};
+use super::admin::{AdminAction, AdminClient, Output, TokenFields};
+use super::client::{Address, Endpoint, ToolClient, Trouble};
+use super::shell;
+use super::table::{DatabaseRow, DeletedRow, deleted_table, history_of, now_ms, span, table_of, told_deleted};
+use super::tls::TlsArguments;
+use super::triggers::TriggerAction;
 use super::unrepeated::Unrepeated;
+use super::usage::{UsageArguments, UsageSource, parse_name, window_of};
+use crate::clock::rfc3339;
 use crate::databases::ADMIN;
-use crate::options::{DEFAULT_DATABASE, Interval, branch_name, check_full_name, named_database, owner_and_branch};
+use crate::ledger::{Period, UsageStep};
+use crate::metering::UsageWindow;
+use crate::options::{DEFAULT_DATABASE, Interval, PastMoment, branch_name, named_database, owner_and_branch};
 
 const URL: &str = "redis://127.0.0.1:6379";
 
@@ -23,11 +36,19 @@ pub struct Db {
     #[command(subcommand)]
     action: Action,
 
-    /// The server, as redis://[:TOKEN@]HOST:PORT or unix://[:TOKEN@]/PATH [default: DORMOUSE_URL, or
+    /// The server, as redis://[:TOKEN@]HOST:PORT, rediss://... with TLS, or unix://[:TOKEN@]/PATH [default: DORMOUSE_URL, or
     /// redis://127.0.0.1:6379; a token is also taken from DORMOUSE_TOKEN, the admin token from
     /// redis://admin:TOKEN@HOST:PORT or DORMOUSE_ADMIN_TOKEN]
     #[arg(long, value_name = "URL", global = true, value_parser = Unrepeated::<Address>::new())]
     url: Option<Address>,
+
+    #[command(flatten)]
+    tls: TlsArguments,
+
+    /// The HTTP port of the server, as http://HOST:PORT or https://HOST:PORT, for what only the operator may do; the admin token
+    /// is taken from DORMOUSE_ADMIN_TOKEN [default: DORMOUSE_ADMIN_URL, or http://127.0.0.1:8379]
+    #[arg(long, value_name = "URL", global = true, conflicts_with = "url")]
+    admin_url: Option<String>,
 
     /// Print JSON
     #[arg(long, global = true)]
@@ -37,8 +58,85 @@ pub struct Db {
 #[derive(clap::Subcommand, Debug)]
 enum Action {
     /// List the database and its branches; all databases without a token or with the admin token
-    List,
-    /// Make a branch of a database as it is now; the two share what neither changes
+    List {
+        /// List those that were deleted and can be brought back
+        #[arg(long)]
+        deleted: bool,
+    },
+    /// Make a database, and a token that opens it
+    Create {
+        /// The name of the database [default: the server chooses one]
+        #[arg(value_parser = parse_name)]
+        name: Option<String>,
+        /// Delete the database after this time, such as 1h or 7d
+        #[arg(long, value_name = "DURATION")]
+        ttl: Option<String>,
+        /// An operator's setting of the database, such as max-memory=100mb; may be repeated
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        settings: Vec<String>,
+        #[command(flatten)]
+        token: TokenFields,
+        #[arg(long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// Change the operator's settings of a database: history, max-memory, max-memory-clients, max-memory-policy,
+    /// max-requests-per-second, max-requests-burst, max-connections, max-request-size, max-key-size, max-value-size,
+    /// sleep-after, loss-window, spending-limit-units, spending-limit-money
+    Set {
+        #[arg(value_parser = parse_name)]
+        name: String,
+        /// The settings; one without a value is removed
+        #[arg(value_name = "NAME=VALUE")]
+        settings: Vec<String>,
+        /// Delete the database after this time, counted from now, or `never`
+        #[arg(long, value_name = "DURATION")]
+        ttl: Option<String>,
+    },
+    /// Make a new token for a database, and print the URL with it
+    Url {
+        #[arg(value_parser = parse_name)]
+        name: String,
+        #[command(flatten)]
+        token: TokenFields,
+        #[arg(long, value_enum, default_value = "url")]
+        output: Output,
+    },
+    /// List the tokens of a database
+    Tokens {
+        #[arg(value_parser = parse_name)]
+        name: String,
+    },
+    /// Revoke a token of a database, and close its connections
+    Revoke {
+        #[arg(value_parser = parse_name)]
+        name: String,
+        /// The id of the token: see `dormouse db tokens`
+        id: u32,
+    },
+    /// Replace a token of a database by a new one
+    Rotate {
+        #[arg(value_parser = parse_name)]
+        name: String,
+        /// The id of the token: see `dormouse db tokens`
+        id: u32,
+        #[arg(long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// Claim a database that somebody made on a server with --open: it loses its end and its limits
+    Claim {
+        #[arg(value_parser = parse_name)]
+        name: String,
+        /// Delete the database after this time, counted from now
+        #[arg(long, value_name = "DURATION")]
+        ttl: Option<String>,
+    },
+    /// Open a prompt for the commands of a database: redis-cli or valkey-cli if one is installed
+    Shell {
+        /// The database [default: the token's own, or `default`]
+        #[arg(value_parser = parse_name)]
+        name: Option<String>,
+    },
+    /// Make a branch of a database as it is now, or as it was at a moment of its history; the two share what neither changes
     Branch {
         /// The database to branch
         #[arg(value_parser = parse_name)]
@@ -49,10 +147,30 @@ enum Action {
         /// Delete the branch after this time, such as 1h or 7d
         #[arg(long, value_name = "DURATION", default_value = "never", hide_default_value = true)]
         ttl: Interval,
+        /// The moment that the branch shows: a time such as 2026-11-27T12:00:00Z, or -30s, -5m, -1h, -2d for the time since
+        /// then [default: now]
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        at: Option<PastMoment>,
     },
-    /// Delete a branch for good; with the admin token, also a database that no token opens
+    /// Show which moments of the past a branch of a database can be made of
+    History {
+        /// The database [default: the token's own, or `default`]
+        #[arg(value_parser = parse_name)]
+        name: Option<String>,
+    },
+    /// Delete a branch; with the admin token, also a database that no token opens. It can be brought back for the time that the
+    /// server declares (--deleted-grace)
     Delete {
         /// The branch or database to delete
+        #[arg(value_parser = parse_name)]
+        name: String,
+        /// Delete it for good, also if it is deleted already
+        #[arg(long)]
+        now: bool,
+    },
+    /// Bring back a deleted branch or database, with its data, settings and tokens
+    Undelete {
+        /// The branch or database: see `dormouse db list --deleted`
         #[arg(value_parser = parse_name)]
         name: String,
     },
@@ -74,45 +192,77 @@ enum Action {
         #[arg(value_parser = parse_name)]
         name: Option<String>,
     },
-    /// Show what a database has used
-    Usage {
-        /// The database [default: the token's own, or `default`]
-        #[arg(value_parser = parse_name)]
-        name: Option<String>,
-    },
+    /// Send the events of keys to a URL
+    #[command(subcommand)]
+    Trigger(TriggerAction),
+    /// Show what a database has used: since it was made, or with one of these options in a period
+    Usage(UsageArguments),
 }
 
 impl Db {
     /// # Errors
     /// A text that says what is wrong and what to do about it.
     pub fn run(self) -> Result<(), String> {
-        let mut session = Session::start(self.url)?;
+        let by_environment = by_environment("DORMOUSE_ADMIN_URL");
+        let prefers_api = self.admin_url.is_some() || by_environment.is_some() && self.url.is_none();
+        let action = match self.action.over_api(prefers_api) {
+            Ok((action, output)) => {
+                let url = self.admin_url.or(by_environment);
+                if url.is_none() {
+                    check_is_here(&url_or_default(self.url)?)?;
+                }
+                return AdminClient::new(url, &self.tls)?.run(action, output, self.json);
+            }
+            Err(action) => *action,
+        };
+        let mut session = Session::start(self.url, &self.tls)?;
         let started = Instant::now();
-        let (text, value) = match self.action {
-            Action::List => {
+        let (text, value) = match action {
+            Action::Shell { name } => {
+                let name = session.enter(name.as_deref())?;
+                return shell::open(&session.address, &session.entered, &mut session.client, &name);
+            }
+            Action::List { deleted: true } => {
+                session.enter(None)?;
+                let deleted = session.call(&["DORMOUSE", "DATABASES", "DELETED"])?;
+                let rows: Vec<DeletedRow> = deleted.items().unwrap_or_default().iter().map(deleted_row).collect();
+                (deleted_table(&rows, now_ms()), json_of_many(&deleted))
+            }
+            Action::List { deleted: false } => {
                 session.enter(None)?;
                 let databases = session.call(&["DORMOUSE", "DATABASES"])?;
                 (table(databases.items().unwrap_or_default(), now_ms()), json_of_many(&databases))
             }
-            Action::Branch { source, name, ttl } => {
+            Action::Branch { source, name, ttl, at } => {
                 let source = session.enter(Some(&source))?;
                 let owner = owner_and_branch(&source).map_or(source.as_str(), |(owner, _)| owner);
                 let name = branch_name(owner, &name)?;
                 let ttl_ms = ttl.duration().map(|ttl| ttl.as_millis().to_string());
-                match &ttl_ms {
-                    Some(ttl_ms) => session.call(&["DORMOUSE", "BRANCH", &name, "TTL", ttl_ms])?,
-                    None => session.call(&["DORMOUSE", "BRANCH", &name])?,
-                };
+                let at = at.map(|at| at.to_string());
+                let mut words = vec!["DORMOUSE", "BRANCH", &name];
+                for (option, value) in [("TTL", &ttl_ms), ("AT", &at)] {
+                    words.extend(value.iter().flat_map(|value| [option, value.as_str()]));
+                }
+                session.call(&words)?;
                 let took = started.elapsed();
                 let way = session.way_into(&name);
                 let end = ttl.duration().map_or_else(String::new, |ttl| format!(", to be deleted in {}", span(ttl)));
-                let text = format!("{name} is a branch of {source}, made in {} ms{end}\n{way}\n", took.as_millis());
+                let moment = at.map_or_else(String::new, |at| format!(" at {at}"));
+                let took_ms = took.as_millis();
+                let text = format!("{name} is a branch of {source}{moment}, made in {took_ms} ms{end}\n{way}\n");
                 (text, json!({ "name": name, "source": source, "made_in_ms": took.as_millis() as u64 }))
             }
-            Action::Delete { name } => {
+            Action::Delete { name, now } => {
                 session.enter(None)?;
-                session.call(&["DORMOUSE", "DELETE", &name])?;
-                (format!("{name} is deleted\n"), json!({ "name": name, "deleted": true }))
+                let request: &[&str] = &["DORMOUSE", "DELETE", &name, "NOW"];
+                session.call(&request[..if now { 4 } else { 3 }])?;
+                let until_ms = if now { None } else { session.recoverable_until(&name) };
+                (told_deleted(&name, until_ms, now_ms()), json!({ "name": name, "deleted": true }))
+            }
+            Action::Undelete { name } => {
+                session.enter(None)?;
+                session.call(&["DORMOUSE", "UNDELETE", &name])?;
+                (format!("{name} is back\n"), json!({ "name": name, "deleted": false }))
             }
             Action::Show { name } => {
                 session.enter(None)?;
@@ -136,34 +286,138 @@ impl Db {
                 let keys = session.call(&["DBSIZE"])?.integer().unwrap_or(0);
                 (format!("{name} is awake\n"), json!({ "name": name, "awake": true, "keys": keys }))
             }
-            Action::Usage { name } => {
+            Action::History { name } => {
                 session.enter(name.as_deref())?;
+                let history = json_of(&session.call(&["DORMOUSE", "HISTORY"])?);
+                (history_of(&history), history)
+            }
+            Action::Trigger(action) => {
+                session.enter(Some(action.database()))?;
+                let words = action.words();
+                let request: Vec<&str> =
+                    ["DORMOUSE", "TRIGGER"].into_iter().chain(words.iter().map(String::as_str)).collect();
+                let reply = session.call(&request)?;
+                let answer = reply.text().and_then(|text| serde_json::from_str(text).ok());
+                let answer: Value = answer.ok_or("the server's answer is not in JSON")?;
+                (action.told(&answer), answer)
+            }
+            Action::Usage(usage) if !usage.is_plain() => {
+                let name = session.enter(usage.name.as_deref())?;
+                return usage.report(&name, &mut SessionUsage { session: &mut session, name: name.clone() }, self.json);
+            }
+            Action::Usage(usage) => {
+                session.enter(usage.name.as_deref())?;
                 let usage = session.call(&["DORMOUSE", "USAGE"])?;
                 let meters = usage.at("meters").map(|meters| listing(meters, "")).unwrap_or_default();
                 (meters, json_of(&usage))
             }
+            // They went over the API.
+            Action::Create { .. }
+            | Action::Set { .. }
+            | Action::Url { .. }
+            | Action::Tokens { .. }
+            | Action::Revoke { .. }
+            | Action::Rotate { .. }
+            | Action::Claim { .. } => return Err("this needs the admin API: use --admin-url".to_owned()),
         };
         if self.json { print_line(&value.to_string()) } else { print(&text) }
     }
+}
+
+/// Checkpoints those of `databases` that are awake on a running server; all of them if there are none.
+///
+/// # Errors
+/// A text that says what is wrong and what to do about it.
+pub(super) fn checkpoint(url: Address, tls: &TlsArguments, databases: &[String]) -> Result<(), String> {
+    let mut session = Session::start(Some(url), tls)?;
+    session.enter(None)?;
+    let listed = session.call(&["DORMOUSE", "DATABASES"])?;
+    let is_awake = |database: &&Response| database.at("awake").and_then(Response::integer) == Some(1);
+    let awake = listed.items().unwrap_or_default().iter().filter(is_awake);
+    let names: Vec<&str> = awake.filter_map(|database| database.at("name").and_then(Response::text)).collect();
+    for name in names.into_iter().filter(|name| databases.is_empty() || databases.iter().any(|wanted| wanted == name)) {
+        session.enter(Some(name))?;
+        session.call(&["DORMOUSE", "CHECKPOINT"]).map_err(|problem| format!("database `{name}`: {problem}"))?;
+    }
+    Ok(())
+}
+
+impl Action {
+    /// What to do over the API, and how to print it; the action itself if it goes over the server's own protocol.
+    fn over_api(self, prefers_api: bool) -> Result<(AdminAction, Option<Output>), Box<Self>> {
+        let own = |name: Option<String>| name.unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
+        Ok(match self {
+            Self::Create { name, ttl, settings, token, output } => {
+                (AdminAction::Create { name, ttl, settings, token }, Some(output))
+            }
+            Self::Set { name, settings, ttl } => (AdminAction::Set { name, ttl, settings }, None),
+            Self::Url { name, token, output } => (AdminAction::Url { name, token }, Some(output)),
+            Self::Tokens { name } => (AdminAction::Tokens(name), None),
+            Self::Revoke { name, id } => (AdminAction::Revoke { name, id }, None),
+            Self::Rotate { name, id, output } => (AdminAction::Rotate { name, id }, Some(output)),
+            Self::Claim { name, ttl } => (AdminAction::Claim { name, ttl }, None),
+            action if !prefers_api => return Err(Box::new(action)),
+            Self::List { deleted } => (if deleted { AdminAction::Deleted } else { AdminAction::List }, None),
+            Self::Branch { source, name, ttl, at } => {
+                let ttl = ttl.duration().map(|_| ttl.to_string());
+                (AdminAction::Branch { source, name, ttl, at: at.map(|at| at.to_string()) }, None)
+            }
+            Self::History { name } => (AdminAction::History(own(name)), None),
+            Self::Delete { name, now } => (AdminAction::Delete { name, now }, None),
+            Self::Undelete { name } => (AdminAction::Undelete(name), None),
+            Self::Show { name } => (AdminAction::Show(own(name)), None),
+            Self::Sleep { name } => (AdminAction::Sleep(own(name)), None),
+            Self::Wake { name } => (AdminAction::Wake(own(name)), None),
+            Self::Trigger(action) => (AdminAction::Trigger(action), None),
+            Self::Usage(mut usage) => {
+                let name = own(usage.name.take());
+                let is_plain = usage.is_plain();
+                (if is_plain { AdminAction::Usage(name) } else { AdminAction::UsageReport { name, usage } }, None)
+            }
+            action @ Self::Shell { .. } => return Err(Box::new(action)),
+        })
+    }
+}
+
+fn by_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The server that is meant: as given, by the environment, or on this machine.
+fn url_or_default(url: Option<Address>) -> Result<Address, String> {
+    let Some(address) = url else {
+        let url = by_environment("DORMOUSE_URL");
+        let parsed = url.as_deref().unwrap_or(URL).parse::<Address>();
+        return parsed.map_err(|problem| format!("DORMOUSE_URL: {problem}"));
+    };
+    Ok(address)
+}
+
+/// Refuses a server elsewhere, whose HTTP port has another address than the default: the operation would reach a server on
+/// this machine.
+fn check_is_here(address: &Address) -> Result<(), String> {
+    let Endpoint::Tcp { host, is_tls, .. } = &address.endpoint else { return Ok(()) };
+    if host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
+        return Ok(());
+    }
+    let shown = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    let example = if *is_tls { format!("https://{shown}:8443") } else { format!("http://{shown}:8379") };
+    Err(format!(
+        "this goes over the HTTP port of {host}: name it with --admin-url or DORMOUSE_ADMIN_URL, such as {example}"
+    ))
 }
 
 /// A connection, with the credentials that open databases.
 struct Session {
     client: ToolClient,
     address: Address,
+    /// The words that have entered the present database.
+    entered: Vec<String>,
 }
 
 impl Session {
-    fn start(url: Option<Address>) -> Result<Self, String> {
-        let by_environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let mut address = match url {
-            Some(address) => address,
-            None => {
-                let url = by_environment("DORMOUSE_URL");
-                let parsed = url.as_deref().unwrap_or(URL).parse::<Address>();
-                parsed.map_err(|problem| format!("DORMOUSE_URL: {problem}"))?
-            }
-        };
+    fn start(url: Option<Address>, tls: &TlsArguments) -> Result<Self, String> {
+        let mut address = url_or_default(url)?;
         if address.token.is_none() {
             let tokens = by_environment("DORMOUSE_TOKEN");
             address.token = tokens.and_then(|tokens| tokens.split_ascii_whitespace().next().map(str::to_string));
@@ -172,7 +426,8 @@ impl Session {
             address.token = by_environment("DORMOUSE_ADMIN_TOKEN");
             address.is_admin = address.token.is_some();
         }
-        Ok(Self { client: ToolClient::connect(&address)?, address })
+        let client = ToolClient::connect(&address, &tls.choices(address.is_tls())?)?;
+        Ok(Self { client, address, entered: Vec::new() })
     }
 
     /// The database that the token opens by itself.
@@ -199,13 +454,13 @@ impl Session {
     fn enter(&mut self, name: Option<&str>) -> Result<String, String> {
         let own = self.own();
         let Some(name) = name else {
-            let entered = match &self.address.token {
-                Some(token) if self.address.is_admin => self.client.call(&["AUTH", ADMIN, token]),
-                Some(token) => self.client.call(&["AUTH", token]),
+            let words = match &self.address.token {
+                Some(token) if self.address.is_admin => vec![ADMIN.to_owned(), token.clone()],
+                Some(token) => vec![token.clone()],
                 // A server that requires a token says so at the next command.
                 None => return Ok(own),
             };
-            return match entered {
+            return match self.authenticate(words) {
                 Ok(_) => Ok(own),
                 Err(trouble) if self.drops_token(&trouble) => Ok(own),
                 Err(Trouble::Refused(text)) if text.starts_with("WRONGPASS") => {
@@ -219,16 +474,16 @@ impl Session {
         }
         let possible = self.possible(name);
         for name in &possible {
-            let entered = match &self.address.token {
-                Some(token) if self.address.is_admin => self.client.call(&["AUTH", name, token]),
+            let words = match &self.address.token {
+                Some(token) if self.address.is_admin => vec![name.clone(), token.clone()],
                 Some(token) => match owner_and_branch(name) {
-                    Some(_) => self.client.call(&["AUTH", &token_for(name, token)]),
+                    Some(_) => vec![token_for(name, token)],
                     // A branch of version 0.1.0 is found by its short name too, and no other database is opened.
                     None => continue,
                 },
-                None => self.client.call(&["AUTH", name, "-"]),
+                None => vec![name.clone(), "-".to_owned()],
             };
-            match entered {
+            match self.authenticate(words) {
                 Ok(_) => return Ok(name.clone()),
                 Err(trouble) if self.drops_token(&trouble) => return self.enter(Some(name)),
                 Err(Trouble::Refused(text)) if text.starts_with("WRONGPASS") => {}
@@ -242,6 +497,13 @@ impl Session {
             Some(_) => unknown(name),
             None => unknown(name) + ", or the server asks for a token: set DORMOUSE_TOKEN",
         })
+    }
+
+    fn authenticate(&mut self, words: Vec<String>) -> Result<Response, Trouble> {
+        let request: Vec<&str> = std::iter::once("AUTH").chain(words.iter().map(String::as_str)).collect();
+        let entered = self.client.call(&request)?;
+        self.entered = words;
+        Ok(entered)
     }
 
     /// Drops the token from the environment if the server has no tokens.
@@ -269,6 +531,14 @@ impl Session {
         })
     }
 
+    /// Until when a database that was just deleted can be brought back, if it can. A server before 0.3 does not say.
+    fn recoverable_until(&mut self, name: &str) -> Option<u64> {
+        let deleted = self.call(&["DORMOUSE", "DATABASES", "DELETED"]).ok()?;
+        let names = self.possible(name);
+        let rows = deleted.items()?.iter().map(deleted_row).collect::<Vec<_>>();
+        rows.into_iter().filter(|row| names.contains(&row.name)).map(|row| row.until_ms).max()
+    }
+
     /// Describes how any client enters the branch `name`.
     fn way_into(&self, name: &str) -> String {
         match &self.address.token {
@@ -282,6 +552,45 @@ impl Session {
     }
 }
 
+/// The usage of the database that a session has entered.
+struct SessionUsage<'a> {
+    session: &'a mut Session,
+    name: String,
+}
+
+impl UsageSource for SessionUsage<'_> {
+    fn windows(&mut self, period: Period) -> Result<Vec<UsageWindow>, String> {
+        let step = if period.step == UsageStep::Minutes { "WINDOWS" } else { "HOURS" };
+        let (from, to) = (period.from_ms.to_string(), period.to_ms.to_string());
+        let windows = self.session.call(&["DORMOUSE", "USAGE", step, &from, &to])?;
+        let window = |window: &Response| {
+            let time = |name: &str| window.at(name)?.integer()?.try_into().ok();
+            let times =
+                time("start_ms").zip(time("end_ms")).ok_or("a usage window of the server has no start or no end")?;
+            let text = |event: &'_ Response, name: &str| event.at(name).and_then(Response::text).map(str::to_owned);
+            let events: Vec<_> = window.at("events").and_then(Response::items).unwrap_or_default().iter().collect();
+            let fields: Option<Vec<_>> = events
+                .into_iter()
+                .map(|event| Some((text(event, "id")?, text(event, "meter")?, text(event, "quantity")?)))
+                .collect();
+            let fields = fields.ok_or("an event of the server lacks a field")?;
+            window_of(&self.name, times, fields.iter().map(|(id, meter, of)| (&**id, &**meter, of.clone())))
+        };
+        windows.items().unwrap_or_default().iter().map(window).collect()
+    }
+
+    fn commands(&mut self) -> Result<Value, String> {
+        Ok(json_of(&self.session.call(&["DORMOUSE", "USAGE", "COMMANDS"])?))
+    }
+
+    fn prefixes(&mut self, time: Duration, depth: u64) -> Result<Value, String> {
+        let (time_ms, depth) = (time.as_millis().to_string(), depth.to_string());
+        self.session.call(&["DORMOUSE", "USAGE", "PREFIXES", &time_ms, "DEPTH", &depth])?;
+        std::thread::sleep(time);
+        Ok(json_of(&self.session.call(&["DORMOUSE", "USAGE", "PREFIXES"])?))
+    }
+}
+
 /// Derives the token of a branch from that of a database that it descends from.
 fn token_for(branch: &str, token: &str) -> String {
     let secret = named_database(token.as_bytes()).and_then(|own| token.strip_prefix(&format!("dm_{own}_")));
@@ -292,47 +601,32 @@ fn unknown(name: &str) -> String {
     format!("no database {name} that this connection can see: `dormouse db list` shows those")
 }
 
-fn parse_name(name: &str) -> Result<String, String> {
-    check_full_name(name).map(|()| name.to_string())
+fn deleted_row(database: &Response) -> DeletedRow {
+    let number = |name: &str| database.at(name).and_then(Response::integer).map_or(0, |number| number.max(0) as u64);
+    let name = database.at("name").and_then(Response::text).unwrap_or_default().to_owned();
+    DeletedRow { name, at_ms: number("deleted_ms"), until_ms: number("recoverable_until_ms") }
 }
 
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
-/// Formats databases as a table: a line of headings, then one line for each.
+/// Formats databases as a table.
 fn table(databases: &[Response], now_ms: u64) -> String {
-    let mut rows = vec![["NAME", "STATE", "KEYS", "STORED", "SHARED", "SOURCE", "EXPIRES"].map(str::to_string)];
-    for database in databases {
-        let text = |name: &str| database.at(name).and_then(Response::text).unwrap_or("-").to_string();
+    let row = |database: &Response| {
+        let text = |name: &str| database.at(name).and_then(Response::text).map(str::to_owned);
         let number = |name: &str| database.at(name).and_then(Response::integer).map(|number| number.max(0) as u64);
-        let left = |end: u64| format!("in {}", span(Duration::from_millis(end.saturating_sub(now_ms))));
         // Servers before 0.2 only report whether it is awake.
         let awake = if number("awake") == Some(1) { "awake" } else { "asleep" };
-        let state = database.at("state").and_then(Response::text).unwrap_or(awake);
-        rows.push([
-            text("name"),
-            state.to_string(),
-            number("keys").unwrap_or(0).to_string(),
-            size(number("stored_bytes").unwrap_or(0)),
-            size(number("shared_bytes").unwrap_or(0)),
-            text("source"),
-            number("expires_ms").map_or_else(|| "never".to_string(), left),
-        ]);
-    }
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: [usize; 7] = std::array::from_fn(width);
-    let mut out = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>();
-        out += cells.join("  ").trim_end();
-        out += "\n";
-    }
-    for problem in databases.iter().filter_map(|database| database.at("problem").and_then(Response::text)) {
-        out += problem;
-        out += "\n";
-    }
-    out
+        DatabaseRow {
+            name: text("name").unwrap_or_default(),
+            state: text("state").unwrap_or_else(|| awake.to_owned()),
+            keys: number("keys").or(Some(0)),
+            is_estimated: number("keys_estimated") == Some(1),
+            stored_bytes: number("stored_bytes").or(Some(0)),
+            shared_bytes: number("shared_bytes").or(Some(0)),
+            source: text("source"),
+            expires_ms: number("expires_ms"),
+            problem: text("problem"),
+        }
+    };
+    table_of(&databases.iter().map(row).collect::<Vec<_>>(), now_ms)
 }
 
 /// Formats a map, one field a line.
@@ -373,15 +667,26 @@ fn json_of(reply: &Response) -> Value {
 /// A field with its value in JSON's own types. RESP2 has neither booleans nor times nor numbers beyond 63 bits.
 fn field(name: &str, value: &Response) -> (String, Value) {
     match (name, value) {
-        ("awake", Response::Line(':', awake)) => (name.to_string(), json!(awake != "0")),
-        ("start_ms" | "end_ms" | "expires_ms" | "created_ms", value) => {
+        ("awake" | "keys_estimated", Response::Line(':', yes)) => (name.to_string(), json!(yes != "0")),
+        (
+            "start_ms"
+            | "end_ms"
+            | "expires_ms"
+            | "created_ms"
+            | "deleted_ms"
+            | "recoverable_until_ms"
+            | "from_ms"
+            | "until_ms",
+            value,
+        ) => {
             let stem = name.trim_end_matches("_ms");
             let stem = match stem {
                 "expires" => "expires_at",
                 "created" => "created_at",
+                "deleted" => "deleted_at",
                 _ => stem,
             };
-            (stem.to_string(), value.integer().and_then(rfc3339).map_or(Value::Null, Value::String))
+            (stem.to_string(), unix_ms(value).and_then(rfc3339).map_or(Value::Null, Value::String))
         }
         ("quantity", value) => (name.to_string(), value.text().map_or(Value::Null, number)),
         ("meters", Response::Many(_, Some(meters))) => {
@@ -397,29 +702,8 @@ fn number(text: &str) -> Value {
     text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number))
 }
 
-/// Unix milliseconds in RFC 3339 format, in UTC.
-fn rfc3339(unix_ms: i64) -> Option<String> {
-    let time = chrono::DateTime::from_timestamp_millis(unix_ms)?;
-    Some(time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
-}
-
-/// Formats bytes for people.
-fn size(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
-        None => format!("{bytes} B"),
-    }
-}
-
-/// The two largest units of a duration.
-fn span(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    let parts = [(days, "d"), (hours, "h"), (minutes, "m"), (seconds % 60, "s")];
-    let shown: Vec<String> =
-        parts.iter().filter(|(count, _)| *count > 0).take(2).map(|(count, unit)| format!("{count}{unit}")).collect();
-    if shown.is_empty() { "0s".to_string() } else { shown.join("") }
+fn unix_ms(value: &Response) -> Option<u64> {
+    value.integer().and_then(|time| u64::try_from(time).ok())
 }
 
 #[cfg(test)]
@@ -456,6 +740,7 @@ mod tests {
                 ("source", text("default")),
                 ("awake", integer(0)),
                 ("keys", integer(200_000)),
+                ("keys_estimated", integer(1)),
                 ("stored_bytes", integer(2_763_505)),
                 ("shared_bytes", integer(2000)),
                 ("created_ms", integer(61_000)),
@@ -463,14 +748,15 @@ mod tests {
             ]),
         ];
         let expected = "\
-NAME     STATE   KEYS    STORED   SHARED   SOURCE   EXPIRES
-default  awake   7       0 B      0 B      -        never
-pr-1     asleep  200000  2.6 MiB  2.0 KiB  default  in 1h1m
+NAME     STATE   KEYS     STORED   SHARED   SOURCE   EXPIRES
+default  awake   7        0 B      0 B      -        never
+pr-1     asleep  ~200000  2.6 MiB  2.0 KiB  default  in 1h1m
 ";
         assert_eq!(table(&databases, 1000), expected);
         assert_eq!(json_of(&databases[0]).to_string(), r#"{"awake":true,"keys":7,"name":"default","source":null}"#);
         let branch = json_of(&databases[1]);
         assert_eq!((&branch["awake"], &branch["expires_at"]), (&json!(false), &json!("1970-01-01T01:01:01.000Z")));
+        assert_eq!(branch["keys_estimated"], json!(true));
         assert_eq!(branch["created_at"], json!("1970-01-01T00:01:01.000Z"));
         assert_eq!(listing(&databases[0], ""), "name: default\nsource: -\nawake: 1\nkeys: 7\n");
     }

@@ -42,7 +42,7 @@ pub struct Export {
 
 impl Export {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let store = open_to_read(&self.place.store_url())?;
+        let store = open_to_read(&self.place.store_url(), self.place.master_key.read()?.as_ref())?;
         let progress = Progress::new("exporting", None);
         let exported = if self.file == Path::new("-") {
             let out = BufWriter::new(io::stdout());

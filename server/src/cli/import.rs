@@ -7,18 +7,19 @@ use dormouse_importer::offline::Destination;
 use dormouse_importer::target::ServerUrl;
 use dormouse_importer::{FileImport, follow, offline, online};
 
+use super::tls::TlsArguments;
 use super::{Failure, Place, check_is_store_or_empty};
 use crate::options::Interval;
 use crate::process::random_seed;
 
 #[derive(clap::Args, Debug)]
 pub struct ImportArguments {
-    /// The RDB file, `-` for standard input, or a running Redis or Valkey, redis://[user:password@]host[:port], whose
-    /// password can stand in DORMOUSE_SOURCE_PASSWORD instead
+    /// The RDB file, `-` for standard input, or a running Redis or Valkey, redis://[user:password@]host[:port], or
+    /// rediss:// with TLS, whose password can stand in DORMOUSE_SOURCE_PASSWORD instead
     #[arg(value_name = "SOURCE")]
     file: PathBuf,
 
-    /// Send the keys to a running server, redis://[:TOKEN@]host:port[/index], rather than writing the store. The password
+    /// Send the keys to a running server, redis://[:TOKEN@]host:port[/index] or rediss://, rather than writing the store. The password
     /// can stand in DORMOUSE_TARGET_PASSWORD instead
     #[arg(long, value_name = "URL", conflicts_with_all = ["database", "store"],
           value_parser = super::unrepeated::Unrepeated::<ServerUrl>::new())]
@@ -39,6 +40,9 @@ pub struct ImportArguments {
 
     #[command(flatten)]
     live: Live,
+
+    #[command(flatten)]
+    tls: TlsArguments,
 
     #[command(flatten)]
     place: Place,
@@ -63,7 +67,9 @@ struct Live {
 
 impl ImportArguments {
     pub(super) fn run(self) -> Result<(), Failure> {
+        let is_target_tls = self.to.as_ref().is_some_and(|url| url.is_tls);
         if let Some(source) = self.file.to_str().filter(|text| text.contains("://")) {
+            let tls = self.tls.choices(is_target_tls || source.starts_with("rediss://"))?;
             let options = follow::LiveOptions {
                 replaces: self.replace,
                 skips: self.skip_unsupported,
@@ -71,19 +77,22 @@ impl ImportArguments {
                 stops_when_caught_up: self.live.stop_when_caught_up,
                 pause: self.live.pause_source.and_then(Interval::duration),
             };
-            return Ok(follow::run(source, self.to.as_ref(), options)?);
+            return Ok(follow::run(source, self.to.as_ref(), &tls, options)?);
         }
         if self.live.follow {
             return Err("--follow needs a running server to import from: redis://host:port".to_owned().into());
         }
+        let tls = self.tls.choices(is_target_tls)?;
         let import = FileImport { file: self.file, replace: self.replace, skip_unsupported: self.skip_unsupported };
         match &self.to {
-            Some(target) => Ok(online::run(&import, target)?),
+            Some(target) => Ok(online::run(&import, target, &tls)?),
             None => {
                 let url = self.place.store_url();
-                check_is_store_or_empty(&url)?;
+                let master_key = self.place.master_key.read()?;
+                check_is_store_or_empty(&url, master_key.as_ref())?;
                 let destination = Destination {
                     store: &url,
+                    master_key: master_key.as_ref(),
                     database: &self.place.database,
                     temporary: self.temporary,
                     seed: random_seed(),

@@ -1,18 +1,29 @@
 //! The subcommands that are tools: they run to completion, with or without a running server.
 
+mod admin;
+mod backup;
 mod check;
 mod client;
 mod db;
 mod export;
 mod import;
 mod invocation;
+mod master_key;
+mod restore;
+mod shell;
+mod sidecar;
+mod store;
+mod table;
+mod tls;
+mod triggers;
 mod unrepeated;
+mod usage;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use dormouse_importer::output::print_error;
-use dormouse_storage::store::{Store, StoreError};
+use dormouse_storage::store::{MasterKey, Store, StoreAccess, StoreError};
 use futures::executor::block_on;
 
 #[cfg(test)]
@@ -38,23 +49,35 @@ impl From<String> for Failure {
 /// A subcommand that does something and ends.
 #[derive(clap::Subcommand, Debug)]
 pub enum Tool {
+    /// Copy databases into another bucket or folder, what has changed since the last time; list and delete such copies
+    Backup(Box<backup::Backup>),
     /// Check that all data in a store can be read, or write what can be read of a database into an RDB file
     Check(check::Check),
-    /// List, branch, delete, show, put to sleep and wake the databases of a running server
-    Db(db::Db),
+    /// Make, list, branch, delete, show, put to sleep and wake the databases of a running server, and their tokens
+    Db(Box<db::Db>),
     /// Write a database into an RDB file, which Redis and Valkey load
     Export(export::Export),
     /// Read an RDB file into a database, or move in from a running Redis or Valkey
     Import(Box<import::ImportArguments>),
+    /// Serve clients on this machine over few connections to a server elsewhere, and keep replies near
+    Sidecar(Box<sidecar::Sidecar>),
+    /// Bring databases back from a backup, into a store that no server has open
+    Restore(restore::RestoreArguments),
+    /// Change the master key of an encrypted store
+    Store(store::StoreArguments),
 }
 
 impl Tool {
     pub fn run(self) -> ExitCode {
         let done = match self {
+            Tool::Backup(backup) => backup.run(),
             Tool::Db(db) => db.run().map(|()| ExitCode::SUCCESS).map_err(Failure::from),
             Tool::Check(check) => check.run(),
             Tool::Export(export) => export.run().map(|()| ExitCode::SUCCESS),
             Tool::Import(import) => import.run().map(|()| ExitCode::SUCCESS),
+            Tool::Sidecar(sidecar) => sidecar.run().map(|()| ExitCode::SUCCESS),
+            Tool::Restore(restore) => restore.run(),
+            Tool::Store(store) => store.run().map(|()| ExitCode::SUCCESS),
         };
         match done {
             Ok(code) => code,
@@ -67,13 +90,18 @@ impl Tool {
 }
 
 /// Opens an existing store, for a tool that only reads.
-fn open_to_read(url: &str) -> Result<Arc<Store>, Failure> {
+fn open_to_read(url: &str, master_key: Option<&MasterKey>) -> Result<Arc<Store>, Failure> {
+    open_to_read_with(url, master_key::access(master_key))
+}
+
+/// The same with variables of its own too.
+fn open_to_read_with(url: &str, access: StoreAccess<'_>) -> Result<Arc<Store>, Failure> {
     check_is_no_file(url)?;
     let none = || Failure {
         text: format!("no Dormouse store here: {url} has no database and no log; nothing was changed"),
         code: NO_STORE,
     };
-    let store = match Store::open_read_only(url) {
+    let store = match Store::open_read_only_with(url, access) {
         Ok(store) => Arc::new(store),
         Err(StoreError::Folder { source, .. })
             if matches!(source.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
@@ -108,12 +136,12 @@ fn is_no_data(name: &std::ffi::OsStr) -> bool {
 
 /// Refuses a folder that holds something other than a store: a tool must not mix its objects with other files. An empty
 /// or missing folder becomes a store.
-fn check_is_store_or_empty(url: &str) -> Result<(), Failure> {
+fn check_is_store_or_empty(url: &str, master_key: Option<&MasterKey>) -> Result<(), Failure> {
     check_is_no_file(url)?;
     let Some(folder) = url.strip_prefix("file://").map(std::path::Path::new) else { return Ok(()) };
     let Ok(mut entries) = std::fs::read_dir(folder) else { return Ok(()) };
     match entries.any(|entry| entry.is_ok_and(|entry| !is_no_data(&entry.file_name()))) {
-        true => open_to_read(url).map(drop).map_err(|failure| match failure.code {
+        true => open_to_read(url, master_key).map(drop).map_err(|failure| match failure.code {
             NO_STORE => Failure {
                 text: format!(
                     "no Dormouse store here: {url} holds other files; name an empty folder, or one that is not there"
@@ -137,6 +165,9 @@ struct Place {
     /// Where the data is stored, as for `serve` [default: DORMOUSE_STORE, or file://./dormouse-data]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
+
+    #[command(flatten)]
+    master_key: master_key::MasterKeyArgument,
 }
 
 impl Place {

@@ -49,7 +49,7 @@ mod tests {
             ("db list --url redis://:dm_shop_s3cret@host:99999", "invalid value for '--url <URL>': expected redis://"),
             ("db list --url http://:dm_shop_s3cret@host", "expected redis://"),
             ("db --url unix://:dm_shop_s3cret@run list", "unix://:TOKEN@/path"),
-            ("db list --url rediss://:dm_shop_s3cret@host", "TLS"),
+            ("db list --url redisss://:dm_shop_s3cret@host", "rediss:// for TLS"),
             ("import a.rdb --to redis://:dm_shop_s3cret@host:99999", "invalid value for '--to <URL>': the URL's port"),
             ("import a.rdb --to dm_shop_s3cret", "expected a URL"),
         ] {

@@ -14,11 +14,12 @@ use crate::acl::denial::Denial;
 use crate::acl::security_log::Denied;
 use crate::acl::selector::{RulesForm, Selector};
 use crate::acl::user::{DEFAULT_USER, User, has_spaces, join_selectors};
-use crate::acl::{Acl, TooLarge, Users, password};
+use crate::acl::{Acl, TooLarge, Users, password, user_token};
 use crate::clients::Client;
 use crate::commands::client_line::line;
 use crate::commands::{TABLE, help, now};
 use crate::databases::Tenant;
+use crate::options::{named_database, named_secret};
 use crate::pubsub::SubscriptionKind;
 use crate::session::Session;
 use crate::table::{CommandEntry, SessionRun};
@@ -75,6 +76,11 @@ pub const FAMILY: Family<SessionRun> = Family {
                 "6.0.0",
                 "O(N) with N being the number of entries shown.",
                 "Lists recent security events generated due to ACL rules.",
+            ),
+            Command::new("RESTTOKEN", exactly(4), &[], BASE, now!(resttoken, 2)).doc(
+                "0.3.0",
+                "O(N) where N is the number of passwords defined for the user",
+                "Returns a token for requests over HTTP as a user, who is shown by the password.",
             ),
             Command::new("SAVE", exactly(2), &[], ADMIN, now!(load_or_save, 2))
                 .doc(
@@ -325,6 +331,23 @@ fn load_or_save(_: &mut Session, _: &mut Reply, (): ()) -> Result<()> {
     ))
 }
 
+/// `ACL RESTTOKEN username password`
+fn resttoken(session: &mut Session, reply: &mut Reply, (user, password): (&[u8], &[u8])) -> Result<()> {
+    let database = session.tenant.name();
+    let password = match named_database(password) {
+        Some(named) if named == database => named_secret(password).1,
+        _ => password,
+    };
+    if session.tenant.acl.authenticate(user, password, false).is_none() {
+        session.guessed();
+        let name = repeated(user).into_owned();
+        return Err(Error::Text(format!("ERR Wrong password or user \"{name}\" does not exist").into()));
+    }
+    let secret = [b"dm_", database.as_bytes(), b"_", password].concat();
+    reply.bulk(user_token::of(user, &secret).as_bytes());
+    Ok(())
+}
+
 /// `ACL GENPASS [bits]`
 fn genpass(_: &mut Session, reply: &mut Reply, (bits,): (LastOfSubcommand<&[u8]>,)) -> Result<()> {
     let bits = bits.0.map_or(Ok(256), integer)?;
@@ -447,6 +470,8 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "    Reload users from the ACL file.",
             "LOG [<count> | RESET]",
             "    Show the ACL log entries.",
+            "RESTTOKEN <username> <password>",
+            "    Return a token for requests over HTTP as the user.",
             "SAVE",
             "    Save the current config to the ACL file.",
             "SETUSER <username> <attribute> [<attribute> ...]",

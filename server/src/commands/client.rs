@@ -424,7 +424,7 @@ fn pause(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Resu
     let (_, now_ms) = session.worker.now();
     let timeout_ms = Timeout::milliseconds(timeout)?.after(now_ms)?;
     let until_ms = now_ms + timeout_ms.unwrap_or(0);
-    session.tenant.pause.begin(now_ms, until_ms, mode.is_none_or(|PauseMode(is_all)| is_all));
+    session.tenant.pause(now_ms, until_ms, mode.is_none_or(|PauseMode(is_all)| is_all));
     reply.ok();
     Ok(())
 }
@@ -444,7 +444,7 @@ impl<'a> Argument<'a> for PauseMode {
 
 /// `CLIENT UNPAUSE`
 fn unpause(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
-    session.tenant.pause.end();
+    session.tenant.unpause();
     reply.ok();
     Ok(())
 }

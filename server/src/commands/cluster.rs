@@ -6,7 +6,7 @@
 //! of different slots may stand in one command, and every logical index can be selected.
 //!
 //! The node tells each client to connect to where it has connected to, unless `--cluster-announce-host` and
-//! `--cluster-announce-port` name a proxy.
+//! `--cluster-announce-port` (over TLS `--cluster-announce-tls-port`) name a proxy.
 //!
 //! `COUNTKEYSINSLOT` and `GETKEYSINSLOT` do not need the emulation: the keys of a slot are what they are.
 
@@ -102,6 +102,8 @@ struct OnlyNode {
     shard_id: String,
     host: String,
     port: u16,
+    /// Whether the port is for TLS.
+    is_tls: bool,
 }
 
 impl OnlyNode {
@@ -112,12 +114,15 @@ impl OnlyNode {
             Peer::Tcp { local, .. } => (local.ip().to_canonical().to_string(), local.port()),
             Peer::Unix(_) => ("127.0.0.1".to_owned(), facts.port),
         };
+        let is_tls = session.client.peer.is_tls();
+        let announced = if is_tls { facts.cluster.tls_port } else { facts.cluster.port };
         let id = session.node.run_id.clone();
         Ok(Self {
             shard_id: id.chars().rev().collect(),
             id,
             host: facts.cluster.host.clone().unwrap_or(host),
-            port: facts.cluster.port.unwrap_or(port),
+            port: announced.unwrap_or(port),
+            is_tls,
         })
     }
 
@@ -194,7 +199,7 @@ fn replicas(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> R
 
 /// `CLUSTER SHARDS`
 fn shards(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
-    let OnlyNode { id, host, port, .. } = OnlyNode::of(session)?;
+    let OnlyNode { id, host, port, is_tls, .. } = OnlyNode::of(session)?;
     let offset = session.tenant.replication.view().offset;
     reply.array(1);
     reply.map(2);
@@ -212,7 +217,7 @@ fn shards(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
         }
     };
     texts(reply, &[("id", &id)]);
-    reply.bulk(b"port");
+    reply.bulk(if is_tls { &b"tls-port"[..] } else { b"port" });
     reply.integer(port.into());
     texts(reply, &[("ip", &host), ("endpoint", &host), ("role", "master")]);
     reply.bulk(b"replication-offset");

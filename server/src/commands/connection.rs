@@ -26,8 +26,13 @@ const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ANY_TIME_AND_PLACE: Flags = UNKNOWN.union(Flags::AT_ONCE).union(Flags::WHILE_SUBSCRIBED);
 const UNKNOWN: Flags = Flags::NO_SCRIPT.union(ANY_TIME).union(FAST).union(Flags::NO_AUTH).union(Flags::ALLOW_BUSY);
 
-const AUTH: LogIn = LogIn { run: parsed!(auth, 1), leaves: auth_leaves, shows_token: |_| true };
-const HELLO: LogIn = LogIn { run: parsed!(hello, 1), leaves: hello_leaves, shows_token: |request| request.len() > 2 };
+const AUTH: LogIn = LogIn { run: parsed!(auth, 1), leaves: auth_leaves, shows_token: |_| true, shown: shown_by_auth };
+const HELLO: LogIn = LogIn {
+    run: parsed!(hello, 1),
+    leaves: hello_leaves,
+    shows_token: |request| request.len() > 2,
+    shown: shown_by_hello,
+};
 
 pub const FAMILY: Family<SessionRun> = Family {
     group: "connection",
@@ -36,10 +41,12 @@ pub const FAMILY: Family<SessionRun> = Family {
         Command::new("PING", at_least(1), &[], FAST.union(Flags::WHILE_SUBSCRIBED), now!(ping))
             .doc("1.0.0", "O(1)", "Returns the server's liveliness response.")
             .in_script(in_script::ping)
+            .stateless(true)
             .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
         Command::new("ECHO", exactly(2), &[], ANY_TIME.union(FAST), now!(echo))
             .doc("1.0.0", "O(1)", "Returns the given string.")
-            .in_script(in_script::echo),
+            .in_script(in_script::echo)
+            .stateless(true),
         Command::new("SELECT", exactly(2), &[], ANY_TIME.union(FAST), SessionRun::Now(select))
             .doc("1.0.0", "O(1)", "Changes the selected database.")
             .databases(Databases::Named(|request| [database_at(request, 1), None]))
@@ -116,6 +123,14 @@ fn auth(session: &mut Session, reply: &mut Reply, (words,): (Rest<'_>,)) -> Resu
     Ok(())
 }
 
+fn shown_by_auth(request: Request<'_>) -> Option<(&[u8], &[u8])> {
+    match request.len() {
+        2 => Some((b"", request.arg(1))),
+        3 => Some((request.arg(1), request.arg(2))),
+        _ => None,
+    }
+}
+
 /// Whether AUTH would lead to another database.
 fn auth_leaves(session: &Session, request: Request<'_>) -> bool {
     match request.len() {
@@ -133,7 +148,19 @@ fn is_other(session: &Session, user: &[u8]) -> bool {
 }
 
 /// Enters the database that a secret opens: see [`crate::databases::login`]. `command`: its name, for `ACL LOG`.
-fn log_in(session: &mut Session, user: &[u8], secret: &[u8], command: &[u8]) -> Result<()> {
+pub fn log_in(session: &mut Session, user: &[u8], secret: &[u8], command: &[u8]) -> Result<()> {
+    let entered = enter_with(session, user, secret, command);
+    session.audit_login(Some(secret), entered.as_ref().err().map(|(reason, _)| *reason));
+    entered.map_err(|(_, error)| error)
+}
+
+/// The same. A refusal has its reason in a word, for the audit log.
+fn enter_with(
+    session: &mut Session,
+    user: &[u8],
+    secret: &[u8],
+    command: &[u8],
+) -> std::result::Result<(), (&'static str, Error)> {
     let node = Arc::clone(&session.node);
     let opened = match node.tenants.needs_token() {
         true => node.tenants.log_in(user, secret).ok_or(Unopened::Wrong),
@@ -152,21 +179,22 @@ fn log_in(session: &mut Session, user: &[u8], secret: &[u8], command: &[u8]) -> 
                     Denied { reason: DenialReason::Auth, origin, object: command, user },
                 );
             }
-            return Err(wrong_password());
+            return Err(("wrong-secret", wrong_password()));
         }
         Err(Unopened::Unknown) => {
             session.dismiss();
             let name = String::from_utf8_lossy(user).escape_debug().to_string();
-            return Err(Error::Text(format!("WRONGPASS there is no database '{name}'").into()));
+            let error = Error::Text(format!("WRONGPASS there is no database '{name}'").into());
+            return Err(("unknown-database", error));
         }
     };
-    let tenant = Arc::clone(&entrance.tenant);
-    session.enter(entrance)?;
+    let (tenant, token) = (Arc::clone(&entrance.tenant), entrance.token.clone());
+    session.enter(entrance).map_err(|error| ("no-room", error))?;
     // Deleting a database disconnects its clients. A client that enters too late to be among them finds here that the
-    // database is gone.
-    if !node.tenants.has(&tenant) {
+    // database is gone. The same goes for a token that is revoked.
+    if !node.tenants.has(&tenant) || !token.is_none_or(|token| node.tenants.is_granted(&token)) {
         session.dismiss();
-        return Err(wrong_password());
+        return Err(("wrong-secret", wrong_password()));
     }
     Ok(())
 }
@@ -210,6 +238,10 @@ fn hello(session: &mut Session, reply: &mut Reply, (options,): (Option<Hello>,))
     reply.bulk(b"modules");
     reply.array(0);
     Ok(())
+}
+
+fn shown_by_hello(request: Request<'_>) -> Option<(&[u8], &[u8])> {
+    parse::<(Option<Hello<'_>>,)>(request, 1).ok().and_then(|(hello,)| hello?.auth)
 }
 
 /// Whether HELLO would lead to another database. If several AUTH options are given, the last counts, and a name may be

@@ -162,7 +162,7 @@ async fn perform(session: &mut Session, mut plan: Plan) -> Result<Reply> {
     session.note(outcome.left);
     match outcome.ended {
         Ended::Refused(error) => Err(error),
-        Ended::Done | Ended::Changed => Ok(outcome.replies),
+        Ended::Done | Ended::Changed | Ended::Repeated => Ok(outcome.replies),
     }
 }
 

@@ -1,5 +1,6 @@
-//! `DORMOUSE`: commands that Redis does not have, for sleep, shards, branches and usage.
+//! `DORMOUSE`: commands that Redis does not have, for sleep, shards, branches, triggers and usage.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,29 +9,39 @@ use dormouse_shard::checkpoint::SleepOutcome;
 use dormouse_shard::commands::args::Rest;
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly, staging};
 use dormouse_shard::error::{Error, Result};
+use dormouse_shard::history::HistoryState;
 use dormouse_shard::keyspace::INDEXES;
 use dormouse_shard::shard::ShardView;
+use dormouse_storage::directory::{DatabaseRecord, Deletion};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use crate::commands::trigger::trigger;
+use crate::commands::usage::usage;
 use crate::commands::{answer, help, later, now, tell};
-use crate::databases::Tenant;
+use crate::databases::{Removal, Tenant};
+use crate::directory::ChangeRefusal;
 use crate::health;
 use crate::keeper;
-use crate::metering::UsageWindow;
-use crate::options::{DEFAULT_DATABASE, branch_name};
+use crate::node::Node;
+use crate::options::{DEFAULT_DATABASE, PastMoment, branch_name};
 use crate::rights::Rights;
 use crate::session::Session;
 use crate::table::{Answer, SessionRun};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = ANY_TIME.union(Flags::NO_SCRIPT).union(Flags::ADMIN).union(Flags::NO_MULTI);
+/// Its arguments may hold secrets.
+const SECRETIVE: Flags = ADMIN.union(Flags::SKIP_SLOWLOG).union(Flags::SKIP_MONITOR);
 const PATIENT: Flags = ADMIN.union(Flags::PATIENT);
 
 /// Most shards that `DORMOUSE SPLIT` makes. Each has a lock, and a command over the whole database takes them all in
 /// one turn of a worker, while other databases wait. The server's own splits follow the size and load of the data and
 /// ignore this limit.
 const SHARDS_MAX: usize = 256;
+
+/// Most databases that `DORMOUSE DATABASES` opens to report on them. `GET /v1/databases` lists any number.
+const OPENED_MAX: usize = 1000;
 
 /// It works on all shards at once, also in a transaction.
 const IMPORT: Flags =
@@ -70,22 +81,32 @@ pub const FAMILY: Family<SessionRun> = Family {
             Command::new("BRANCH", at_least(3), &[], PATIENT, later!(branch, 2)).doc(
                 "0.1.0",
                 "O(N) where N is the number of keys that changed since the last checkpoint",
-                "Makes a branch of this database as it is now; the two share unchanged data.",
+                "Makes a branch of this database as it is now or was at a moment; the two share unchanged data.",
             ),
-            Command::new("DATABASES", exactly(2), &[], ADMIN, later!(databases, 2)).doc(
+            Command::new("HISTORY", exactly(2), &[], ADMIN, now!(history, 2)).doc(
+                "0.3.0",
+                "O(1)",
+                "Returns which moments of the past a branch of this database can be made of.",
+            ),
+            Command::new("DATABASES", at_least(2), &[], ADMIN, later!(databases, 2)).doc(
                 "0.1.0",
                 "O(N) where N is the number of databases",
-                "Returns the database and its branches.",
+                "Returns the database and its branches, or those that were deleted and can be brought back.",
             ),
-            Command::new("DELETE", exactly(3), &[], PATIENT, later!(delete, 2)).doc(
+            Command::new("DELETE", at_least(3), &[], PATIENT, later!(delete, 2)).doc(
                 "0.1.0",
                 "O(N) where N is the number of chunks that the branch has alone",
-                "Deletes a branch of the database for good and disconnects its clients.",
+                "Deletes a branch of the database and disconnects its clients, with NOW for good.",
             ),
-            Command::new("USAGE", at_least(2), &[], ADMIN, now!(usage, 2)).doc(
+            Command::new("UNDELETE", exactly(3), &[], PATIENT, later!(undelete, 2)).doc(
+                "0.3.0",
+                "O(1)",
+                "Brings a deleted branch of the database back.",
+            ),
+            Command::new("USAGE", at_least(2), &[], ADMIN, later!(usage, 2)).doc(
                 "0.1.0",
-                "O(N) where N is the number of commands",
-                "Returns the meters of the database and its usage windows, or forgets windows that were taken.",
+                "O(N) where N is the number of commands, or of the windows of the node in the period",
+                "Returns the meters of the database, its usage in a period, or the calls of each command.",
             ),
             Command::new("IMPORT", at_least(3), &[], IMPORT, SessionRun::Keyspace(staging::IMPORT)).doc(
                 "0.2.0",
@@ -95,6 +116,11 @@ pub const FAMILY: Family<SessionRun> = Family {
             Command::new("STAGED", exactly(3), &[], Flags::NO_SCRIPT, now!(staged, 2))
                 .doc("0.2.0", "O(1)", "Selects a logical index of the data that is being staged.")
                 .foresee(|request, context| context.select = staging::index(request.arg(2)).unwrap_or(context.select)),
+            Command::new("TRIGGER", at_least(3), &[], SECRETIVE, later!(trigger, 2)).doc(
+                "0.3.0",
+                "O(N) where N is the number of triggers of the database, or of events that a removed one has not delivered",
+                "Adds, lists, removes or pauses triggers, which deliver the events of keys to a URL.",
+            ),
             Command::new("HELP", exactly(2), &[], ANY_TIME, now!(show_help, 2)).doc(
                 "0.1.0",
                 "O(1)",
@@ -102,7 +128,7 @@ pub const FAMILY: Family<SessionRun> = Family {
             ),
         ],
     )
-    .doc("0.1.0", "Depends on subcommand.", "A container for commands about sleep, shards, branches and usage.")],
+    .doc("0.1.0", "Depends on subcommand.", "A container for commands about sleep, shards, branches, triggers and usage.")],
 };
 
 /// `DORMOUSE STAGED index`
@@ -242,29 +268,21 @@ fn middle(views: &[ShardView]) -> Option<u16> {
     u16::try_from(slot.clamp(first + 1, end - 1)).ok()
 }
 
-/// `DORMOUSE BRANCH name [TTL milliseconds]`
+/// `DORMOUSE BRANCH name [TTL milliseconds] [AT time]`
 fn branch(session: &mut Session, (name, options): (&[u8], Rest<'_>)) -> Result<BoxFuture<'static, Answer>> {
     check_owns_branches(session)?;
     let name = String::from_utf8_lossy(name).into_owned();
     let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
-    branch_name(tenant.owner(), &name).map_err(|problem| Error::Text(format!("ERR {problem}").into()))?;
-    let expires_ms = match options.len() {
-        0 => None,
-        2 if options.at(0).eq_ignore_ascii_case(b"TTL") => {
-            let ttl_ms = number(options.at(1)).filter(|ttl_ms| *ttl_ms > 0);
-            let end = ttl_ms.and_then(|ttl_ms| (node.engine.clock)().checked_add(ttl_ms));
-            // Replies show it as a signed number.
-            let end = end.filter(|end| i64::try_from(*end).is_ok());
-            Some(end.ok_or(Error::text("ERR invalid expire time in 'dormouse|branch' command"))?)
-        }
-        _ => return Err(Error::Syntax),
-    };
+    let full = branch_name(tenant.owner(), &name).map_err(|problem| Error::Text(format!("ERR {problem}").into()))?;
+    session.about = Some(full.into());
+    let now_ms = (node.engine.clock)();
+    let BranchOptions { expires_ms, at_ms } = BranchOptions::read(&options, now_ms)?;
     Ok(async move {
         // The task runs to completion even if the client disconnects, so that nothing is left half made or half
         // deleted.
         let background = node.engine.background.clone();
         let made = background.spawn(async move {
-            let made = node.tenants.branch(&tenant, &name, expires_ms).await;
+            let made = node.tenants.branch(&tenant, &name, expires_ms, at_ms).await;
             match made {
                 Ok(()) | Err(Error::Store(_) | Error::Damaged(_)) => keeper::remember(&node, made),
                 // This is not a store failure.
@@ -274,6 +292,40 @@ fn branch(session: &mut Session, (name, options): (&[u8], Rest<'_>)) -> Result<B
         answer(finished(made.await), |(), reply| reply.ok())
     }
     .boxed())
+}
+
+/// The options of `DORMOUSE BRANCH`, in unix milliseconds.
+#[derive(Default)]
+struct BranchOptions {
+    expires_ms: Option<u64>,
+    at_ms: Option<u64>,
+}
+
+impl BranchOptions {
+    fn read(words: &Rest<'_>, now_ms: u64) -> Result<Self> {
+        let mut options = Self::default();
+        if !words.len().is_multiple_of(2) {
+            return Err(Error::Syntax);
+        }
+        for at in (0..words.len()).step_by(2) {
+            let (option, value) = (words.at(at), words.at(at + 1));
+            if option.eq_ignore_ascii_case(b"TTL") && options.expires_ms.is_none() {
+                let ttl_ms = number(value).filter(|ttl_ms| *ttl_ms > 0);
+                let end = ttl_ms.and_then(|ttl_ms| now_ms.checked_add(ttl_ms));
+                // Replies show it as a signed number.
+                let end = end.filter(|end| i64::try_from(*end).is_ok());
+                options.expires_ms =
+                    Some(end.ok_or(Error::text("ERR invalid expire time in 'dormouse|branch' command"))?);
+            } else if option.eq_ignore_ascii_case(b"AT") && options.at_ms.is_none() {
+                let moment: std::result::Result<PastMoment, _> = String::from_utf8_lossy(value).parse();
+                let moment = moment.map_err(|problem| Error::Text(format!("ERR {problem}").into()))?;
+                options.at_ms = Some(moment.at_ms(now_ms));
+            } else {
+                return Err(Error::Syntax);
+            }
+        }
+        Ok(options)
+    }
 }
 
 /// Refuses a connection whose token opens a single branch: the names of branches belong to their owner.
@@ -288,21 +340,34 @@ fn finished(outcome: std::result::Result<Result<()>, tokio::task::JoinError>) ->
     outcome.unwrap_or_else(|error| Err(Error::Store(format!("the command did not come to its end: {error}"))))
 }
 
-/// `DORMOUSE DATABASES`
-fn databases(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>> {
-    let visible: Vec<_> = session.node.tenants.all().filter(|tenant| may_see(session, tenant)).collect();
+/// `DORMOUSE DATABASES [DELETED]`
+fn databases(session: &mut Session, (options,): (Rest<'_>,)) -> Result<BoxFuture<'static, Answer>> {
+    let (node, seen) = (Arc::clone(&session.node), Sight::of(session));
+    let deleted = match options.len() {
+        0 => false,
+        1 if options.at(0).eq_ignore_ascii_case(b"DELETED") => true,
+        _ => return Err(Error::Syntax),
+    };
     Ok(async move {
+        if deleted {
+            return answer(Ok(seen.deleted(&node)), |deleted, reply| show_deleted(&deleted, reply));
+        }
+        let visible = seen.databases(&node).await;
         let (mut shown, mut awaited) = (Vec::with_capacity(visible.len()), 0);
         for tenant in visible {
             let keys = tenant.database.counts()[..INDEXES].iter().map(|(keys, _)| keys).sum::<u64>();
             awaited = awaited.max(tenant.database.told_until());
-            shown.push((tenant, keys));
+            // A database that is not a branch has its time to live there alone.
+            let record = node.tenants.directory.find(tenant.name());
+            shown.push((tenant, keys, record));
         }
         tell(awaited, move |reply| {
             reply.array(shown.len());
-            for (tenant, keys) in &shown {
+            for (tenant, keys, record) in &shown {
                 let (database, lineage) = (&tenant.database, tenant.database.lineage());
-                reply.map(10);
+                let created_ms = record.as_ref().map_or(lineage.created_ms, |record| record.created_ms);
+                let expires_ms = record.as_ref().map_or(lineage.expires_ms, |record| record.expires_ms);
+                reply.map(11);
                 reply.bulk(b"name");
                 reply.bulk(tenant.name().as_bytes());
                 reply.bulk(b"source");
@@ -320,10 +385,11 @@ fn databases(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>
                 for (name, value) in [
                     ("awake", Some(u64::from(database.is_awake()))),
                     ("keys", Some(*keys)),
+                    ("keys_estimated", Some(u64::from(database.has_estimated_counts()))),
                     ("stored_bytes", Some(database.counters.stored_bytes.load(Ordering::Relaxed))),
                     ("shared_bytes", Some(lineage.shared_bytes)),
-                    ("created_ms", (lineage.created_ms > 0).then_some(lineage.created_ms)),
-                    ("expires_ms", lineage.expires_ms),
+                    ("created_ms", (created_ms > 0).then_some(created_ms)),
+                    ("expires_ms", expires_ms),
                 ] {
                     reply.bulk(name.as_bytes());
                     match value {
@@ -337,38 +403,141 @@ fn databases(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>
     .boxed())
 }
 
-/// `DORMOUSE DELETE name`
-fn delete(session: &mut Session, (name,): (&[u8],)) -> Result<BoxFuture<'static, Answer>> {
+/// `DORMOUSE DELETE name [NOW]`
+fn delete(session: &mut Session, (name, options): (&[u8], Rest<'_>)) -> Result<BoxFuture<'static, Answer>> {
     check_owns_branches(session)?;
+    let removal = match options.len() {
+        0 => Removal::Recoverable,
+        1 if options.at(0).eq_ignore_ascii_case(b"NOW") => Removal::ForGood,
+        _ => return Err(Error::Syntax),
+    };
     let name = String::from_utf8_lossy(name).into_owned();
-    let found = session.node.tenants.find_for(session.tenant.owner(), &name).filter(|tenant| may_see(session, tenant));
-    let unknown = || Error::text("ERR no branch of that name: DORMOUSE DATABASES shows those of this database");
-    let found = found.ok_or_else(unknown)?;
-    if !found.is_branch() && session.rights < Rights::Node {
-        return Err(Error::text("NOPERM only a branch can be deleted without the admin token"));
-    }
-    if !found.is_branch() && found.name() == DEFAULT_DATABASE {
-        return Err(Error::text("ERR the database `default` cannot be deleted"));
-    }
-    if found.name() == session.tenant.name() {
-        return Err(Error::text("ERR a database cannot be deleted from within: connect to another one"));
-    }
-    let node = Arc::clone(&session.node);
+    session.about = Some(name.as_str().into());
+    let (node, seen) = (Arc::clone(&session.node), Sight::of(session));
     Ok(async move {
         let background = node.engine.background.clone();
-        let deleted = background.spawn(async move { keeper::delete(&node, &found).await }).await;
-        answer(finished(deleted), |(), reply| reply.ok())
+        let deleted = background.spawn(async move {
+            if let Some(name) = seen.find_deleted(&node, &name).filter(|_| removal == Removal::ForGood) {
+                return node.tenants.purge(&name).await;
+            }
+            let found = seen.find_deletable(&node, &name).await?;
+            keeper::delete(&node, &found, removal).await.map(drop)
+        });
+        answer(finished(deleted.await), |(), reply| reply.ok())
     }
     .boxed())
 }
 
-/// Whether a session may see a database: its own and that one's branches, or all with rights to the node.
-fn may_see(session: &Session, tenant: &Tenant) -> bool {
-    let own = &session.tenant;
-    match session.rights {
-        Rights::Node => true,
-        Rights::Database => tenant.name() == own.name() || tenant.descends_from(own),
-        Rights::Branch => tenant.name() == own.name(),
+/// `DORMOUSE UNDELETE name`
+fn undelete(session: &mut Session, (name,): (&[u8],)) -> Result<BoxFuture<'static, Answer>> {
+    check_owns_branches(session)?;
+    let name = String::from_utf8_lossy(name).into_owned();
+    let (node, seen) = (Arc::clone(&session.node), Sight::of(session));
+    Ok(async move {
+        let background = node.engine.background.clone();
+        let done = background.spawn(async move {
+            let unknown = || {
+                Error::text("ERR nothing of that name can be brought back: DORMOUSE DATABASES DELETED shows what can")
+            };
+            let name = seen.find_deleted(&node, &name).ok_or_else(unknown)?;
+            let refused = |refusal: ChangeRefusal| Error::Text(format!("ERR {refusal}").into());
+            node.tenants.undelete(&name).await.map_err(refused)
+        });
+        answer(finished(done.await), |(), reply| reply.ok())
+    }
+    .boxed())
+}
+
+/// Writes deleted databases that can be brought back.
+fn show_deleted(deleted: &[DatabaseRecord], reply: &mut Reply) {
+    reply.array(deleted.len());
+    for record in deleted {
+        let Deletion { at_ms, until_ms } = record.deleted.unwrap_or(Deletion { at_ms: 0, until_ms: 0 });
+        reply.map(3);
+        reply.bulk(b"name");
+        reply.bulk(record.name.as_bytes());
+        for (name, value) in [("deleted_ms", at_ms), ("recoverable_until_ms", until_ms)] {
+            reply.bulk(name.as_bytes());
+            reply.integer(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+/// The databases that a session may see: its own and that one's branches, or all with rights to the node.
+struct Sight {
+    own: Arc<Tenant>,
+    rights: Rights,
+}
+
+impl Sight {
+    fn of(session: &Session) -> Self {
+        Self { own: Arc::clone(&session.tenant), rights: session.rights }
+    }
+
+    fn may_see(&self, tenant: &Tenant) -> bool {
+        match self.rights {
+            Rights::Node => true,
+            Rights::Database => tenant.name() == self.own.name() || tenant.descends_from(&self.own),
+            Rights::Branch => tenant.name() == self.own.name(),
+        }
+    }
+
+    /// Returns them in the order of their names, opening those that are not in memory. Without rights to the node these
+    /// are few; with them, those beyond a number are left out.
+    async fn databases(&self, node: &Node) -> Vec<Arc<Tenant>> {
+        let prefix = if self.rights == Rights::Node { String::new() } else { format!("{}.", self.own.owner()) };
+        let known: Vec<Box<str>> = match self.rights {
+            Rights::Branch => Vec::new(),
+            _ => node.tenants.directory.known().after("", &prefix).take(OPENED_MAX).map(|record| record.name).collect(),
+        };
+        let mut seen: BTreeMap<Box<str>, Arc<Tenant>> =
+            node.tenants.all().map(|tenant| (tenant.name().into(), tenant)).collect();
+        for name in known {
+            if !seen.contains_key(&name)
+                && let Some(tenant) = node.tenants.opened(&name).await
+            {
+                seen.insert(name, tenant);
+            }
+        }
+        seen.into_values().filter(|tenant| self.may_see(tenant)).collect()
+    }
+
+    /// Returns the deleted databases that it would see if they were not, in the order of their names.
+    fn deleted(&self, node: &Node) -> Vec<DatabaseRecord> {
+        let prefix = format!("{}.", self.own.owner());
+        let is_seen = |record: &DatabaseRecord| match self.rights {
+            Rights::Node => true,
+            Rights::Database => record.name.starts_with(&prefix),
+            Rights::Branch => false,
+        };
+        node.tenants.directory.known().all_deleted().filter(is_seen).collect()
+    }
+
+    /// Returns the full name of a deleted database.
+    fn find_deleted(&self, node: &Node, name: &str) -> Option<Box<str>> {
+        let branch = branch_name(self.own.owner(), name).ok();
+        let mut seen = self.deleted(node);
+        seen.sort_by_key(|record| branch.as_deref() != Some(&*record.name));
+        let is_it = |record: &DatabaseRecord| &*record.name == name || branch.as_deref() == Some(&*record.name);
+        seen.into_iter().find(is_it).map(|record| record.name)
+    }
+
+    async fn find_deletable(&self, node: &Node, name: &str) -> Result<Arc<Tenant>> {
+        let sees_all = self.rights == Rights::Node;
+        let found = node.tenants.opened_for(self.own.owner(), name, sees_all).await;
+        let found = found.filter(|tenant| self.may_see(tenant));
+        let unknown = || Error::text("ERR no branch of that name: DORMOUSE DATABASES shows those of this database");
+        let found = found.ok_or_else(unknown)?;
+        if !found.is_branch() && self.rights < Rights::Node {
+            return Err(Error::text("NOPERM only a branch can be deleted without the admin token"));
+        }
+        if !found.is_branch() && found.name() == DEFAULT_DATABASE {
+            return Err(Error::text("ERR the database `default` cannot be deleted"));
+        }
+        if found.name() == self.own.name() {
+            return Err(Error::text("ERR a database cannot be deleted from within: connect to another one"));
+        }
+        Ok(found)
     }
 }
 
@@ -376,57 +545,28 @@ fn number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// `DORMOUSE USAGE [FORGET end-ms]`
-fn usage(session: &mut Session, reply: &mut Reply, (words,): (Rest<'_>,)) -> Result<()> {
+/// `DORMOUSE HISTORY`
+fn history(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     let tenant = &session.tenant;
-    if !words.is_empty() {
-        let end_ms = words.iter().nth(1).and_then(number).filter(|_| words.len() == 2);
-        let end_ms = end_ms.filter(|_| words.at(0).eq_ignore_ascii_case(b"FORGET")).ok_or(Error::Syntax)?;
-        if session.rights != Rights::Node {
-            return Err(Error::text("NOPERM usage windows are forgotten by the operator only"));
-        }
-        reply.integer(tenant.meters.forget_windows(end_ms) as i64);
-        return Ok(());
-    }
-    let (_, now_ms) = session.worker.now();
-    keeper::settle(tenant, now_ms);
-    let totals = tenant.meters.totals(now_ms);
-    let window = tenant.meters.usage(now_ms);
-    let closed = tenant.meters.closed_windows();
-    reply.map(4);
+    let HistoryState { from_ms, until_ms, bytes, stretches } = tenant.database.history();
+    reply.map(6);
     reply.bulk(b"database");
     reply.bulk(tenant.name().as_bytes());
-    reply.bulk(b"meters");
-    reply.map(totals.meters().count());
-    for (meter, total) in totals.meters() {
-        reply.bulk(meter.name().as_bytes());
-        reply.bulk(total.to_string().as_bytes());
+    reply.bulk(b"kept_for");
+    reply.bulk(tenant.limits().history.to_string().as_bytes());
+    for (name, value) in [
+        ("from_ms", from_ms),
+        ("until_ms", from_ms.map(|_| until_ms)),
+        ("stored_bytes", Some(bytes)),
+        ("stretches", Some(stretches as u64)),
+    ] {
+        reply.bulk(name.as_bytes());
+        match value {
+            Some(value) => reply.integer(value as i64),
+            None => reply.null(),
+        }
     }
-    reply.bulk(b"window");
-    write_window(reply, &window);
-    reply.bulk(b"closed");
-    reply.array(closed.len());
-    closed.iter().for_each(|window| write_window(reply, window));
     Ok(())
-}
-
-fn write_window(reply: &mut Reply, window: &UsageWindow) {
-    reply.map(3);
-    reply.bulk(b"start_ms");
-    reply.integer(window.start_ms as i64);
-    reply.bulk(b"end_ms");
-    reply.integer(window.end_ms as i64);
-    reply.bulk(b"events");
-    reply.array(window.events().count());
-    for event in window.events() {
-        reply.map(3);
-        reply.bulk(b"id");
-        reply.bulk(event.id.as_bytes());
-        reply.bulk(b"meter");
-        reply.bulk(event.meter.name().as_bytes());
-        reply.bulk(b"quantity");
-        reply.bulk(event.quantity.as_bytes());
-    }
 }
 
 /// `DORMOUSE HELP`
@@ -445,19 +585,28 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "    Split the shard that holds <slot> at that slot; without a slot, the largest shard in its middle.",
             "MERGE <slot>",
             "    Merge the shard that begins at <slot> into the one before it.",
-            "BRANCH <name> [TTL <milliseconds>]",
-            "    Make a branch of this database as it is now; with TTL, it is deleted after that time.",
-            "DATABASES",
-            "    Show the database and its branches.",
-            "DELETE <name>",
-            "    Delete a branch of the database for good and disconnect its clients.",
+            "BRANCH <name> [TTL <milliseconds>] [AT <time>]",
+            "    Make a branch of this database as it is now, or as it was at a time of its history, such as",
+            "    2026-11-27T12:00:00Z or -1h; with TTL, it is deleted after that time.",
+            "HISTORY",
+            "    Show which moments of the past a branch of this database can be made of.",
+            "DATABASES [DELETED]",
+            "    Show the database and its branches; or the deleted ones that can be brought back.",
+            "DELETE <name> [NOW]",
+            "    Delete a branch of the database and disconnect its clients; with NOW, for good.",
+            "UNDELETE <name>",
+            "    Bring back a branch that was deleted, within the time that the server declares (--deleted-grace).",
             "IMPORT BEGIN | SHOW [REPLACE] | END | DISCARD",
             "    Stage data beside the database; replace the database with it; let its keys expire again; drop staged data.",
             "STAGED <index>",
             "    Select a logical index of the staged data. SELECT leads back.",
-            "USAGE [FORGET <end>]",
-            "    Show the meters of the database, the open usage window, and the closed ones that were not taken yet;",
-            "    or forget those that have ended by <end> (Unix milliseconds), as they were taken.",
+            "TRIGGER ADD <json> | LIST | SHOW <name> | REMOVE <name> | PAUSE <name> | RESUME <name>",
+            "    Deliver the events of keys to a URL. <json> has the fields of the admin API; replies are in JSON too.",
+            "USAGE [HOURS <from> <to> | WINDOWS <from> <to> | COMMANDS | PREFIXES [<milliseconds> [DEPTH <parts>]]]",
+            "    Show the meters of the database, the open usage window, and the closed ones that are not in the ledger yet;",
+            "    or the closed windows that have ended after <from> and by <to> (Unix milliseconds), summed up by hours or one",
+            "    by one; or the calls of each command, and how many of them are not billed; or begin to count requests by the",
+            "    prefixes of their keys for some time, and show the count.",
         ],
     );
     Ok(())

@@ -1,7 +1,8 @@
 //! `INFO`: Redis's sections with Redis's field names, and one section of our own. The numbers are those of the
 //! session's database, or those of the process if only it has them (CPU time, resident memory).
 //!
-//! INFO leaves the database as it is: a sleeping one stays asleep, and nothing is loaded.
+//! INFO leaves the database as it is: a sleeping one stays asleep, and nothing is loaded. It looks at every place and every client
+//! of the database, so where these are many it runs on the slow lane.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -10,10 +11,15 @@ use std::sync::atomic::Ordering;
 use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least};
 use dormouse_shard::database::Counts;
+use dormouse_shard::error::{Error, Result};
+use dormouse_shard::execution::Waits;
+use dormouse_shard::execution::budget::TURN;
 use dormouse_shard::keyspace::staging::{STAGED_MASK, VISIBLE_MASK};
 use dormouse_shard::keyspace::{INDEXES, Left};
 use dormouse_shard::shard::ShardView;
 use dormouse_storage::log::Window;
+use dormouse_storage::shown::{RECEIPTS, STAGED};
+use tokio::sync::oneshot;
 
 use crate::acl::security_log::DenialReason;
 use crate::clients::{Client, blocked};
@@ -38,14 +44,53 @@ pub const FAMILY: Family<SessionRun> = Family {
         .also(Category::DANGEROUS)],
 };
 
+/// The cost of the sections, beside what grows.
+const COST_OF_SECTIONS: usize = 500;
+/// The cost of a client, which several sections look at.
+const COST_OF_CLIENT: usize = 10;
+/// Places that cost as much as one element: each is visited several times, but they are next to each other.
+const PLACES_PER_ELEMENT: usize = 2;
+
+/// Returns the cost of `INFO`.
+pub fn cost(session: &Session) -> usize {
+    let clients = session.node.clients.count_of(session.tenant.name());
+    let places = session.tenant.database.places_seen();
+    COST_OF_SECTIONS + clients * COST_OF_CLIENT + session.node.clients.count() / 2 + places / PLACES_PER_ELEMENT
+}
+
 /// `INFO [section [section ...]]`. `counts`: the key counts to report instead of the current ones.
-pub fn info(session: &mut Session, reply: &mut Reply, request: Request<'_>, counts: Option<&Counts>) {
-    let mut state = State::gather(Arc::clone(&session.node), Arc::clone(&session.tenant));
-    if let Some(counts) = counts {
-        state.counts = *counts;
-    }
-    session.note(Left { awaited: state.tenant.database.told_until(), written: 0 });
-    reply.verbatim("txt", text(&state, &wanted(request)).as_bytes());
+///
+/// # Errors
+/// When it has to wait for a thread of the slow lane for too long.
+pub async fn info(
+    session: &mut Session,
+    reply: &mut Reply,
+    request: Request<'_>,
+    counts: Option<&Counts>,
+) -> Result<()> {
+    let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
+    let (wanted, counts) = (wanted(request), counts.copied());
+    let report = move || {
+        let mut state = State::gather(node, tenant);
+        if let Some(counts) = counts {
+            state.counts = counts;
+        }
+        text(&state, &wanted)
+    };
+    let text = match cost(session) {
+        ..=TURN => report(),
+        _ => {
+            let (sender, receiver) = oneshot::channel();
+            // The client may be gone.
+            let queued = session.tenant.database.lane.run(move || drop(sender.send(report())));
+            let undone = || Error::text("ERR the report failed");
+            queued.map_err(|not_run| not_run.error(undone))?;
+            session.turn().wait(Waits::Lane, receiver).await?.map_err(|_| undone())?
+        }
+    };
+    session.note(Left { awaited: session.tenant.database.told_until(), written: 0 });
+    reply.verbatim("txt", text.as_bytes());
+    Ok(())
 }
 
 fn wanted(request: Request<'_>) -> Vec<String> {
@@ -104,6 +149,7 @@ const SECTIONS: &[(&str, Shown, Write)] = &[
     ("Stats", Shown::Always, stats),
     ("Replication", Shown::Always, replication),
     ("CPU", Shown::Always, cpu),
+    ("TLS", Shown::OnDemand, tls),
     ("Modules", Shown::Always, |_, _| {}),
     ("Commandstats", Shown::OnDemand, commandstats),
     ("Errorstats", Shown::Always, errorstats),
@@ -178,6 +224,20 @@ fn server(state: &State, section: &mut Section<'_>) {
     section.field("configured_hz", 10);
     section.field("lru_clock", (state.now_ms / 1000) & 0xff_ffff);
     section.field("io_threads_active", 0);
+}
+
+/// Of the whole node, like the processor's time.
+fn tls(state: &State, section: &mut Section<'_>) {
+    let facts = &state.node.facts.tls;
+    section.field("tls_port", facts.port);
+    section.field("https_port", facts.https_port);
+    let Some(tls) = &state.node.tls else { return };
+    section.field("tls_handshakes", tls.handshakes.load(Ordering::Relaxed));
+    section.field("tls_handshakes_failed", tls.handshakes_failed.load(Ordering::Relaxed));
+    section.field("tls_handshakes_pending", tls.handshakes_pending.load(Ordering::Relaxed));
+    section.field("tls_certificate_expires_s", tls.expires_s());
+    section.field("tls_reloads", tls.reloads());
+    section.field("tls_files_in_use", u8::from(!tls.is_stale()));
 }
 
 fn clients(state: &State, section: &mut Section<'_>) {
@@ -488,7 +548,26 @@ fn dormouse(state: &State, section: &mut Section<'_>) {
     // While the database follows a source, nothing expires by this server's clock.
     section.field("import_following", u8::from(followed & VISIBLE_MASK != 0));
     section.field("import_staging", u8::from(followed & STAGED_MASK != 0));
-    section.field("import_staged_keys", keys(&state.counts[INDEXES..]));
+    section.field("import_staged_keys", keys(&state.counts[STAGED]));
+    // Receipts of requests with ONCE, and requests that were answered from one since the start.
+    section.field("once_receipts", state.counts[RECEIPTS].0);
+    section.field("once_receipt_bytes", sum(|shard| shard.receipt_bytes));
+    section.field("once_repeated", counter(&database.shared.repeated));
+    // Triggers, and of their events those that wait and those that were lost since the start.
+    let (waiting, lost) = state.tenant.triggers.waiting_and_lost();
+    section.field("triggers", state.tenant.triggers.len());
+    section.field("trigger_events_waiting", waiting);
+    section.field("trigger_events_lost", lost);
+    section.field("trigger_bytes", sum(|shard| shard.outbox_bytes));
+    // The operator's limits, 0 for none, and the requests that those on requests have refused since the start.
+    let limits = state.tenant.limits().requests;
+    section.field("max_requests_per_second", limits.per_second);
+    section.field("max_requests_burst", limits.burst);
+    section.field("max_connections", limits.connections);
+    section.field("max_request_size", limits.request_bytes);
+    section.field("max_key_size", limits.key_bytes);
+    section.field("max_value_size", limits.value_bytes);
+    section.field("refused_requests", state.tenant.traffic.refused());
     section.field("resident_keys", sum(|shard| shard.resident_keys));
     section.field("resident_segments", sum(|shard| shard.resident));
     // Places that are only in the store.
@@ -518,8 +597,7 @@ fn dormouse(state: &State, section: &mut Section<'_>) {
     section.field("last_sleep_ms", counter(&counters.sleep_us_last) / 1000);
     section.field("last_load_us", counter(&counters.load_us_last));
     section.field("load_errors", counter(&counters.load_errors));
-    let clients = state.clients.iter().map(|client| client.worked_ms.load(Ordering::Relaxed)).max().unwrap_or(0);
-    section.field("last_command_ms", clients.max(state.tenant.worked_ms.load(Ordering::Relaxed)));
+    section.field("last_command_ms", state.tenant.worked_ms());
     for (meter, total) in totals.meters() {
         section.field(meter.name(), total);
     }

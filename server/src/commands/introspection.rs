@@ -8,6 +8,7 @@ use dormouse_shard::commands::args::{Args, Argument, Rest, parse};
 use dormouse_shard::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::execution::budget::TURN;
+use dormouse_shard::execution::once;
 
 use crate::commands::TABLE;
 use crate::commands::{arguments, help, now, parsed};
@@ -27,6 +28,7 @@ pub const FAMILY: Family<SessionRun> = Family {
             "Returns detailed information about all commands.",
         )
         .tips(UNORDERED)
+        .stateless(true)
         .subcommands(&[
             Command::new("COUNT", exactly(2), &[], ANY_TIME, now!(count, 2)).doc(
                 "2.8.13",
@@ -346,9 +348,14 @@ fn getkeysandflags(_: &mut Session, reply: &mut Reply, request: Request<'_>) -> 
 /// Returns the keys of the command that follows the first two words, with the access to each.
 fn keys_of(request: Request<'_>) -> Result<Vec<(&[u8], Access)>> {
     let refused = |text: &'static str| Error::Text(Cow::Borrowed(text));
-    let words: Vec<&[u8]> = request.iter().skip(2).collect();
+    let mut words: Vec<&[u8]> = request.iter().skip(2).collect();
     let invalid = || refused("ERR Invalid command specified");
     let mut entry = TABLE.by_name(words[0]).ok_or_else(invalid)?;
+    if matches!(entry.action, Handler::Session(SessionRun::Once)) && words.len() > once::WORDS {
+        // Its keys are those of the command behind it.
+        words.drain(..once::WORDS);
+        entry = TABLE.by_name(words[0]).ok_or_else(invalid)?;
+    }
     if let Some(sub) = words.get(1).filter(|_| !entry.subcommands.is_empty()) {
         entry = TABLE.subcommand(entry, sub).ok_or_else(invalid)?;
     }

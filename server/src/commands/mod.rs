@@ -23,6 +23,8 @@ pub mod replication;
 pub mod scripting;
 pub mod server;
 pub mod transaction;
+pub mod trigger;
+pub mod usage;
 pub mod waits;
 
 use std::sync::LazyLock;

@@ -266,12 +266,14 @@ fn punsubscribe(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,))
 
 /// `PUBLISH channel message`
 fn publish(session: &mut Session, reply: &mut Reply, (channel, message): (&[u8], &[u8])) -> Result<()> {
+    session.tell_replicas(channel, message, false);
     reply.integer(session.publish(channel, message, false) as i64);
     Ok(())
 }
 
 /// `SPUBLISH shardchannel message`
 fn spublish(session: &mut Session, reply: &mut Reply, (channel, message): (&[u8], &[u8])) -> Result<()> {
+    session.tell_replicas(channel, message, true);
     reply.integer(session.publish(channel, message, true) as i64);
     Ok(())
 }
@@ -284,6 +286,7 @@ async fn publish_elsewhere(
     is_sharded: bool,
 ) -> Result<()> {
     let (channel, message) = (request.arg(1), request.arg(2));
+    session.tell_replicas(channel, message, is_sharded);
     let (tenant, named) = (Arc::clone(&session.tenant), Box::<[u8]>::from(channel));
     let receivers = if is_sharded {
         session.publish(channel, message, true)

@@ -26,21 +26,19 @@ pub const FAMILY: Family<SessionRun> = Family {
     group: "server",
     category: Category::empty(),
     commands: &[
-        Command::new("REPLCONF", at_least(1), &[], CONFIGURE, SessionRun::Now(replconf)).doc(
-            "3.0.0",
-            "O(1)",
-            "An internal command for configuring the replication stream.",
-        ),
-        Command::new("PSYNC", at_least(3), &[], SYNC, SessionRun::Now(psync)).doc(
-            "2.8.0",
-            "O(N) where N is the number of keys, unless the replica goes on where it was.",
-            "An internal command used in replication.",
-        ),
-        Command::new("SYNC", exactly(1), &[], SYNC, now!(sync)).doc(
-            "1.0.0",
-            "O(N) where N is the number of keys.",
-            "An internal command used in replication.",
-        ),
+        Command::new("REPLCONF", at_least(1), &[], CONFIGURE, SessionRun::Now(replconf))
+            .doc("3.0.0", "O(1)", "An internal command for configuring the replication stream.")
+            .stateless(false),
+        Command::new("PSYNC", at_least(3), &[], SYNC, SessionRun::Now(psync))
+            .doc(
+                "2.8.0",
+                "O(N) where N is the number of keys, unless the replica goes on where it was.",
+                "An internal command used in replication.",
+            )
+            .stateless(false),
+        Command::new("SYNC", exactly(1), &[], SYNC, now!(sync))
+            .doc("1.0.0", "O(N) where N is the number of keys.", "An internal command used in replication.")
+            .stateless(false),
         Command::new("ROLE", exactly(1), &[], ASK, now!(role))
             .doc("2.8.12", "O(1)", "Returns the replication role.")
             .also(Category::ADMIN.union(Category::DANGEROUS)),

@@ -72,11 +72,9 @@ pub const FAMILY: Family<SessionRun> = Family {
             "O(N) when saving, where N is the total number of keys in all databases when saving data, otherwise O(1)",
             "Synchronously saves the database(s) to disk and shuts down the Redis server.",
         ),
-        Command::new("MONITOR", exactly(1), &[], ADMIN_ALONE, SessionRun::Either(monitor_in_transaction, monitor)).doc(
-            "1.0.0",
-            "O(1)",
-            "Listens for all requests received by the server in real-time.",
-        ),
+        Command::new("MONITOR", exactly(1), &[], ADMIN_ALONE, SessionRun::Either(monitor_in_transaction, monitor))
+            .doc("1.0.0", "O(1)", "Listens for all requests received by the server in real-time.")
+            .stateless(false),
         Command::container(
             "SLOWLOG",
             &[
@@ -262,7 +260,7 @@ fn shutdown(session: &mut Session, (how,): (How,)) -> Result<BoxFuture<'static, 
     Ok(async move {
         if how.save && !how.force {
             // If saving fails, the server keeps serving: no data is lost while the process lives.
-            for tenant in node.tenants.all() {
+            for tenant in node.tenants.all_with_hidden() {
                 if tenant.database.checkpoint().await.is_err() {
                     return answer(Err(Error::text("ERR Errors trying to SHUTDOWN. Check logs.")), |(), _| {});
                 }

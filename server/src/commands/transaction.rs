@@ -15,6 +15,7 @@ use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_shard::commands::{self, Category, Command, Family, Flags, KeySpec, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::execution::budget::{self, BYTES_PER_ELEMENT, TURN, TurnBudget};
+use dormouse_shard::execution::once::{self, Once};
 use dormouse_shard::execution::{self, Ended, Plan, Ran, Step};
 use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::changes::Watching;
@@ -49,6 +50,25 @@ pub const FAMILY: Family<SessionRun> = Family {
         .doc("1.2.0", "Depends on commands in the transaction", "Executes all commands in a transaction."),
         Command::new("DISCARD", exactly(1), &[], BASE.union(Flags::ALLOW_BUSY).union(Flags::AT_ONCE), now!(discard))
             .doc("2.0.0", "O(N), when N is the number of queued commands", "Discards a transaction."),
+        Command::new(
+            "ONCE",
+            at_least(once::WORDS as i16 + 1),
+            &[],
+            Flags::WRITE
+                .union(Flags::DENY_OOM)
+                .union(Flags::NO_SCRIPT)
+                .union(Flags::NO_MULTI)
+                .union(Flags::MOVABLE_KEYS)
+                .union(Flags::AT_ONCE),
+            SessionRun::Once,
+        )
+        .receipt(once::KEY)
+        .stateless(true)
+        .doc(
+            "0.3.0",
+            "That of the command",
+            "Executes a command, or a transaction, once for all requests with this key.",
+        ),
         Command::new("WATCH", at_least(2), &[KeySpec::rest(1, commands::Access::RO)], ALONE, SessionRun::Watch).doc(
             "2.2.0",
             "O(1) for every key.",
@@ -137,8 +157,8 @@ fn refusal(session: &Session, entry: &CommandEntry, request: Request<'_>) -> Opt
     session.tenant.database.shared.is_full().then(|| Error::OutOfMemory.to_string())
 }
 
-/// `EXEC`
-pub async fn exec(session: &mut Session, reply: &mut Reply, now_ms: u64) {
+/// `EXEC`, perhaps behind `ONCE`.
+pub async fn exec(session: &mut Session, once: Option<Once>, reply: &mut Reply, now_ms: u64) {
     let Some(transaction) = session.transaction.take() else {
         reply.error("ERR EXEC without MULTI");
         return;
@@ -152,13 +172,17 @@ pub async fn exec(session: &mut Session, reply: &mut Reply, now_ms: u64) {
         return;
     }
     session.is_in_exec = true;
-    let outcome = run_queue(session, transaction.queue, reply, now_ms).await;
+    let outcome = run_queue(session, transaction.queue, once, reply, now_ms).await;
     session.is_in_exec = false;
     session.client.let_go(transaction.bytes);
     session.unwatch();
     session.settle_tracking();
-    if let Err(error) = outcome {
-        reply.error(&format!("EXECABORT Transaction discarded because of: {error}"));
+    match outcome {
+        Ok(()) => {}
+        Err(error @ (Error::OnceMismatch | Error::OnceTooLarge(_) | Error::ReceiptUnreadable)) => {
+            reply.error(&error.to_string());
+        }
+        Err(error) => reply.error(&format!("EXECABORT Transaction discarded because of: {error}")),
     }
 }
 
@@ -176,7 +200,13 @@ enum Queued {
     Denied(String),
 }
 
-async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut Reply, now_ms: u64) -> Result<()> {
+async fn run_queue(
+    session: &mut Session,
+    queue: Vec<OwnedRequest>,
+    once: Option<Once>,
+    reply: &mut Reply,
+    now_ms: u64,
+) -> Result<()> {
     let mut plan = Plan::new(now_ms, session.worker.random());
     plan.watching = session.watching.clone();
     let mut context = session.context();
@@ -206,9 +236,21 @@ async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut 
             _ => Queued::OfSession((entry, request)),
         });
     }
+    if once.is_some() && !queued.iter().all(|one| matches!(one, Queued::Planned(..))) {
+        // Their replies come after the plan, so no receipt could hold them.
+        return Err(Error::text("ERR behind ONCE, EXEC takes commands over keys that the user may run"));
+    }
+    plan.once = once;
     plan.array = Some(queued.len());
     plan.budget = Some(Arc::clone(&session.client) as _);
     plan.script_user = session.script_user();
+    // Whether all commands are polls, and may change something.
+    let polls = plan.commands().try_fold(true, |may_change, command| {
+        let request = command.request.as_request();
+        let poll = session.poll_of(TABLE.resolve(request).ok()?, request)?;
+        Some(may_change && poll.may_change())
+    });
+    plan.is_poll = polls.is_some();
     let plan = Arc::new(plan);
     if plan.watching.is_none() && plan.commands().next().is_none() {
         // The queue has no commands over the keyspace, so the database need not be woken.
@@ -216,8 +258,12 @@ async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut 
         weave(session, &plan, &queued, &Answers::default(), reply).await;
         return Ok(());
     }
-    session.client.worked_ms.store(now_ms, Ordering::Relaxed);
-    let outcome = execution::run(&session.tenant.database, &plan, &session.turn()).await?;
+    let outcome = execution::run(&session.tenant.database, &plan, &session.turn()).await;
+    let has_changed = outcome.as_ref().is_ok_and(|outcome| outcome.has_changed);
+    if polls.is_none_or(|may_change| has_changed && !may_change) {
+        session.note_use(now_ms);
+    }
+    let outcome = outcome?;
     session.note_elsewhere(&outcome);
     session.count_keyspace(outcome.hits, outcome.misses);
     // The replies of session commands also wait for the transaction from here on.
@@ -227,6 +273,7 @@ async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut 
     match outcome.ended {
         Ended::Refused(error) => return Err(error),
         Ended::Changed => reply.null_array(),
+        Ended::Repeated => reply.append(outcome.replies),
         Ended::Done => {
             let answers = Answers { replies: outcome.replies, start: outcome.start, steps: outcome.steps };
             answer(session, &plan, &queued, answers, reply).await;
@@ -314,12 +361,13 @@ async fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &
 /// Runs a queued command of the session. Returns its estimated cost.
 async fn run_in_session(
     session: &mut Session,
-    entry: &CommandEntry,
+    entry: &'static CommandEntry,
     request: Request<'_>,
     counted: Option<&Ran>,
     reply: &mut Reply,
 ) -> usize {
     let before = reply.len();
+    let audited = session.audited(&entry.name, entry.row);
     let mut cost = budget::of_request(request);
     let done = match entry.action {
         Handler::Session(SessionRun::Weighed(weighed)) => {
@@ -335,8 +383,8 @@ async fn run_in_session(
         Handler::Session(SessionRun::Waits(run)) => run(session, reply, request).await,
         Handler::Session(SessionRun::Info) => {
             let counts = if let Some(Ran::Count(counts)) = counted { Some(&**counts) } else { None };
-            info::info(session, reply, request, counts);
-            Ok(())
+            cost = info::cost(session);
+            info::info(session, reply, request, counts).await
         }
         _ => Err(Error::text("ERR Command not allowed inside a transaction")),
     };
@@ -344,6 +392,9 @@ async fn run_in_session(
         reply.truncate(before);
         session.forget_pushes(before);
         reply.error(&error.to_string());
+    }
+    if let Some(audited) = audited {
+        audited.end(reply.buffer.get(before..).unwrap_or_default(), session.about.take());
     }
     cost
 }

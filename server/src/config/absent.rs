@@ -1,4 +1,4 @@
-//! Parameters of what Dormouse does not have: TLS, an append-only file, a cluster's bus, being a replica, a report of
+//! Parameters of what Dormouse does not have: choices within TLS, an append-only file, a cluster's bus, being a replica, a report of
 //! crashes. Each shows the value that is true here, and may be set to it, since tools set what they have read.
 
 use super::{Parameter, always};
@@ -31,17 +31,17 @@ pub(super) const ABSENT: &[Parameter] = rows! {
     fact "0": "cluster-port" "socket-mark-id";
     // Exported files have a checksum; imported ones may lack it.
     fact "yes": "rdbchecksum";
-    // TLS belongs in front of the server.
-    always "": "tls-ca-cert-dir" "tls-ca-cert-file" "tls-cert-file" "tls-ciphers" "tls-ciphersuites" "tls-client-cert-file"
-        "tls-client-key-file" "tls-client-key-file-pass" "tls-dh-params-file" "tls-key-file" "tls-key-file-pass"
-        "tls-protocols";
-    always "no": "tls-cluster" "tls-prefer-server-ciphers" "tls-replication" "tls-session-caching" "tls-auth-clients";
-    always "0": "tls-port" "tls-session-cache-size" "tls-session-cache-timeout";
+    // TLS chooses its ciphers itself, keeps no sessions of clients, and resumes by tickets.
+    always "": "tls-ca-cert-dir" "tls-ciphers" "tls-ciphersuites" "tls-client-cert-file" "tls-client-key-file"
+        "tls-client-key-file-pass" "tls-dh-params-file" "tls-key-file-pass" "tls-protocols";
+    always "no": "tls-cluster" "tls-prefer-server-ciphers" "tls-replication";
+    always "yes": "tls-session-caching";
+    always "0": "tls-session-cache-size" "tls-session-cache-timeout";
     // It is no replica, and no node of a cluster with others.
     always "": "masterauth" "masteruser" "bind-source-addr" "cluster-announce-hostname" "cluster-announce-human-nodename";
     slave "": "announce-ip";
     always "ip": "cluster-preferred-endpoint-type";
-    always "0": "cluster-announce-bus-port" "cluster-announce-tls-port" "cluster-link-sendbuf-limit";
+    always "0": "cluster-announce-bus-port" "cluster-link-sendbuf-limit";
     // Its own account of a crash is its log; the system chooses what it ends when memory is short.
     always "no": "crash-log-enabled" "crash-memcheck-enabled" "oom-score-adj";
     always "0 0 0": "oom-score-adj-values";

@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::cli::Invocation;
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     let arguments = ["dormouse", "--store", "file:///data", "--unix-socket", "/run/d.sock"].map(OsString::from);
     match Invocation::parse(arguments, []) {
         Ok(Invocation::Serve(options)) => Settings::new(&options),
@@ -186,7 +186,7 @@ fn errors_are_redis_s_and_change_nothing() {
         ("timeout 1.5", failed("timeout", "argument couldn't be parsed into an integer")),
         ("timeout 007", failed("timeout", "argument couldn't be parsed into an integer")),
         ("maxclients 0", failed("maxclients", "argument must be between 1 and 4294967295 inclusive")),
-        ("maxmemory-samples 0", failed("maxmemory-samples", "argument must be between 1 and 64 inclusive")),
+        ("maxmemory-samples 0", failed("maxmemory-samples", "argument must be between 1 and 2147483647 inclusive")),
         (
             "maxmemory-policy lru",
             failed(
@@ -252,6 +252,7 @@ fn a_tenant_stays_within_the_limits_of_the_server() {
         max_memory: 1000,
         max_memory_clients: 500,
         sleep_after: Interval::Every(Duration::from_secs(60)),
+        ..settings().limits
     };
     let limited = Settings { limits, ..settings() };
     let memory = "argument must be between 1 and 1000 inclusive, the limit of the server";
@@ -290,18 +291,8 @@ fn a_tenant_stays_within_the_limits_of_the_server() {
 #[test]
 fn every_number_is_bounded() {
     for (name, most) in [
-        ("maxmemory-samples", 64),
-        ("hash-max-listpack-entries", 4096),
-        ("hash-max-listpack-value", 4096),
+        ("maxmemory-samples", i64::from(i32::MAX)),
         ("list-max-listpack-size", 32_767),
-        ("set-max-intset-entries", 65_536),
-        ("set-max-listpack-entries", 4096),
-        ("set-max-listpack-value", 4096),
-        ("zset-max-listpack-entries", 4096),
-        ("zset-max-listpack-value", 4096),
-        ("hll-sparse-max-bytes", 3000),
-        ("stream-node-max-bytes", 4096),
-        ("stream-node-max-entries", 100),
         ("slowlog-max-len", 10_000),
         ("timeout", i64::from(i32::MAX)),
     ] {
@@ -310,7 +301,37 @@ fn every_number_is_bounded() {
         let error = config_set(&mut settings, &format!("{name} {}", most + 1), Access::Node);
         assert!(error.ends_with(&format!(" and {most} inclusive")), "{name}: {error}");
     }
-    let error = config_set(&mut settings(), "maxclients 4000000000", Access::Node);
+    // Those without a bound in Redis have one where they are used.
+    let mut settings = settings();
+    for (name, bound) in [
+        ("maxmemory-samples", i64::from(i32::MAX)),
+        ("hash-max-listpack-entries", i64::MAX),
+        ("hash-max-listpack-value", i64::MAX),
+        ("set-max-intset-entries", i64::MAX),
+        ("set-max-listpack-entries", i64::MAX),
+        ("set-max-listpack-value", i64::MAX),
+        ("zset-max-listpack-entries", i64::MAX),
+        ("zset-max-listpack-value", i64::MAX),
+        ("hll-sparse-max-bytes", i64::MAX),
+        ("stream-node-max-bytes", i64::MAX),
+        ("stream-node-max-entries", i64::MAX),
+    ] {
+        assert_eq!(config_set(&mut settings, &format!("{name} {bound}"), Access::Node), "");
+        assert_eq!(value(&settings, name), bound.to_string(), "{name}");
+    }
+    let limits = settings.database.limits(0);
+    assert_eq!((limits.hash_max_listpack_entries, limits.hash_max_listpack_value), (4096, 4096));
+    assert_eq!((limits.set_max_listpack_entries, limits.set_max_listpack_value), (4096, 4096));
+    assert_eq!((limits.zset_max_listpack_entries, limits.zset_max_listpack_value), (4096, 4096));
+    assert_eq!((limits.set_max_intset_entries, limits.hll_sparse_max_bytes), (65_536, 3000));
+    assert_eq!((limits.stream_node_max_bytes, limits.stream_node_max_entries), (4096, 100));
+    assert_eq!(settings.database.eviction_samples(), 64);
+    assert_eq!(config_set(&mut settings, "stream-node-max-bytes 0 stream-node-max-entries 0", Access::Node), "");
+    let limits = settings.database.limits(0);
+    assert_eq!((limits.stream_node_max_bytes, limits.stream_node_max_entries), (4096, 100), "0 is for no limit");
+    assert_eq!(config_set(&mut settings, "hash-max-listpack-value 1kb", Access::Node), "");
+    assert_eq!(settings.database.limits(0).hash_max_listpack_value, 1024);
+    let error = config_set(&mut settings, "maxclients 4000000000", Access::Node);
     assert!(error.contains("The operating system is not able to handle"), "{error}");
 }
 
@@ -318,14 +339,16 @@ fn every_number_is_bounded() {
 #[test]
 fn a_tenant_is_not_told_where_data_lies() {
     let settings = settings();
-    for name in ["dir", "store", "bind", "unixsocket", "unixsocketperm"] {
+    let places =
+        ["dir", "store", "bind", "unixsocket", "unixsocketperm", "tls-cert-file", "tls-key-file", "tls-ca-cert-file"];
+    for name in places {
         assert!(get(&settings, &[name.as_bytes()], Access::Database).is_empty(), "{name}");
         let guess = format!("{name} {}", value(&settings, name));
         assert!(config_set(&mut settings.clone(), &guess, Access::Database).contains("immutable"), "{name}");
         assert_eq!(get(&settings, &[name.as_bytes()], Access::Node).len(), 1, "{name}");
     }
     let of_tenant = get(&settings, &[b"*"], Access::Database).len();
-    assert_eq!(of_tenant, get(&settings, &[b"*"], Access::Node).len() - 5);
+    assert_eq!(of_tenant, get(&settings, &[b"*"], Access::Node).len() - places.len());
 }
 
 /// Tools ask for any parameter that Redis has, and set what they have read.
@@ -351,7 +374,7 @@ fn every_parameter_of_redis_is_answered_and_can_be_set_to_its_value() {
 fn what_does_not_hold_is_refused_with_a_reason() {
     let mut settings = settings();
     for (line, reason) in [
-        ("tls-port 6380", "argument must be '0': this server supports no other value"),
+        ("tls-port 6380", "can't set immutable config"),
         ("requirepass secret", "a password belongs to a user: ACL SETUSER default >password"),
         ("dbfilename other.rdb", "can't set immutable config"),
         ("repl-backlog-size 2097152", "argument must be '1048576': this server supports no other value"),

@@ -7,17 +7,19 @@ use std::time::{Duration, Instant};
 
 use dormouse_protocol::{OwnedRequest, Parsed, Parser, Reply, Request, Span};
 use dormouse_shard::commands::{Row, Run};
-use dormouse_shard::execution::ahead::Ahead;
+use dormouse_shard::execution::ahead::{Ahead, FoundCommand};
 use dormouse_shard::execution::budget::{self, BYTES_PER_ELEMENT, Fit, TURN, TurnBudget};
-use dormouse_shard::execution::inline::{self, Asker, Front, Input, REPLY_HIGH_WATER, Stop};
-use dormouse_shard::execution::{lent, route};
+use dormouse_shard::execution::inline::{self, Asker, Input, REPLY_HIGH_WATER, Stop};
+use dormouse_shard::execution::{lent, once, route};
 use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::scripts::ScriptTrace;
 
+use super::allowance::Allowance;
 use super::count;
 use crate::commands::TABLE;
+use crate::habits::AFTER_USE;
 use crate::metering::Batch;
-use crate::session::Session;
+use crate::session::{FrontEnd, Session};
 use crate::table::{CommandEntry, Handler, InTransaction, SessionRun, Weighed};
 
 /// Size of a request or a reply, in bytes, above which its command is timed by itself: it may be slow.
@@ -69,11 +71,14 @@ impl Session {
         self.now_us = now_us;
         let now_ms = now_us / 1000;
         self.worker.turns.tick(now_ms);
+        self.node.activity.note();
         self.client.active_ms.store(now_ms, Ordering::Relaxed);
         self.client.input_bytes.store(input.len(), Ordering::Relaxed);
         lent::take();
         let mut batch = self.worker.take_batch();
-        let (used, next) = self.run_batch(parser, input, reply, &mut batch, started, now_ms);
+        let mut allowance = self.allowance(input);
+        let (used, next) = self.run_batch(parser, input, reply, &mut batch, &mut allowance, started, now_ms);
+        self.settle_allowance(allowance, &batch, matches!(next, Next::Slow { .. } | Next::Large { .. }));
         if self.authenticated {
             let slow = if let Next::Slow { bytes, .. } = &next { *bytes } else { 0 };
             batch.bytes_in += (used - slow) as u64;
@@ -86,7 +91,10 @@ impl Session {
             self.client.reply_bytes_peak.store(reply.len(), Ordering::Relaxed);
         }
         self.worker.turns.charge(&self.share, elapsed.as_nanos() as u64);
-        self.worker.commit(&self.writer, batch, elapsed);
+        if self.front != FrontEnd::Resp {
+            batch.forget_bytes();
+        }
+        self.commit(batch, elapsed);
         (used, next)
     }
 
@@ -121,12 +129,14 @@ impl Session {
         now_ms < self.timed_until_ms || self.node.noted_from_ns() <= TIMED_EACH_NS
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the state of one batch, on the hottest path")]
     fn run_batch(
         &mut self,
         parser: &mut Parser,
         input: &[u8],
         reply: &mut Reply,
         batch: &mut Batch,
+        allowance: &mut Allowance,
         started: Instant,
         now_ms: u64,
     ) -> (usize, Next) {
@@ -152,8 +162,15 @@ impl Session {
                 at += consumed;
                 continue;
             }
+            if allowance.is_limited && !self.allows(allowance, (request, consumed), &input[at..], reply, batch) {
+                at += consumed;
+                budget.spend(1);
+                continue;
+            }
             // Each command then finds out whether it has to wait, or is refused.
-            let is_paused = self.tenant.pause.is_on(now_ms) || self.tenant.database.shared.scripts.is_busy();
+            let is_paused = self.tenant.pause.is_on(now_ms)
+                || self.tenant.database.shared.scripts.is_busy()
+                || self.tenant.spending.is_exceeded();
             if budget::of_request(request) > TURN {
                 // It is long whatever it is, and is not read once more to find that out.
                 return match request.spans_in(input) {
@@ -167,21 +184,25 @@ impl Session {
                 Some(entry) if self.is_plain() && !is_paused && entry.row.arity.accepts(request.len()) => match entry
                     .action
                 {
-                    Handler::Keyspace(run)
-                        if route::is_plain(entry.row)
+                    Handler::Keyspace(_) | Handler::Session(SessionRun::Once)
+                        if let Some(found) = found(entry, request)
+                            && route::is_plain(found.entry.row)
                             && let Some(spans) = request.spans_in(&input[at..]) =>
                     {
                         let mut ahead = AHEAD.take();
-                        ahead.begin(entry, run, consumed, spans);
+                        ahead.begin(found, consumed, spans);
                         let input = Input { parser, bytes: &input[at..], ahead: &mut ahead };
-                        let (used, stop) = self.run_inline(entry, input, reply, batch, &mut budget, started, now_ms);
+                        let ran = self.run_inline(entry, input, reply, batch, allowance, &mut budget, started, now_ms);
                         AHEAD.set(ahead);
+                        let (used, stop) = ran;
                         at += used;
                         match stop {
                             Stop::Read => return (at, Next::Read),
                             Stop::Flush => return (at, Next::Flush),
                             Stop::Yield => return (at, Next::Yield),
                             Stop::Other if used > 0 => continue,
+                            // Perhaps for a token.
+                            Stop::Wait if used > 0 && allowance.is_limited => continue,
                             Stop::Other | Stop::Wait => {}
                         }
                     }
@@ -199,7 +220,7 @@ impl Session {
                                 if self.tenant.monitors.is_watched() {
                                     budget.spend(self.show(entry.row, self.select, request, None));
                                 }
-                                count(batch, &self.tenant, entry.id, consumed, &reply.buffer[replied..], None);
+                                count(batch, &self.tenant, entry, consumed, &reply.buffer[replied..], None);
                                 at += consumed;
                                 if self.closing {
                                     return (at, Next::Close);
@@ -266,6 +287,7 @@ impl Session {
         input: Input<'_, '_, &'static CommandEntry>,
         reply: &mut Reply,
         batch: &mut Batch,
+        allowance: &Allowance,
         budget: &mut TurnBudget,
         mark: Instant,
         now_ms: u64,
@@ -276,16 +298,40 @@ impl Session {
             Asker { select: self.select, no_touch, tracker: self.tracker(), now_ms, seed: self.worker.random() };
         let (from, times_each) = (reply.len(), self.times_each(now_ms));
         let is_watched = self.tenant.monitors.is_watched();
-        let mut front = Metered { session: self, batch, mark, times_each, now_ms, is_watched, from };
+        // Nothing but this is looked at while the database is in use.
+        let is_judged = !self.tenant.habits.is_busy(now_ms) || database.is_brief();
+        let judged = Judged { left: if is_judged { AFTER_USE } else { 0 }, is_use: false, may_change: true };
+        let mut front = Metered { session: self, batch, allowance, mark, times_each, now_ms, is_watched, from, judged };
         let ran = inline::run(&database, asker, &mut front, input, reply, budget);
+        let Judged { is_use, may_change, .. } = front.judged;
         batch.keyspace_hits += ran.hits;
         batch.keyspace_misses += ran.misses;
         // The first command may have to wait for something.
         if ran.is_under_lock && ran.used > 0 {
-            self.client.worked_ms.store(now_ms, Ordering::Relaxed);
+            match is_judged {
+                false => self.tenant.worked(now_ms),
+                true if is_use || ran.has_changed && !may_change => self.note_use(now_ms),
+                true => {}
+            }
             self.client.last_command.store(first.id as u16, Ordering::Relaxed);
         }
         (ran.used, ran.stop)
+    }
+}
+
+/// The command over the keyspace in a request, which may stand behind `ONCE`.
+#[inline]
+fn found(entry: &'static CommandEntry, request: Request<'_>) -> Option<FoundCommand<&'static CommandEntry>> {
+    match entry.action {
+        Handler::Keyspace(run) => Some(FoundCommand::whole(entry, run)),
+        Handler::Session(SessionRun::Once) => {
+            let command = request.skip(once::WORDS);
+            let behind = TABLE.by_name(command.arg(0))?;
+            let Handler::Keyspace(run) = behind.action else { return None };
+            let found = FoundCommand { entry: behind, run, once: Some(entry) };
+            behind.row.arity.accepts(command.len()).then_some(found)
+        }
+        Handler::Session(_) | Handler::Container => None,
     }
 }
 
@@ -293,6 +339,7 @@ impl Session {
 struct Metered<'s> {
     session: &'s mut Session,
     batch: &'s mut Batch,
+    allowance: &'s Allowance,
     /// When the clock was last read.
     mark: Instant,
     times_each: bool,
@@ -301,9 +348,20 @@ struct Metered<'s> {
     is_watched: bool,
     /// The start of the replies that the next log entry covers.
     from: usize,
+    judged: Judged,
 }
 
-impl Front for Metered<'_> {
+/// Whether the requests of a batch are a use of the database.
+#[derive(Clone, Copy)]
+struct Judged {
+    /// Requests that are looked at even if one before them is a use.
+    left: u32,
+    is_use: bool,
+    /// Whether the batch is no use even if it changes something.
+    may_change: bool,
+}
+
+impl inline::Front for Metered<'_> {
     type Entry = &'static CommandEntry;
     type Mark = Option<Instant>;
 
@@ -316,6 +374,15 @@ impl Front for Metered<'_> {
         }
     }
 
+    fn find_once(&self, request: Request<'_>) -> Option<FoundCommand<&'static CommandEntry>> {
+        let entry = TABLE.by_name(request.arg(0))?;
+        if entry.row.arity.accepts(request.len()) { found(entry, request) } else { None }
+    }
+
+    fn user(&self) -> &[u8] {
+        &self.session.permissions.user().name
+    }
+
     #[inline]
     fn row(entry: &'static CommandEntry) -> &'static Row {
         entry.row
@@ -323,7 +390,8 @@ impl Front for Metered<'_> {
 
     #[inline]
     fn permits(&self, entry: &'static CommandEntry, request: Request<'_>) -> bool {
-        self.session.is_permitted(entry, request)
+        (!self.allowance.is_limited || self.allowance.covers(request, self.batch))
+            && self.session.is_permitted(entry, request)
     }
 
     #[inline]
@@ -341,6 +409,15 @@ impl Front for Metered<'_> {
         began: Option<Instant>,
         calls: Option<&ScriptTrace>,
     ) -> usize {
+        if self.judged.left > 0 {
+            match self.session.poll_of(entry, request) {
+                Some(poll) => self.judged.may_change &= poll.may_change(),
+                None => {
+                    self.judged.is_use = true;
+                    self.judged.left -= 1;
+                }
+            }
+        }
         let Session { node, tenant, client, .. } = &*self.session;
         // A large reply is known only afterwards: commands that ran before it since the last clock reading count too.
         if began.is_some() || reply.len() - before > TIMED_BYTES {
@@ -350,7 +427,7 @@ impl Front for Metered<'_> {
             self.batch.timed(entry.id, took.as_nanos() as u64);
             node.note_time(tenant, client, entry.row, request, took, self.now_ms);
         }
-        count(self.batch, tenant, entry.id, bytes, &reply.buffer[before..], calls);
+        count(self.batch, tenant, entry, bytes, &reply.buffer[before..], calls);
         match self.is_watched {
             true => self.session.show_replied(entry.row, request, &reply.buffer[before..], calls),
             false => 0,

@@ -10,6 +10,7 @@
 //!
 //! Invariant: a connection's commands run and reply in order.
 
+mod allowance;
 mod batch;
 mod permits;
 mod waiting;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_shard::commands::{Flags, Run};
 use dormouse_shard::execution::budget::TURN;
+use dormouse_shard::execution::once::{self, Once};
 use dormouse_shard::execution::{self, Blocking, Ended, Plan, PlannedCommand, Ran, Turn, Waits, lent};
 use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::scripts::ScriptTrace;
@@ -38,10 +40,11 @@ use crate::commands::TABLE;
 use crate::commands::{info, scripting, transaction};
 use crate::databases::Tenant;
 use crate::errors;
+use crate::habits::Habit;
 use crate::metering::Batch;
-use crate::session::Session;
+use crate::session::{AuditedCommand, FrontEnd, Session};
 use crate::strangers::Neighbourhood;
-use crate::table::{self, Answer, CommandEntry, Handler, LogIn, SessionRun};
+use crate::table::{self, Answer, Billing, CommandEntry, Handler, LogIn, SessionRun};
 
 /// The outcome of a request, with the index of its command in the table.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +64,10 @@ const COPY_BYTES_FREE: usize = 1024;
 impl Session {
     /// Runs one request, which has taken `bytes` of input, waiting for what it needs.
     pub async fn execute(&mut self, request: OwnedRequest, bytes: usize, reply: &mut Reply) {
-        if shows_token(request.as_request()) {
+        let mut looked_for = Duration::ZERO;
+        // Kept until the client has entered it.
+        let mut _found = Vec::new();
+        if let Some(log_in) = shows_token(request.as_request()) {
             let (_, now_ms) = self.worker.now();
             self.held_back = self.node.guesses.wait(Neighbourhood::of(&self.client.peer), now_ms);
             self.hold_back().await;
@@ -70,6 +76,11 @@ impl Session {
             }
             if !self.authenticated {
                 self.node.newcomers.wait().await;
+            }
+            if let Some((user, secret)) = (log_in.shown)(request.as_request()) {
+                let began = Instant::now();
+                _found = self.node.tenants.prepare(user, secret).await;
+                looked_for = began.elapsed();
             }
         }
         let (started, now_us) = self.worker.now_us();
@@ -130,6 +141,11 @@ impl Session {
             self.since = Instant::now();
         }
         let is_error = reply.buffer.get(before) == Some(&b'-');
+        let is_billed = match fate {
+            Fate::Ran(id) => TABLE.get(id).is_billed(&reply.buffer[before..]),
+            Fate::Refused(Some(id)) => TABLE.get(id).billing != Billing::Never && !self.may_not_spend(TABLE.get(id)),
+            Fate::Refused(None) | Fate::Queued | Fate::Blocked => true,
+        };
         if is_error
             && self.authenticated
             && !calls.as_ref().is_some_and(|calls| calls.explains(&reply.buffer[before..]))
@@ -158,7 +174,8 @@ impl Session {
                 Fate::Ran(id) if is_rejected => Fate::Refused(Some(id)),
                 fate => fate,
             };
-            self.count(fate, is_error, bytes as u64, (reply.len() - before) as u64, (took, busy + self.elsewhere_cpu));
+            let (bytes_in, bytes_out) = (bytes as u64, (reply.len() - before) as u64);
+            self.count(fate, is_error, is_billed, (bytes_in, bytes_out), (took, busy + self.elsewhere_cpu));
             if let Fate::Ran(id) = fate {
                 let row = TABLE.get(id).row;
                 self.node.note_time(&self.tenant, &self.client, row, request.as_request(), took, now_ms);
@@ -179,11 +196,19 @@ impl Session {
             }
         }
         self.note_replies(Left { awaited: own, written: 0 }, before, reply.len());
+        self.hide_look(looked_for);
         self.hold_back().await;
     }
 
+    /// Lets a refusal take equally long whether or not a database of that name was opened for it, which took `looked_for`.
+    pub fn hide_look(&mut self, looked_for: Duration) {
+        if !self.held_back.is_zero() {
+            self.held_back = self.held_back.max(self.node.tenants.look_time()).saturating_sub(looked_for);
+        }
+    }
+
     /// Waits while the request or its reply is held back, but no longer than the client lives.
-    async fn hold_back(&mut self) {
+    pub async fn hold_back(&mut self) {
         if self.held_back.is_zero() {
             return;
         }
@@ -198,7 +223,14 @@ impl Session {
 
     /// Counts a request that has taken `bytes_in` and whose reply has `bytes_out`: how long it took, and for how much of
     /// that it had a processor.
-    fn count(&self, fate: Fate, is_error: bool, bytes_in: u64, bytes_out: u64, (took, cpu): (Duration, Duration)) {
+    fn count(
+        &self,
+        fate: Fate,
+        is_error: bool,
+        is_billed: bool,
+        (bytes_in, bytes_out): (u64, u64),
+        (took, cpu): (Duration, Duration),
+    ) {
         let mut batch = self.worker.take_batch();
         batch.bytes_in += bytes_in;
         let (took, cpu) = match fate {
@@ -206,6 +238,9 @@ impl Session {
                 batch.request(command, bytes_in, bytes_out);
                 if is_error {
                     batch.failed(command);
+                }
+                if !is_billed {
+                    batch.unbill(command, bytes_in, bytes_out);
                 }
                 (took, cpu)
             }
@@ -216,18 +251,26 @@ impl Session {
             Fate::Blocked => Default::default(),
             Fate::Refused(command) => {
                 batch.refused(bytes_in, bytes_out);
-                command.into_iter().for_each(|command| batch.rejected(command));
+                if let Some(command) = command {
+                    batch.rejected(command);
+                    if !is_billed {
+                        batch.unbill_refused(command, bytes_in, bytes_out);
+                    }
+                }
                 Default::default()
             }
         };
-        self.worker.commit_billed(&self.writer, batch, took, cpu);
+        if self.front != FrontEnd::Resp {
+            batch.forget_bytes();
+        }
+        self.commit_billed(batch, took, cpu);
     }
 
     /// Answers one request.
     async fn dispatch(&mut self, owned: &OwnedRequest, reply: &mut Reply, now_ms: u64) -> Fate {
         let request = owned.as_request();
         if is_http(request.arg(0)) {
-            tracing::warn!(peer = %self.client.peer, "closed: the client speaks HTTP, as a malicious web page would");
+            tracing::warn!(client = self.client.id, peer = %self.client.peer, "closed: the client speaks HTTP, as a malicious web page would");
             self.closing = true;
             return Fate::Refused(None);
         }
@@ -238,8 +281,10 @@ impl Session {
                 return Fate::Refused(TABLE.named(request).map(|entry| entry.id));
             }
         };
+        let audited = self.audited(&entry.name, entry.row);
         if let Err(refusal) = self.admit(entry, owned).await {
-            if is_exec(entry) {
+            audited.into_iter().for_each(AuditedCommand::denied);
+            if (is_exec(entry) || is_exec_once(entry, owned)) && self.front != FrontEnd::Http {
                 self.refuse_exec(&refusal, reply);
             } else {
                 if let Some(transaction) = &mut self.transaction {
@@ -251,14 +296,21 @@ impl Session {
             return Fate::Refused(Some(entry.id));
         }
         if self.transaction.is_some() && !entry.row.flags.contains(Flags::AT_ONCE) {
+            audited.into_iter().for_each(AuditedCommand::forget);
             transaction::enqueue(self, entry, owned.clone(), reply);
             return Fate::Queued;
         }
+        let start = reply.len();
         self.client.last_command.store(entry.id as u16, Ordering::Relaxed);
         match entry.action {
             Handler::Keyspace(run) => {
-                if self.run_alone(entry, run, owned, reply, now_ms).await {
+                if self.run_alone((entry, run), owned, None, reply, now_ms).await {
                     return Fate::Blocked;
+                }
+            }
+            Handler::Session(SessionRun::Once) => {
+                if !self.run_once(owned, reply, now_ms).await {
+                    return Fate::Refused(Some(entry.id));
                 }
             }
             Handler::Session(SessionRun::Now(run) | SessionRun::LogIn(LogIn { run, .. })) => {
@@ -291,12 +343,21 @@ impl Session {
                 Ok(answer) => self.await_answer(entry, answer, reply).await,
                 Err(error) => reply.error(&error.to_string()),
             },
-            Handler::Session(SessionRun::Info) => info::info(self, reply, request, None),
-            Handler::Session(SessionRun::Exec) => transaction::exec(self, reply, now_ms).await,
+            Handler::Session(SessionRun::Info) => {
+                let before = reply.len();
+                if let Err(error) = info::info(self, reply, request, None).await {
+                    reply.truncate(before);
+                    reply.error(&error.to_string());
+                }
+            }
+            Handler::Session(SessionRun::Exec) => transaction::exec(self, None, reply, now_ms).await,
             Handler::Session(SessionRun::Watch) => transaction::watch(self, reply, request, now_ms).await,
             Handler::Session(SessionRun::Keyspace(_)) | Handler::Container => {
                 reply.error(&table::wrong_arity(&entry.name))
             }
+        }
+        if let Some(audited) = audited {
+            audited.end(reply.buffer.get(start..).unwrap_or_default(), self.about.take());
         }
         Fate::Ran(entry.id)
     }
@@ -304,7 +365,7 @@ impl Session {
     /// Answers a request with an unknown command or a wrong number of arguments.
     fn refuse_unresolved(&mut self, request: Request<'_>, text: &[u8], reply: &mut Reply) {
         let named = TABLE.by_name(request.arg(0));
-        if named.is_some_and(is_exec) {
+        if named.is_some_and(is_exec) && self.front != FrontEnd::Http {
             self.refuse_exec(&String::from_utf8_lossy(text), reply);
             return;
         }
@@ -352,6 +413,9 @@ impl Session {
         }
         // It may have waited since its batch began.
         self.renew();
+        if self.front == FrontEnd::Http && !entry.is_stateless {
+            return Err(not_over_http(entry));
+        }
         if let Err(denial) = self.check(entry, request, self.select).await {
             let origin = if self.transaction.is_some() { DenialContext::Multi } else { DenialContext::Toplevel };
             self.note_denial(denial, entry, request.as_request(), origin);
@@ -366,6 +430,9 @@ impl Session {
         if self.tenant.database.shared.scripts.is_busy() && !entry.row.flags.contains(Flags::ALLOW_BUSY) {
             return Err(scripting::busy(self));
         }
+        if self.may_not_spend(entry) {
+            return Err(self.tenant.spending.refusal().to_string());
+        }
         let reaches_keys = Flags::READ | Flags::WRITE | Flags::MAY_REPLICATE;
         if self.is_monitor && entry.row.flags.intersects(reaches_keys) {
             // Redis's text: there a monitor counts as a replica.
@@ -374,25 +441,86 @@ impl Session {
         Ok(())
     }
 
+    /// Whether a command is refused because its database has spent what it may. The end of a transaction is told by its
+    /// own error, and the way out of one stays open.
+    fn may_not_spend(&self, entry: &CommandEntry) -> bool {
+        self.tenant.spending.is_exceeded()
+            && entry.billing != Billing::Never
+            && (is_exec(entry) || is_once(entry) || !entry.row.flags.contains(Flags::AT_ONCE))
+            && !self.is_operator()
+    }
+
+    /// Runs the command behind `ONCE`. Returns whether it was allowed.
+    async fn run_once(&mut self, owned: &OwnedRequest, reply: &mut Reply, now_ms: u64) -> bool {
+        let refuse = |session: &mut Self, reply: &mut Reply, text: &[u8]| {
+            if let Some(transaction) = &mut session.transaction {
+                transaction.broken = true;
+            }
+            reply.error_bytes(text);
+            false
+        };
+        let command = owned.skip(once::WORDS);
+        let entry = match TABLE.resolve(command.as_request()) {
+            Ok(entry) => entry,
+            Err(text) => return refuse(self, reply, &text),
+        };
+        if self.front == FrontEnd::Http && !entry.is_stateless {
+            return refuse(self, reply, not_over_http(entry).as_bytes());
+        }
+        if let Err(denial) = self.check(entry, &command, self.select).await {
+            let origin = if self.transaction.is_some() { DenialContext::Multi } else { DenialContext::Toplevel };
+            self.note_denial(denial, entry, command.as_request(), origin);
+            let text = denial.reply(&self.permissions.user().name, self.tenant.acl.catalogue.get(entry.id));
+            return refuse(self, reply, text.as_bytes());
+        }
+        let promise = match Once::parse(owned.as_request(), &self.permissions.user().name) {
+            Ok(promise) => promise,
+            Err(error) => return refuse(self, reply, error.to_string().as_bytes()),
+        };
+        match entry.action {
+            Handler::Session(SessionRun::Exec) => transaction::exec(self, Some(promise), reply, now_ms).await,
+            Handler::Keyspace(run) if self.transaction.is_none() => {
+                self.run_alone((entry, run), &command, Some(promise), reply, now_ms).await;
+            }
+            Handler::Keyspace(_) => return refuse(self, reply, b"ERR inside MULTI, ONCE goes in front of EXEC"),
+            Handler::Session(_) | Handler::Container => {
+                return refuse(self, reply, b"ERR ONCE takes a command over keys, or EXEC");
+            }
+        }
+        true
+    }
+
     /// Runs one command over the keyspace, wherever and whenever it can. Returns whether it waits.
     async fn run_alone(
         &mut self,
-        entry: &CommandEntry,
-        run: Run,
+        (entry, run): (&CommandEntry, Run),
         request: &OwnedRequest,
+        once: Option<Once>,
         reply: &mut Reply,
         now_ms: u64,
     ) -> bool {
+        let poll = self.poll_of(entry, request.as_request());
         let command = PlannedCommand { row: entry.row, run, request: request.clone(), context: self.context() };
         let mut plan = Plan::one(command, now_ms, self.worker.random());
+        plan.is_poll = poll.is_some();
         plan.budget = Some(Arc::clone(&self.client) as _);
         plan.script_user = self.script_user();
-        if entry.row.flags.contains(Flags::BLOCKING) {
+        plan.once = once;
+        // A request of HTTP never waits for others.
+        let may_wait = self.front == FrontEnd::Resp && plan.once.is_none();
+        if entry.row.flags.contains(Flags::BLOCKING) && may_wait {
             plan.blocking = Blocking::First;
+            // A client that polls an empty queue does not use its database.
+            plan.is_poll = true;
+            if !self.tenant.database.is_awake() {
+                self.tenant.habits.note_look((self.node.engine.clock)());
+            }
             plan.waiting_user = self.waiting_user(entry.id);
         }
+        let mut has_changed = false;
         match execution::run(&self.tenant.database, &Arc::new(plan), &self.turn()).await {
             Ok(outcome) => {
+                has_changed = outcome.has_changed;
                 self.note_elsewhere(&outcome);
                 self.note(outcome.left);
                 self.publish_all(&outcome.published);
@@ -400,9 +528,8 @@ impl Session {
                 self.count_keyspace(outcome.hits, outcome.misses);
                 if let Some(waiter) = outcome.blocked {
                     self.show(entry.row, self.select, request.as_request(), None);
-                    // A client that polls an empty queue does not use its database.
                     self.blocked = Some(Box::new(Blocked::new(
-                        (&self.client, &self.tenant),
+                        (&self.client, &self.tenant, self.node.alarm()),
                         self.since,
                         waiter,
                         request.clone(),
@@ -415,13 +542,35 @@ impl Session {
                 }
                 match outcome.ended {
                     Ended::Refused(error) => reply.error(&error.to_string()),
-                    Ended::Done | Ended::Changed => reply.append(outcome.replies),
+                    Ended::Done | Ended::Changed | Ended::Repeated => reply.append(outcome.replies),
                 }
             }
             Err(error) => reply.error(&error.to_string()),
         }
-        self.client.worked_ms.store(now_ms, Ordering::Relaxed);
+        if poll.is_none_or(|poll| has_changed && !poll.may_change()) {
+            self.note_use(now_ms);
+        }
         false
+    }
+
+    /// The habit that a request is part of, if it is no use of the database. To be asked once for each request.
+    pub fn poll_of(&self, entry: &CommandEntry, request: Request<'_>) -> Option<Habit> {
+        let Tenant { habits, database, .. } = &*self.tenant;
+        let now_ms = (self.node.engine.clock)();
+        let is_in_use = habits.is_in_use(now_ms) && !database.is_brief();
+        if is_in_use && habits.is_busy(now_ms) {
+            return None;
+        }
+        // A database that never sleeps has no use for the answer.
+        self.tenant.settings().sleep_after.duration()?;
+        habits.poll(entry.row, request, self.select, self.client.id, now_ms).filter(|_| !is_in_use)
+    }
+
+    /// Notes a use of the database.
+    pub fn note_use(&self, now_ms: u64) {
+        self.tenant.worked(now_ms);
+        self.tenant.habits.note_use((self.node.engine.clock)());
+        self.tenant.database.begin_use();
     }
 }
 
@@ -446,11 +595,21 @@ async fn busy<T>(future: impl Future<Output = T>, charge: impl Fn(u64)) -> (T, D
 
 /// Counts a command that has taken `bytes` of input, with its reply and the calls of a script.
 #[inline]
-fn count(batch: &mut Batch, tenant: &Tenant, command: usize, bytes: usize, reply: &[u8], calls: Option<&ScriptTrace>) {
+fn count(
+    batch: &mut Batch,
+    tenant: &Tenant,
+    entry: &CommandEntry,
+    bytes: usize,
+    reply: &[u8],
+    calls: Option<&ScriptTrace>,
+) {
     if reply.first() == Some(&b'-') {
-        count_error(batch, tenant, (command, bytes), reply, calls);
+        count_error(batch, tenant, (entry.id, bytes), reply, calls);
     } else {
-        batch.request(command, bytes as u64, reply.len() as u64);
+        batch.request(entry.id, bytes as u64, reply.len() as u64);
+    }
+    if !entry.is_billed(reply) {
+        batch.unbill(entry.id, bytes as u64, reply.len() as u64);
     }
     if let Some(calls) = calls {
         count_calls(batch, tenant, calls);
@@ -484,14 +643,30 @@ pub fn count_calls(batch: &mut Batch, tenant: &Tenant, calls: &ScriptTrace) {
     calls.errors.iter().for_each(|(word, count)| tenant.errors.count_word(word, *count));
 }
 
+fn not_over_http(entry: &CommandEntry) -> String {
+    let name = entry.name.to_ascii_uppercase();
+    format!("ERR Command is not available over HTTP: '{name}'. It needs a connection of its own")
+}
+
 fn is_exec(entry: &CommandEntry) -> bool {
     matches!(entry.action, Handler::Session(SessionRun::Exec))
 }
 
-/// Whether a request may show a token or a password.
-fn shows_token(request: Request<'_>) -> bool {
-    let action = TABLE.by_name(request.arg(0)).map(|entry| entry.action);
-    matches!(action, Some(Handler::Session(SessionRun::LogIn(log_in))) if (log_in.shows_token)(request))
+fn is_once(entry: &CommandEntry) -> bool {
+    matches!(entry.action, Handler::Session(SessionRun::Once))
+}
+
+/// Whether it is `ONCE key ttl EXEC`.
+fn is_exec_once(entry: &CommandEntry, request: &OwnedRequest) -> bool {
+    is_once(entry) && TABLE.resolve(request.skip(once::WORDS).as_request()).is_ok_and(is_exec)
+}
+
+/// The command of a request that may show a token or a password.
+fn shows_token(request: Request<'_>) -> Option<LogIn> {
+    match TABLE.by_name(request.arg(0))?.action {
+        Handler::Session(SessionRun::LogIn(log_in)) => Some(log_in).filter(|log_in| (log_in.shows_token)(request)),
+        _ => None,
+    }
 }
 
 /// Whether a command's name is a line of an HTTP request: a browser can be made to send one to a port of this machine,

@@ -20,7 +20,7 @@ use crate::acl::user::User;
 use crate::clients::Client;
 use crate::commands::{TABLE, acl};
 use crate::databases::Tenant;
-use crate::session::Session;
+use crate::session::{FrontEnd, Session};
 use crate::table::CommandEntry;
 
 /// A request is checked within a batch if it costs at most this much. It has no estimate of its own there.
@@ -30,6 +30,9 @@ impl Session {
     /// Whether a request is surely permitted. If not, it goes the slow way, which finds out and says why.
     #[inline]
     pub(super) fn is_permitted(&self, entry: &CommandEntry, request: Request<'_>) -> bool {
+        if self.front == FrontEnd::Http && !entry.is_stateless {
+            return false;
+        }
         match self.permissions.restricted() {
             None => true,
             Some(user) => self.is_quickly_permitted(user, entry, request),

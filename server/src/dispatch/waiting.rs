@@ -48,7 +48,7 @@ impl Session {
         }
         let ran = ran.and_then(|outcome| match outcome.ended {
             Ended::Refused(error) => Err(error),
-            Ended::Done | Ended::Changed => Ok(outcome),
+            Ended::Done | Ended::Changed | Ended::Repeated => Ok(outcome),
         });
         let served = match ran {
             // It still waits, or was served meanwhile.
@@ -89,9 +89,11 @@ impl Session {
         let before = reply.len();
         reply.set_version(self.version);
         let mut left = Left { awaited: blocked.awaited, written: 0 };
+        // A client that has waited in vain has got nothing.
+        let is_billed = matches!(how, Unblocked::Served(_));
         match how {
             Unblocked::Served(served) => {
-                self.client.worked_ms.store(now_us / 1000, Ordering::Relaxed);
+                self.note_use(now_us / 1000);
                 left.awaited = left.awaited.max(served.left.awaited);
                 self.written = self.written.max(served.left.written);
                 reply.append(served.reply);
@@ -99,12 +101,12 @@ impl Session {
             Unblocked::ByOther if with_error => reply.error(&UNBLOCKED.to_string()),
             Unblocked::TimedOut | Unblocked::ByOther => reply.null_array(),
         }
-        self.end_command(&blocked, before, reply);
+        self.end_command(&blocked, is_billed, before, reply);
         self.note_replies(left, before, reply.len());
     }
 
     /// Counts the command of a client that waits no longer, whose reply begins at `before`. The client may not want it.
-    fn end_command(&mut self, blocked: &Blocked, before: usize, reply: &mut Reply) {
+    fn end_command(&mut self, blocked: &Blocked, is_billed: bool, before: usize, reply: &mut Reply) {
         reply.settle(before);
         let is_error = reply.buffer.get(before) == Some(&b'-');
         if is_error {
@@ -113,16 +115,17 @@ impl Session {
         self.leave_out(reply, before);
         self.write_own(reply);
         let Spent { bytes_in, busy, cpu } = blocked.spent;
-        self.count(Fate::Ran(blocked.command), is_error, bytes_in, (reply.len() - before) as u64, (busy, cpu));
+        let bytes_out = (reply.len() - before) as u64;
+        self.count(Fate::Ran(blocked.command), is_error, is_billed, (bytes_in, bytes_out), (busy, cpu));
         let (row, request) = (TABLE.get(blocked.command).row, blocked.waiter.request.as_request());
         self.node.note_time(&self.tenant, &self.client, row, request, busy, self.now_us / 1000);
     }
 
-    /// Ends the wait of a client that is gone. Its command is counted.
+    /// Ends the wait of a client that is gone. Its command is counted, and not billed.
     pub(crate) fn end_blocked(&mut self) {
         if let Some(blocked) = self.blocked.take() {
             let Spent { bytes_in, busy, cpu } = blocked.spent;
-            self.count(Fate::Ran(blocked.command), false, bytes_in, 0, (busy, cpu));
+            self.count(Fate::Ran(blocked.command), false, false, (bytes_in, 0), (busy, cpu));
         }
     }
 

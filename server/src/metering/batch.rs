@@ -23,6 +23,8 @@ pub struct Batch {
     pub keyspace_misses: u64,
     pub expired_keys: u64,
     pub evicted_keys: u64,
+    /// The part of the counts above that is not billed.
+    unbilled: Traffic,
     /// The different commands of the batch. A pipeline mostly repeats one or two. The allocation is reused for every
     /// batch.
     commands: Vec<CommandCount>,
@@ -32,6 +34,15 @@ pub struct Batch {
     timed: Vec<(usize, usize, u64)>,
     /// Time of the calls of scripts, which is a part of the scripts' time.
     nested_ns: u64,
+}
+
+/// Requests, and what they move.
+#[derive(Debug, Default)]
+struct Traffic {
+    requests: u64,
+    request_units: u64,
+    bytes_in: u64,
+    bytes_out: u64,
 }
 
 #[derive(Debug, Default)]
@@ -72,10 +83,54 @@ impl Batch {
         self.bytes_out += bytes_out;
     }
 
+    /// Marks a request that [`Batch::request`] or [`Batch::queued`] has counted as not billed.
+    #[inline]
+    pub fn unbill(&mut self, command: usize, bytes_in: u64, bytes_out: u64) {
+        self.unbilled.requests += 1;
+        self.unbill_refused(command, bytes_in, bytes_out);
+    }
+
+    /// The same for one that [`Batch::refused`] has counted.
+    pub fn unbill_refused(&mut self, command: usize, bytes_in: u64, bytes_out: u64) {
+        self.unbilled.request_units += request_units(bytes_in, bytes_out);
+        self.unbilled.bytes_in += bytes_in;
+        self.unbilled.bytes_out += bytes_out;
+        self.command(command).totals.unbilled += 1;
+    }
+
+    /// The same for bytes that [`Batch::moved`] has counted.
+    pub fn unbill_moved(&mut self, bytes_in: u64, bytes_out: u64) {
+        self.unbilled.bytes_in += bytes_in;
+        self.unbilled.bytes_out += bytes_out;
+    }
+
+    /// Marks everything that was counted so far as not billed.
+    pub fn unbill_all(&mut self) {
+        let Batch { requests, request_units, bytes_in, bytes_out, .. } = *self;
+        self.unbilled = Traffic { requests, request_units, bytes_in, bytes_out };
+    }
+
+    /// Whether a request or a message in it is billed.
+    pub fn is_billed(&self) -> bool {
+        self.request_units > self.unbilled.request_units
+    }
+
     /// Counts messages of other clients that were delivered to this one.
     pub fn delivered(&mut self, units: u64, bytes: u64) {
         self.request_units += units;
         self.bytes_out += bytes;
+    }
+
+    /// Counts bytes of a connection that are not a part of one request: those of HTTP.
+    pub fn moved(&mut self, bytes_in: u64, bytes_out: u64) {
+        self.bytes_in += bytes_in;
+        self.bytes_out += bytes_out;
+    }
+
+    /// Forgets the bytes, not the units: they are counted where they are read and written.
+    pub fn forget_bytes(&mut self) {
+        (self.bytes_in, self.bytes_out) = (0, 0);
+        (self.unbilled.bytes_in, self.unbilled.bytes_out) = (0, 0);
     }
 
     /// Counts the command of such a request when it runs.
@@ -226,6 +281,10 @@ impl Writer {
             (Meter::KeyspaceMisses, batch.keyspace_misses),
             (Meter::ExpiredKeys, batch.expired_keys),
             (Meter::EvictedKeys, batch.evicted_keys),
+            (Meter::UnbilledRequests, batch.unbilled.requests),
+            (Meter::UnbilledRequestUnits, batch.unbilled.request_units),
+            (Meter::UnbilledBytesIn, batch.unbilled.bytes_in),
+            (Meter::UnbilledBytesOut, batch.unbilled.bytes_out),
         ] {
             if more > 0 {
                 bump(&block.meters[meter as usize], more);
@@ -269,6 +328,7 @@ struct CommandCells {
     nanoseconds: AtomicU64,
     rejected: AtomicU64,
     failed: AtomicU64,
+    unbilled: AtomicU64,
     times: Cells,
 }
 
@@ -295,9 +355,10 @@ impl Block {
         cells.times.count(count.step, count.untimed());
         bump(&cells.calls, more.calls);
         bump(&cells.nanoseconds, more.nanoseconds);
-        if more.rejected | more.failed != 0 {
+        if more.rejected | more.failed | more.unbilled != 0 {
             bump(&cells.rejected, more.rejected);
             bump(&cells.failed, more.failed);
+            bump(&cells.unbilled, more.unbilled);
         }
     }
 
@@ -325,6 +386,7 @@ impl Block {
                     nanoseconds: cells.nanoseconds.load(Ordering::Relaxed),
                     rejected: cells.rejected.load(Ordering::Relaxed),
                     failed: cells.failed.load(Ordering::Relaxed),
+                    unbilled: cells.unbilled.load(Ordering::Relaxed),
                 };
                 totals.add_command(index * PAGE + offset, command);
             }

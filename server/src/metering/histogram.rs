@@ -21,6 +21,14 @@ pub fn step_of(nanoseconds: u64) -> usize {
 pub struct Histogram([u64; STEPS]);
 
 impl Histogram {
+    /// A histogram with these numbers of calls in these steps.
+    #[cfg(test)]
+    pub fn of_steps(steps: &[(usize, u64)]) -> Self {
+        let mut histogram = Self::default();
+        steps.iter().for_each(|&(step, calls)| histogram.0[step] = calls);
+        histogram
+    }
+
     pub fn calls(&self) -> u64 {
         self.0.iter().sum()
     }
@@ -34,6 +42,15 @@ impl Histogram {
             steps.push((1 << step, sum));
         }
         steps
+    }
+
+    /// The ends of all steps but the last, which has none, in microseconds, each with the number of calls up to it.
+    pub fn bounded_steps(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let mut sum = 0;
+        self.0[..STEPS - 1].iter().enumerate().map(move |(step, calls)| {
+            sum += calls;
+            (1 << step, sum)
+        })
     }
 
     /// The microseconds within which `percent` of the calls finished, assuming that calls are spread evenly within a

@@ -7,9 +7,10 @@ use super::*;
 const NAMES: &[&str] = &["get", "set", "zadd"];
 const GET: usize = 0;
 const SET: usize = 1;
+const NOTHING: Recorded = Recorded { last: None, seen_from_ms: 0 };
 
 fn meters() -> Arc<DatabaseMeters> {
-    DatabaseMeters::new("shop", NAMES.len(), 0)
+    DatabaseMeters::new("shop", NAMES.len(), 0, &NOTHING)
 }
 
 #[test]
@@ -30,6 +31,7 @@ fn a_batch_counts_once() {
     batch.request(SET, 30, 5);
     batch.request(GET, 10, 5);
     batch.failed(SET);
+    batch.unbill(SET, 30, 5);
     batch.rejected(2);
     batch.refused(1500, 20);
     batch.delivered(3, 3100);
@@ -42,11 +44,11 @@ fn a_batch_counts_once() {
         writer.commit(&mut batch, 3000); // the second time there is nothing but time
     }
     let totals = meters.totals(0);
-    let expected = [3, 9, 1550, 5130, 6, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    let expected = [3, 9, 1550, 5130, 6, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 30, 5, 0];
     assert_eq!(totals.meters().map(|(_, value)| value).collect::<Vec<_>>(), expected);
-    assert_eq!(totals.command(GET), CommandTotals { calls: 2, nanoseconds: 2000, rejected: 0, failed: 0 });
-    assert_eq!(totals.command(SET), CommandTotals { calls: 1, nanoseconds: 1000, rejected: 0, failed: 1 });
-    assert_eq!(totals.command(2), CommandTotals { calls: 0, nanoseconds: 0, rejected: 1, failed: 0 });
+    assert_eq!(totals.command(GET), CommandTotals { calls: 2, nanoseconds: 2000, rejected: 0, failed: 0, unbilled: 0 });
+    assert_eq!(totals.command(SET), CommandTotals { calls: 1, nanoseconds: 1000, rejected: 0, failed: 1, unbilled: 1 });
+    assert_eq!(totals.command(2), CommandTotals { calls: 0, nanoseconds: 0, rejected: 1, failed: 0, unbilled: 0 });
     drop(writer);
     assert_eq!(meters.totals(0), totals);
 }
@@ -74,7 +76,7 @@ fn the_time_of_a_batch_is_shared_among_its_commands() {
         let totals = meters.totals(0);
         let (get, set) = (totals.command(GET).nanoseconds, totals.command(SET).nanoseconds);
         assert_eq!(
-            (get, set, writer.meters().ledger.lock().blocks[0].cpu_ns()),
+            (get, set, writer.meters().counts.lock().blocks[0].cpu_ns()),
             (expected.0, expected.1, expected.2.into())
         );
     }
@@ -141,7 +143,7 @@ fn no_count_is_lost() {
     assert_eq!(totals[Meter::CpuMicroseconds], batches);
     assert_eq!(totals[Meter::Splits], u128::from(THREADS as u64 * WRITERS));
     assert_eq!(totals.commands().map(|(_, command)| u128::from(command.calls)).sum::<u128>(), 2 * batches);
-    assert!(meters.ledger.lock().blocks.is_empty());
+    assert!(meters.counts.lock().blocks.is_empty());
 }
 
 #[test]
@@ -156,7 +158,7 @@ fn meters_survive_a_restart() {
     let saved = before.save(NAMES, 2000);
 
     // Ten seconds later: no data was in memory in between, but the data was in the store.
-    let after = DatabaseMeters::restore("shop", &saved, NAMES, 12_000).unwrap();
+    let after = DatabaseMeters::restore("shop", &saved, NAMES, 12_000, &NOTHING).unwrap();
     let totals = after.totals(13_000);
     assert_eq!(totals[Meter::Requests], 1);
     assert_eq!(totals[Meter::CpuMicroseconds], 5);
@@ -165,7 +167,7 @@ fn meters_survive_a_restart() {
     assert_eq!(totals.command(SET).calls, 1);
     let statistics = after.statistics(13_000);
     assert_eq!((statistics[Meter::Requests], statistics.commands().count()), (0, 0));
-    assert!(DatabaseMeters::restore("shop", &saved[..9], NAMES, 0).is_err());
+    assert!(DatabaseMeters::restore("shop", &saved[..9], NAMES, 0, &NOTHING).is_err());
 }
 
 #[test]
@@ -201,19 +203,83 @@ fn everything_falls_into_one_window() {
     assert_eq!((first.start_ms, first.end_ms, first.quantity(Meter::Requests)), (0, WINDOW_MS, 5));
     request(4);
     // A restart in the middle of a window does not start another one.
-    let restored = DatabaseMeters::restore("shop", &meters.save(NAMES, WINDOW_MS + 9), NAMES, WINDOW_MS + 10).unwrap();
+    let saved = meters.save(NAMES, WINDOW_MS + 9);
+    let restored = DatabaseMeters::restore("shop", &saved, NAMES, WINDOW_MS + 10, &NOTHING).unwrap();
     for meters in [&meters, &restored] {
         let second = meters.close_window(5 * WINDOW_MS + 1).unwrap();
         // The server did not run to close it in time.
         assert_eq!((second.start_ms, second.end_ms), (WINDOW_MS, 5 * WINDOW_MS));
         assert_eq!(second.quantity(Meter::Requests), 4);
         assert_eq!(meters.closed_windows(), [first.clone(), second.clone()]);
-        let restored = DatabaseMeters::restore("shop", &meters.save(NAMES, 0), NAMES, 0).unwrap();
+        let saved = meters.save(NAMES, 0);
+        let restored = DatabaseMeters::restore("shop", &saved, NAMES, 0, &NOTHING).unwrap();
         assert_eq!(restored.closed_windows(), [first.clone(), second.clone()]);
-        assert_eq!(restored.forget_windows(first.end_ms), 1);
+        // The ledger has the first of them.
+        let recorded = Recorded { last: Some((0, first.end_ms)), seen_from_ms: 0 };
+        let restored = DatabaseMeters::restore("shop", &saved, NAMES, 0, &recorded).unwrap();
         assert_eq!(restored.closed_windows(), std::slice::from_ref(&second));
-        assert_eq!(second.events().next().unwrap().id, "shop:requests:3600");
+        assert_eq!(restored.offer_windows(), std::slice::from_ref(&second));
+        assert_eq!(restored.windows_taken(), Some((0, second.end_ms)));
+        assert!(restored.is_settled(0));
+        assert_eq!(second.events().next().unwrap().id, "shop:requests:60");
         assert_eq!(meters.usage(5 * WINDOW_MS + 2).start_ms, 5 * WINDOW_MS);
         assert_eq!(meters.close_window(5 * WINDOW_MS + 2), None);
+    }
+}
+
+/// Usage goes on, is saved now and then, recorded every minute, and the process dies at any moment: no request is in the
+/// ledger twice, and only those are missing that came after the last record.
+#[test]
+fn a_crash_loses_at_most_what_came_after_the_last_record() {
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..200 {
+        let mut meters = meters();
+        let (mut saved, mut now_ms) = (meters.save(NAMES, 0), 0);
+        let mut ledger: BTreeMap<(u32, u64), UsageWindow> = BTreeMap::new();
+        let mut last = None;
+        // Requests that may be in the ledger, and those that must be.
+        let (mut made, mut recorded_at_least) = (0, 0);
+        for _ in 0..60 {
+            now_ms += random.u64(..40_000);
+            match random.u32(..10) {
+                0 => saved = meters.save(NAMES, now_ms),
+                1 => {
+                    let recorded = Recorded { last, seen_from_ms: 0 };
+                    meters = DatabaseMeters::restore("shop", &saved, NAMES, now_ms, &recorded).unwrap();
+                }
+                2 => now_ms = now_ms.saturating_sub(random.u64(..300_000)),
+                _ => {
+                    let writer = meters.writer();
+                    let mut batch = Batch::new();
+                    batch.request(GET, 1, 1);
+                    writer.commit(&mut batch, 0);
+                    made += 1;
+                }
+            }
+            let closes = meters.close_window(now_ms).is_some();
+            if meters.is_due() && random.bool() {
+                let windows = meters.offer_windows();
+                // The answer may be lost.
+                let is_told = random.bool();
+                for window in windows {
+                    let key = (window.era, window.start_ms);
+                    let before = ledger.entry(key).or_insert_with(|| window.clone());
+                    assert_eq!(*before, window, "a window that was written does not change");
+                    last = last.max(Some((window.era, window.end_ms)));
+                }
+                if is_told {
+                    meters.windows_taken();
+                    if closes {
+                        recorded_at_least = ledger.values().map(|window| window.quantity(Meter::Requests)).sum();
+                    }
+                }
+            }
+        }
+        let sum: u128 = ledger.values().map(|window| window.quantity(Meter::Requests)).sum();
+        assert!(recorded_at_least <= sum && sum <= made, "{recorded_at_least} <= {sum} <= {made}");
+        let ends = ledger.iter().zip(ledger.values().skip(1));
+        for ((&(era, _), window), next) in ends {
+            assert!(era < next.era || window.end_ms <= next.start_ms, "windows overlap");
+        }
     }
 }

@@ -25,9 +25,16 @@ pub enum Meter {
     CheckpointErrors,
     Splits,
     Merges,
+    /// The part of [`Meter::Requests`] that is not billed; the next three likewise. See [`crate::table::Billing`].
+    UnbilledRequests,
+    UnbilledRequestUnits,
+    UnbilledBytesIn,
+    UnbilledBytesOut,
+    /// Events that triggers have delivered.
+    TriggerEvents,
 }
 
-pub const METERS: usize = 17;
+pub const METERS: usize = 22;
 
 impl Meter {
     pub const ALL: [Meter; METERS] = [
@@ -48,6 +55,11 @@ impl Meter {
         Meter::CheckpointErrors,
         Meter::Splits,
         Meter::Merges,
+        Meter::UnbilledRequests,
+        Meter::UnbilledRequestUnits,
+        Meter::UnbilledBytesIn,
+        Meter::UnbilledBytesOut,
+        Meter::TriggerEvents,
     ];
 
     /// Its name in usage reports, `DORMOUSE USAGE` and event ids. It never changes: bills depend on it.
@@ -70,6 +82,11 @@ impl Meter {
             Meter::CheckpointErrors => "checkpoint_errors",
             Meter::Splits => "splits",
             Meter::Merges => "merges",
+            Meter::UnbilledRequests => "unbilled_requests",
+            Meter::UnbilledRequestUnits => "unbilled_request_units",
+            Meter::UnbilledBytesIn => "unbilled_bytes_in",
+            Meter::UnbilledBytesOut => "unbilled_bytes_out",
+            Meter::TriggerEvents => "trigger_events",
         }
     }
 }
@@ -84,6 +101,8 @@ pub struct CommandTotals {
     pub rejected: u64,
     /// Ran, and replied with an error.
     pub failed: u64,
+    /// Requests that are not billed, whether they ran or not.
+    pub unbilled: u64,
 }
 
 impl CommandTotals {
@@ -98,6 +117,7 @@ impl AddAssign for CommandTotals {
         self.nanoseconds = self.nanoseconds.wrapping_add(other.nanoseconds);
         self.rejected = self.rejected.wrapping_add(other.rejected);
         self.failed = self.failed.wrapping_add(other.failed);
+        self.unbilled = self.unbilled.wrapping_add(other.unbilled);
     }
 }
 
@@ -168,6 +188,7 @@ impl Totals {
             command.nanoseconds = command.nanoseconds.saturating_sub(less.nanoseconds);
             command.rejected = command.rejected.saturating_sub(less.rejected);
             command.failed = command.failed.saturating_sub(less.failed);
+            command.unbilled = command.unbilled.saturating_sub(less.unbilled);
         }
         difference
     }
@@ -193,7 +214,7 @@ mod tests {
         let part = |requests, index| {
             let mut totals = Totals::default();
             totals[Meter::Requests] = requests;
-            totals.add_command(index, CommandTotals { calls: 1, nanoseconds: 2, rejected: 3, failed: 4 });
+            totals.add_command(index, CommandTotals { calls: 1, nanoseconds: 2, rejected: 3, failed: 4, unbilled: 5 });
             totals
         };
         let (first, second) = (part(5, 2), part(7, 9));

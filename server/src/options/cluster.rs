@@ -36,6 +36,10 @@ pub struct ClusterOptions {
     /// The port at which they find it [default: where each has connected to]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Listening")]
     pub cluster_announce_port: Option<u16>,
+
+    /// The port at which those that use TLS find it [default: where each has connected to]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Listening")]
+    pub cluster_announce_tls_port: Option<u16>,
 }
 
 /// The longest name of a host.

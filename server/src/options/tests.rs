@@ -73,6 +73,12 @@ fn every_option_reads_every_place() {
         ("bind", "::1", "bind: [Bind(::1)]"),
         ("port", "7", "port: 7"),
         ("http-port", "0", "http_port: 0"),
+        ("tls-port", "7", "tls_port: 7"),
+        ("https-port", "7", "https_port: 7"),
+        ("tls-cert-file", "/tmp/x", "tls_cert_file: Some(\"/tmp/x\")"),
+        ("tls-key-file", "/tmp/x", "tls_key_file: Some(\"/tmp/x\")"),
+        ("tls-ca-cert-file", "/tmp/x", "tls_ca_cert_file: Some(\"/tmp/x\")"),
+        ("tls-auth-clients", "optional", "tls_auth_clients: Some(Optional)"),
         ("unix-socket", "/tmp/x", "unix_socket: Some(\"/tmp/x\")"),
         ("unix-socket-mode", "660", "unix_socket_mode: FileMode(432)"),
         ("max-clients", "9", "max_clients: 9"),
@@ -80,21 +86,46 @@ fn every_option_reads_every_place() {
         ("auth-timeout", "3s", "auth_timeout: Every(3s)"),
         ("client-output-buffer-limit", "normal 1 1 1", "normal: OutputBufferLimit { hard_bytes: 1,"),
         ("token", "dm_shop_x", "tokens: [Token { name: \"shop\""),
-        ("admin-token", "root", "admin: Some(AdminToken)"),
+        ("admin-token", "root", "admin: Some(OperatorSecret)"),
+        ("metrics-token", "m3trics", "metrics_access: Token(OperatorSecret)"),
+        ("metrics-databases", "7", "metrics_databases: 7"),
+        ("audit-log", "/tmp/x", "audit_log: Some(File(\"/tmp/x\"))"),
+        ("open", "5", "open: 5"),
+        ("open-max-memory", "1mb", "open_max_memory: Size(1048576)"),
         ("enable-debug-command", "yes", "enable_debug_command: Yes"),
         ("cluster-mode", "emulated", "cluster_mode: Emulated"),
         ("cluster-announce-host", "redis.example.com", "cluster_announce_host: Some(\"redis.example.com\")"),
         ("cluster-announce-port", "7", "cluster_announce_port: Some(7)"),
+        ("cluster-announce-tls-port", "7", "cluster_announce_tls_port: Some(7)"),
         ("store", "memory://", "store: \"memory://\""),
+        ("master-key", "file:/tmp/x", "master_key: Some(\"file:/tmp/x\")"),
         ("sleep-after", "never", "sleep_after: Never"),
         ("loss-window", "250ms", "loss_window: Ms(250)"),
+        ("history", "36h", "history: HistorySpan(Some(129600s))"),
         ("checkpoint-every", "3s", "checkpoint_every: Every(3s)"),
         ("reply-timeout", "300ms", "reply_timeout: Every(300ms)"),
         ("max-memory", "1kb", "max_memory: Size(1024)"),
         ("max-memory-policy", "allkeys-lru", "max_memory_policy: AllkeysLru"),
         ("max-memory-clients", "3kb", "max_memory_clients: Some(Size(3072))"),
         ("max-memory-total", "5kb", "max_memory_total: Some(Size(5120))"),
+        ("max-requests-per-second", "5", "max_requests_per_second: 5"),
+        ("max-requests-burst", "5", "max_requests_burst: 5"),
+        ("max-connections", "5", "max_connections: 5"),
+        ("max-request-size", "5kb", "max_request_size: Size(5120)"),
+        ("max-key-size", "5kb", "max_key_size: Size(5120)"),
+        ("max-value-size", "5kb", "max_value_size: Size(5120)"),
         ("max-branches", "5", "max_branches: 5"),
+        ("max-triggers", "5", "max_triggers: 5"),
+        ("trigger-reach", "private", "trigger_reach: Private"),
+        ("ledger-keep", "90d", "ledger_keep: Every(7776000s)"),
+        ("spending-limit-units", "5", "spending_limit_units: Some(5)"),
+        ("spending-limit-money", "2.5", "spending_limit_money: Some(Money(2500000000))"),
+        ("prices", "/tmp/x", "prices: Some(\"/tmp/x\")"),
+        ("usage-to", "http://10.0.0.1/events", "usage_to: Some(ReceiverUrl(http://10.0.0.1, Private))"),
+        ("usage-every", "5m", "usage_every: Every(300s)"),
+        ("usage-header", "Authorization: Bearer s3cret", "usage_header: Some((\"authorization\", Sensitive))"),
+        ("usage-header-file", "/tmp/x", "usage_header_file: Some(\"/tmp/x\")"),
+        ("deleted-grace", "24h", "deleted_grace: Every(86400s)"),
         ("split-keys", "7", "keys_max: 7"),
         ("split-size", "7kb", "bytes_max: 7168"),
         ("split-size-window", "7s", "size_window_ms: 7000"),
@@ -118,9 +149,19 @@ fn every_option_reads_every_place() {
         let file = file(&format!("{name} = \"{value}\""));
         let path = file.path().to_str().unwrap();
         let variable = format!("DORMOUSE_{}", name.to_uppercase().replace('-', "_"));
+        // A port needs a certificate, an open door one who can close it, a burst a rate, a header a receiver.
+        let needed: &[(&str, &str)] = match name {
+            "tls-port" | "https-port" => &[("DORMOUSE_TLS_CERT_FILE", "c"), ("DORMOUSE_TLS_KEY_FILE", "k")],
+            "open" => &[("DORMOUSE_ADMIN_TOKEN", "root")],
+            "usage-header" | "usage-header-file" => &[("DORMOUSE_USAGE_TO", "http://10.0.0.1")],
+            "max-requests-burst" => &[("DORMOUSE_MAX_REQUESTS_PER_SECOND", "1")],
+            _ => &[],
+        };
+        let by_environment = options("", &[needed, &[(&variable, value)]].concat());
         let argument = [OsString::from("dormouse"), OsString::from(format!("--{name}={value}"))];
-        let Ok(Invocation::Serve(by_argument)) = Invocation::parse(argument, []) else { panic!("{name}") };
-        for options in [*by_argument, options("", &[(&variable, value)]), options(&format!("--config {path}"), &[])] {
+        let environment = needed.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let Ok(Invocation::Serve(by_argument)) = Invocation::parse(argument, environment) else { panic!("{name}") };
+        for options in [*by_argument, by_environment, options(&format!("--config {path}"), needed)] {
             let shown = format!("{options:?}");
             assert!(shown.contains(expected), "{name}: {shown}");
         }
@@ -150,6 +191,13 @@ fn complaints() {
         ("nope", &[], &["nope"]),
         ("--sleep-after 0", &[], &["--sleep-after", "never"]),
         ("--max-memory lots", &[], &["expected a size"]),
+        ("--spending-limit-units 0", &[], &["--spending-limit-units", "1.."]),
+        ("--spending-limit-money 0", &[], &["expected an amount above 0"]),
+        ("--spending-limit-money=-3", &[], &["expected an amount above 0"]),
+        ("--usage-to ftp://x", &[], &["--usage-to", "expected http:// or https://"]),
+        ("--usage-to http://169.254.169.254/", &[], &["--usage-to", "not that of a server"]),
+        ("--usage-to http://x --usage-every never", &[], &["--usage-every needs a duration"]),
+        ("--usage-header-file x", &[], &["set --usage-to too"]),
         ("--max-clients 0", &[], &["--max-clients"]),
         ("--workers 0", &[], &["1 to 1024"]),
         ("--timeout 3000000000", &[], &["--timeout"]),
@@ -157,7 +205,15 @@ fn complaints() {
         ("--max-memory-policy lru", &[], &["allkeys-lru"]),
         ("--log-level loud", &[], &["expected error, warn"]),
         ("--port 7 --http-port 7", &[], &["--port and --http-port are both 7"]),
-        ("--port 0", &[], &["nowhere to listen", "--unix-socket"]),
+        ("--port 7 --https-port 7", &[], &["--port and --https-port are both 7"]),
+        ("--port 0", &[], &["nowhere to listen", "--tls-port", "--unix-socket"]),
+        ("--tls-port 7", &[], &["--tls-port needs a certificate", "--tls-cert-file"]),
+        ("--https-port 7 --tls-cert-file x", &[], &["--https-port needs a certificate", "--tls-key-file"]),
+        (
+            "--tls-port 7 --tls-cert-file x --tls-key-file y --tls-auth-clients optional",
+            &[],
+            &["--tls-auth-clients optional needs --tls-ca-cert-file"],
+        ),
         ("--config /nonexistent/x.toml", &[], &["cannot read /nonexistent/x.toml", "--config"]),
         ("", &[("DORMOUSE_PORT", "many")], &["in DORMOUSE_PORT", "'many'"]),
         ("serve", &[("DORMOUSE_BIND", "127.0.0.1 nope")], &["in DORMOUSE_BIND", "'nope'"]),
@@ -180,6 +236,8 @@ fn complaints() {
     }
     let error = parse("--token dm_shop_hush", &[("DORMOUSE_ADMIN_TOKEN", "hush")]).unwrap_err();
     assert!(error.contains("a text of its own") && !error.contains("hush"), "{error}");
+    let error = parse("--usage-to http://x --usage-header hush", &[]).unwrap_err();
+    assert!(error.contains("DORMOUSE_USAGE_HEADER: invalid header: expected") && !error.contains("hush"), "{error}");
     let error = parse("--admin-token=", &[]).unwrap_err();
     assert!(error.contains("'--admin-token' or DORMOUSE_ADMIN_TOKEN: a token must not be empty"), "{error}");
     let error = parse("--token dm_oops", &[]).unwrap_err();

@@ -50,14 +50,51 @@ fn secret_of(text: &str) -> &[u8] {
     parts(text.as_bytes()).map_or(text.as_bytes(), |(_, secret)| secret)
 }
 
-/// The token that gives rights to the whole node. Its `Debug` never prints its text.
+/// A secret that opens no database: the admin token, or the one for `/metrics`. Its `Debug` never prints its text.
 #[derive(Clone, PartialEq, Eq)]
-pub struct AdminToken(String);
+pub struct OperatorSecret(String);
 
-impl AdminToken {
+impl OperatorSecret {
     /// Takes equally long for a near miss and a far one.
     pub fn matches(&self, presented: &[u8]) -> bool {
         same(self.0.as_bytes(), presented)
+    }
+
+    /// Whether a token of a database has the same text or secret.
+    fn is_alike(&self, token: &Token) -> bool {
+        self.matches(token.text.as_bytes()) || self.matches(token.secret()) || secret_of(&self.0) == token.secret()
+    }
+}
+
+/// Who may see `/metrics`.
+#[derive(Clone, Debug, Default)]
+pub enum MetricsAccess {
+    /// Everyone on a server without tokens, else the holder of the admin token.
+    #[default]
+    AsDatabases,
+    Everyone,
+    /// The holder of this token, or of the admin token.
+    Token(OperatorSecret),
+}
+
+impl MetricsAccess {
+    /// Reads the text of the option: a token, or `none`.
+    ///
+    /// # Errors
+    /// When it is no token, or the same as another.
+    pub fn new(text: Option<&str>, tokens: &Tokens) -> Result<Self, String> {
+        let Some(text) = text else { return Ok(Self::AsDatabases) };
+        if text == "none" {
+            return Ok(Self::Everyone);
+        }
+        let secret: OperatorSecret = text.parse()?;
+        if tokens.is_admin(text.as_bytes()) {
+            return Err("it is also the admin token: it needs a text of its own".to_string());
+        }
+        if let Some(token) = tokens.iter().find(|token| secret.is_alike(token)) {
+            return Err(format!("it is also {token}: it needs a text of its own"));
+        }
+        Ok(Self::Token(secret))
     }
 }
 
@@ -65,18 +102,16 @@ impl AdminToken {
 #[derive(Clone, Debug, Default)]
 pub struct Tokens {
     tokens: Vec<Token>,
-    admin: Option<AdminToken>,
+    admin: Option<OperatorSecret>,
 }
 
 impl Tokens {
     /// # Errors
     /// When two tokens contradict each other.
-    pub fn new(tokens: Vec<Token>, admin: Option<AdminToken>) -> Result<Self, String> {
+    pub fn new(tokens: Vec<Token>, admin: Option<OperatorSecret>) -> Result<Self, String> {
         for token in &tokens {
             if let Some(admin) = &admin
-                && (admin.matches(token.text.as_bytes())
-                    || admin.matches(token.secret())
-                    || secret_of(&admin.0) == token.secret())
+                && admin.is_alike(token)
             {
                 return Err(format!("the admin token is also {token}: it needs a text of its own"));
             }
@@ -98,6 +133,10 @@ impl Tokens {
         self.tokens.iter()
     }
 
+    pub fn has_admin(&self) -> bool {
+        self.admin.is_some()
+    }
+
     pub fn is_admin(&self, presented: &[u8]) -> bool {
         self.admin.as_ref().is_some_and(|admin| admin.matches(presented))
     }
@@ -108,11 +147,17 @@ impl Tokens {
         self.tokens.iter().fold(None, |found, token| if token.matches(presented) { Some(token) } else { found })
     }
 
-    /// Whether `presented` has the secret of the database `owner`, whatever name it has in front. Every token is
-    /// compared.
-    pub fn has_secret_of(&self, owner: &str, presented: &[u8]) -> bool {
-        let Some((_, secret)) = parts(presented) else { return false };
-        self.tokens.iter().fold(false, |found, token| found | (same(token.secret(), secret) & (token.name == owner)))
+    /// Returns the token of the database `owner` that has the secret of `presented`, whatever name that has in front.
+    /// Every token is compared.
+    pub fn with_secret_of(&self, owner: &str, presented: &[u8]) -> Option<&Token> {
+        let (_, secret) = parts(presented)?;
+        let is_it = |token: &Token| same(token.secret(), secret) & (token.name == owner);
+        self.tokens.iter().fold(None, |found, token| if is_it(token) { Some(token) } else { found })
+    }
+
+    /// The number of a token among those that were given, from 1.
+    pub fn number_of(&self, token: &Token) -> usize {
+        self.tokens.iter().position(|known| known == token).map_or(0, |at| at + 1)
     }
 }
 
@@ -173,11 +218,11 @@ impl FromStr for Token {
     }
 }
 
-impl FromStr for AdminToken {
+impl FromStr for OperatorSecret {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        check_text(text).map(|()| AdminToken(text.to_string()))
+        check_text(text).map(|()| OperatorSecret(text.to_string()))
     }
 }
 
@@ -193,9 +238,9 @@ impl fmt::Debug for Token {
     }
 }
 
-impl fmt::Debug for AdminToken {
+impl fmt::Debug for OperatorSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AdminToken")
+        f.write_str("OperatorSecret")
     }
 }
 
@@ -289,8 +334,11 @@ mod tests {
             ("hunter2", "default", false),
             ("", "shop", false),
         ] {
-            assert_eq!(tokens.has_secret_of(owner, presented.as_bytes()), expected, "{presented} of {owner}");
+            let found = tokens.with_secret_of(owner, presented.as_bytes());
+            assert_eq!(found.is_some(), expected, "{presented} of {owner}");
         }
+        let found = tokens.with_secret_of("news", b"dm_news.a_shared").unwrap();
+        assert_eq!((found.name(), tokens.number_of(found)), ("news", 4));
         assert_eq!(named_database(b"dm_shop.pr-1_x_1"), Some("shop.pr-1"));
         assert_eq!(named_database(b"dm_pr-1"), None);
         assert_eq!(named_database(b"hunter2"), None);
@@ -316,6 +364,27 @@ mod tests {
                 }
                 (got, _) => panic!("{texts:?} -> {got:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn metrics_have_a_token_of_their_own() {
+        let tokens = tokens(&["dm_shop_x1"], Some("root")).unwrap();
+        let read = |text| MetricsAccess::new(text, &tokens);
+        assert!(matches!(read(None), Ok(MetricsAccess::AsDatabases)));
+        assert!(matches!(read(Some("none")), Ok(MetricsAccess::Everyone)));
+        let Ok(MetricsAccess::Token(secret)) = read(Some("s3cret")) else { panic!("a token") };
+        assert!(secret.matches(b"s3cret") && !secret.matches(b"s3cre") && !secret.matches(b""));
+        assert!(!format!("{:?}", MetricsAccess::Token(secret)).contains("s3cret"));
+        for (text, part) in [
+            ("root", "also the admin token"),
+            ("dm_shop_x1", "a token of `shop`"),
+            ("x1", "a token of `shop`"),
+            ("", "empty"),
+            ("two words", "without spaces"),
+        ] {
+            let error = read(Some(text)).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
         }
     }
 }

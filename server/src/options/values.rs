@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use crate::metering::prices::nano;
+
 /// A number of bytes: `100mb`, `1g`, `4096`. Units as in redis.conf: `k`, `m`, `g` are powers of 1000, `kb`, `mb`, `gb`
 /// (also `kib`, `mib`, `gib`) are powers of 1024; case does not matter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +69,19 @@ pub enum Interval {
 const INTERVAL_MS_MAX: u64 = 100 * 365 * 24 * 3600 * 1000;
 
 const INTERVAL_UNITS: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+
+/// An amount of money above zero, in billionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Money(pub u64);
+
+impl FromStr for Money {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let nano = nano(text).and_then(|nano| u64::try_from(nano).ok()).filter(|nano| *nano > 0);
+        nano.map(Self).ok_or_else(|| "expected an amount above 0 such as 25 or 12.50".to_owned())
+    }
+}
 
 impl Interval {
     pub fn duration(self) -> Option<Duration> {

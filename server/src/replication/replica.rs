@@ -199,7 +199,7 @@ impl Replica {
             let bytes = progress.held_bytes;
             self.let_go(&mut progress);
             drop(progress);
-            tracing::warn!(client = self.client.id, peer = %self.client.peer, bytes, "closed: it takes too long to load everything");
+            tracing::warn!(database = &*self.client.database(), client = self.client.id, peer = %self.client.peer, bytes, "closed: it takes too long to load everything");
             self.client.kill();
             return;
         }

@@ -65,7 +65,7 @@ impl Bench {
             store: Arc::clone(&self.store),
             lane: Lane::new("lane", 2, 0).expect("threads"),
             loader: Lane::new("loader", 2, 0).expect("threads"),
-            patient: Lane::new("patient", 1, 0).expect("threads"),
+            patient: Lane::patient("patient", 1, 0).expect("threads"),
             background: self.runtime.handle().clone(),
             clock: self.clock,
             writer,

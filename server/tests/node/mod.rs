@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use dormouse::audit::AuditLog;
 use dormouse::cli::Invocation;
 use dormouse::commands::{COUNTED, SUBJECTS, TABLE};
 use dormouse::config::Settings;
-use dormouse::connection::Accepted;
 use dormouse::databases::{Tenant, Tenants};
 use dormouse::event_loop::{self, Handle};
 use dormouse::metering::Totals;
 use dormouse::node::Node;
 use dormouse::peer::Peer;
+use dormouse::rest::HandedOver;
+use dormouse::sockets::{Accepted, Entrant};
 use dormouse_shard::database::Engine;
 use dormouse_shard::lane::Lane;
 use dormouse_storage::log::sink::Objects;
@@ -52,11 +54,17 @@ impl Bench {
     }
 
     pub fn at(tokens: &[&str], log: Option<Arc<Log>>, clock: fn() -> u64) -> Self {
+        let options: Vec<&str> = tokens.iter().flat_map(|token| ["--token", token]).collect();
+        Self::of(&options, log, clock)
+    }
+
+    /// Creates a bench with options of the command line.
+    pub fn of(options: &[&str], log: Option<Arc<Log>>, clock: fn() -> u64) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
         let words = ["dormouse", "--store", "memory://"].into_iter().map(OsString::from);
-        let tokens = tokens.iter().flat_map(|token| ["--token", token]).map(OsString::from);
-        let Ok(Invocation::Serve(options)) = Invocation::parse(words.chain(tokens), []) else {
+        let options = options.iter().map(OsString::from);
+        let Ok(Invocation::Serve(options)) = Invocation::parse(words.chain(options), []) else {
             panic!("the options are accepted");
         };
         let settings = Settings::new(&options);
@@ -65,7 +73,7 @@ impl Bench {
             store: Arc::new(Store::over(faults.clone(), "memory://")),
             lane: Lane::new("lane", 2, 0).expect("threads"),
             loader: Lane::new("loader", 2, 0).expect("threads"),
-            patient: Lane::new("patient", 1, 0).expect("threads"),
+            patient: Lane::patient("patient", 1, 0).expect("threads"),
             background: runtime.handle().clone(),
             clock,
             writer: 1,
@@ -78,7 +86,8 @@ impl Bench {
             .block_on(Tenants::open(options.tokens.clone(), &engine, &settings, &COUNTED, &SUBJECTS, || 42))
             .expect("tokens that open databases");
         let (shutdown, _) = tokio::sync::mpsc::unbounded_channel();
-        let node = Node::new(tenants, engine, settings, options.policy.clone(), 1, shutdown);
+        let node =
+            Node::new(tenants, engine, settings, options.policy.clone(), (None, AuditLog::default()), 1, shutdown);
         let (worker, _) = event_loop::start(0, Arc::clone(&node)).expect("a thread");
         Self { node, runtime, worker, faults }
     }
@@ -91,8 +100,22 @@ impl Bench {
         let (ours, theirs) = UnixStream::pair().expect("sockets");
         theirs.set_nonblocking(true).expect("a socket");
         ours.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
-        self.worker.serve(Accepted::Unix(theirs), Peer::Unix("test".into()));
+        self.worker.serve(Accepted::Unix(theirs), Entrant::New(Peer::Unix("test".into())));
         Connection { stream: ours }
+    }
+
+    /// A connection to the worker that speaks HTTP.
+    pub fn connect_http(&self) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        theirs.set_nonblocking(true).expect("a socket");
+        ours.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+        self.worker.serve_http(HandedOver {
+            socket: Accepted::Unix(theirs),
+            peer: Peer::Unix("test".into()),
+            received: Default::default(),
+            router: Default::default(),
+        });
+        ours
     }
 
     pub fn sleep(&self) {
@@ -155,6 +178,25 @@ impl Connection {
             };
         }
         assert_eq!(String::from_utf8_lossy(&read[..len]), expected);
+    }
+
+    /// Reads a line.
+    pub fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).expect("an open connection");
+            line.push(byte[0]);
+        }
+        String::from_utf8_lossy(&line[..line.len() - 2]).into_owned()
+    }
+
+    /// Reads a string.
+    pub fn bulk(&mut self) -> String {
+        let length = self.line()[1..].parse::<usize>().expect("a length");
+        let mut text = vec![0; length + 2];
+        self.stream.read_exact(&mut text).expect("an open connection");
+        String::from_utf8_lossy(&text[..length]).into_owned()
     }
 
     #[track_caller]

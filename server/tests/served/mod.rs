@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Served {
     port: u16,
+    /// 0: it serves no HTTP.
+    pub http_port: u16,
     token: Option<String>,
     thread: Option<JoinHandle<Result<(), dormouse::server::Failure>>>,
 }
@@ -26,17 +28,28 @@ impl Served {
     /// Starts a server over a store in memory, with these additional options. If they name tokens, it also has an admin
     /// token.
     pub fn start(more: &[&str]) -> Self {
+        Self::launch(more, false)
+    }
+
+    /// The same with an HTTP port.
+    pub fn start_http(more: &[&str]) -> Self {
+        Self::launch(more, true)
+    }
+
+    fn launch(more: &[&str], has_http: bool) -> Self {
         let token = more.iter().position(|word| *word == "--token").map(|at| more[at + 1].to_string());
         let admin: &[&str] = if token.is_some() { &["--admin-token", ADMIN_TOKEN] } else { &[] };
         // Another process may take the port in between.
         for _ in 0..20 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-            let words = ["dormouse", "--port", &port, "--http-port", "0", "--store", "memory://", "--workers", "2"];
+            let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let (port, http_port) = (free().to_string(), if has_http { free() } else { 0 });
+            let http = http_port.to_string();
+            let words = ["dormouse", "--port", &port, "--http-port", &http, "--store", "memory://", "--workers", "2"];
             let words = words.iter().chain(more).chain(admin).map(OsString::from);
             let Invocation::Serve(options) = Invocation::parse(words, []).unwrap() else { unreachable!() };
             if let Ok(server) = Server::start(*options) {
                 let thread = std::thread::spawn(move || server.run());
-                return Self { port: port.parse().unwrap(), token, thread: Some(thread) };
+                return Self { port: port.parse().unwrap(), http_port, token, thread: Some(thread) };
             }
         }
         panic!("no port is free");
@@ -66,10 +79,12 @@ impl Served {
     }
 
     pub fn connect_without(&self) -> Connection {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Connection { stream: BufReader::new(stream) }
+        Connection::open(self.port)
+    }
+
+    #[allow(dead_code, reason = "others connect by `connect`")]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Waits for the end of the server. Returns its result.
@@ -95,6 +110,14 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Connects to a port on this machine.
+    pub fn open(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+
     /// Sends a command and reads its reply.
     pub fn run(&mut self, words: &[&str]) -> Value {
         self.send(words);

@@ -8,7 +8,9 @@ use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::log::sink::FOLDER;
 use dormouse_storage::log::tail::LogTail;
 use dormouse_storage::manifest::{self, History, Manifest, Names, PageInfo};
+use dormouse_storage::shown::is_hidden;
 use dormouse_storage::store::{Store, StoreError};
+use dormouse_storage::stretch::StretchContents;
 use dormouse_types::segment::SlotPlacement;
 
 use super::objects::{Fault, Wanted, check_chunk, check_tail, malformed_effect};
@@ -70,13 +72,15 @@ pub(super) async fn check_history(
         checked.problems.push(missing_manifest(&names, lone));
     }
     if let Some((_, manifest)) = readable.first() {
-        checked.keys = manifest.segments.iter().map(|segment| u64::from(segment.records)).sum();
+        let segments = manifest.segments.iter().filter(|segment| !is_hidden(segment.keyspace));
+        checked.keys = segments.map(|segment| u64::from(segment.records)).sum();
         checked.bytes = manifest.stored_bytes();
         checked.chunks = manifest.chunks.len();
         checked.tails = manifest.tails.len();
     }
     check_chunks(store, &readable, &mut checked).await?;
     check_tails(store, &readable, &mut checked).await?;
+    check_stretches(store, &readable, &mut checked).await?;
     let newest = readable.first().filter(|(is_newest, _)| *is_newest).map(|(_, manifest)| manifest);
     for lost in manifest::lost_branches(store, name).await? {
         checked.problems.push(Problem {
@@ -194,6 +198,34 @@ async fn check_tails(store: &Store, manifests: &[(bool, Manifest)], checked: &mu
     Ok(())
 }
 
+/// Checks the stretches of the history, each by itself: their bases name older objects, which are not looked at.
+async fn check_stretches(
+    store: &Store,
+    manifests: &[(bool, Manifest)],
+    checked: &mut Checked,
+) -> Result<(), StoreError> {
+    let Some((_, Manifest { timeline, .. })) = manifests.first() else { return Ok(()) };
+    for (at, stretch) in timeline.stretches.iter().enumerate() {
+        let until_ms = timeline.stretches.get(at + 1).map_or(timeline.until_ms, |next| next.from_ms);
+        let what = match StretchContents::read(store, &stretch.name).await {
+            Ok(_) => continue,
+            Err(error @ (StoreError::Corrupt { .. } | StoreError::Missing { .. })) => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        checked.problems.push(Problem {
+            object: stretch.name.clone(),
+            what,
+            affected: format!(
+                "no key, but the history from {} to {until_ms} (Unix time in milliseconds): no branch of a moment in it can be \
+                 made",
+                stretch.from_ms
+            ),
+            remedy: "restore the object from a copy of the store; or nothing: it is deleted with its time".to_owned(),
+        });
+    }
+    Ok(())
+}
+
 fn tell(object: &str, faults: Vec<Fault>, checked: &mut Checked) {
     let more = faults.len().saturating_sub(TOLD_MAX);
     let rest: u64 = faults.iter().skip(TOLD_MAX).map(|fault| fault.keys).sum();
@@ -292,7 +324,7 @@ async fn count_others(
     is_sure: bool,
     checked: &mut Checked,
 ) -> Result<(), StoreError> {
-    for folder in [names.chunks(), names.tails()] {
+    for folder in [names.chunks(), names.tails(), names.history()] {
         for object in store.list(&folder).await? {
             if needed.contains(&object.name) {
                 continue;

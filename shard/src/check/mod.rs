@@ -1,6 +1,6 @@
 //! Read-only checks of a store: everything that a database needs is checked, byte for byte.
 //!
-//! 1. The log is read once, all of it ([`log`]).
+//! 1. The log is read once, all of it ([`log`]), and the directory ([`directory`]).
 //! 2. Of each database the kept manifests are read, then every chunk and tail that they name ([`objects`]): that it is
 //!    there, is as long as the manifest says, and decodes with every key where it belongs.
 //! 3. The log's entries beyond the newest manifest must follow it without a gap and reach its cut.
@@ -14,6 +14,7 @@
 //! [`salvage`] recovers the readable part of a damaged database.
 
 mod database;
+mod directory;
 mod fragments;
 mod log;
 mod objects;
@@ -31,6 +32,8 @@ use dormouse_storage::store::{Store, StoreError};
 use futures::executor::block_on;
 
 use self::database::{check_database, check_history};
+pub use self::directory::CheckedDirectory;
+use self::directory::check_directory;
 pub use self::log::CheckedLog;
 use crate::export::ExportError;
 
@@ -112,13 +115,15 @@ pub struct Checked {
 pub struct CheckReport {
     pub databases: Vec<Checked>,
     pub log: CheckedLog,
+    pub directory: CheckedDirectory,
     /// Files that unfinished writes left in a folder; a running server may still be writing them.
     pub unfinished: Spare,
 }
 
 impl CheckReport {
     pub fn problems(&self) -> usize {
-        self.log.problems.len() + self.databases.iter().map(|database| database.problems.len()).sum::<usize>()
+        let of_node = self.log.problems.len() + self.directory.problems.len();
+        of_node + self.databases.iter().map(|database| database.problems.len()).sum::<usize>()
     }
 }
 
@@ -133,7 +138,8 @@ pub fn check(
     watch: &mut dyn FnMut(&Checked),
 ) -> Result<CheckReport, StoreError> {
     let (log, recovered) = log::check_log(store);
-    let mut report = CheckReport { log, ..CheckReport::default() };
+    let directory = check_directory(store)?;
+    let mut report = CheckReport { log, directory, ..CheckReport::default() };
     let mut all = block_on(manifest::databases(store))?;
     all.extend(recovered.identities().into_iter().map(|identity| identity.name.to_string()));
     all.sort_unstable();
@@ -225,4 +231,4 @@ fn count_unfinished(folder: &Path, depth: usize, found: &mut Spare) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -19,7 +19,7 @@ use super::*;
 use crate::export::About;
 
 const SEED: u64 = 42;
-const KEYS: u64 = 100;
+pub(crate) const KEYS: u64 = 100;
 
 fn placement() -> SlotPlacement {
     SlotPlacement { seed: SEED }
@@ -36,7 +36,7 @@ fn store() -> Arc<Store> {
 }
 
 /// The same with the keys in two to the power of `halvings` segments.
-fn store_of(halvings: u32) -> Arc<Store> {
+pub(crate) fn store_of(halvings: u32) -> Arc<Store> {
     let store = Arc::new(Store::memory());
     let names = Names::new("a").unwrap();
     let mut manifest = Manifest::new("a", SEED, 9, 5);
@@ -345,4 +345,36 @@ fn wrong_counts_and_places_are_found() {
         let found = problems(&store);
         assert!(found.iter().any(|text| text.contains(wanted)), "{wanted}: {found:?}");
     }
+}
+
+#[test]
+fn the_usage_ledger_is_no_problem() {
+    use dormouse_storage::ledger::{LedgerWindow, LedgerWriter};
+
+    let store = store();
+    let window = LedgerWindow { database: "shop".into(), era: 0, start_s: 0, end_s: 60, quantities: vec![(0, 1)] };
+    block_on(LedgerWriter::new(&store, 1).write(&[window], 60)).unwrap();
+    assert_eq!(look(&store).problems(), 0);
+}
+
+#[test]
+fn the_directory_is_checked() {
+    use dormouse_storage::directory::{DatabaseRecord, DirectoryChange, DirectoryLog, step_name};
+
+    let store = store();
+    assert_eq!(look(&store).directory, CheckedDirectory::default());
+    let mut log = block_on(DirectoryLog::read(&store, None, 9, &mut |_| {})).unwrap();
+    for name in ["a", "b", "c"] {
+        block_on(log.commit(vec![DirectoryChange::put(&DatabaseRecord::new(name, 1))])).unwrap();
+    }
+    let directory = look(&store).directory;
+    assert_eq!((directory.databases, directory.steps, directory.problems.len()), (3, 3, 0));
+    replace(&store, &step_name(2), |bytes| bytes[30] ^= 1);
+    let report = look(&store);
+    assert_eq!((report.problems(), report.directory.databases), (1, 2));
+    let problem = report.directory.problems[0].to_string();
+    assert!(problem.starts_with("directory/000000000002: checksum mismatch"), "{problem}");
+    block_on(store.delete(&step_name(2))).unwrap();
+    let problem = look(&store).directory.problems[0].to_string();
+    assert!(problem.starts_with("directory/000000000002: missing from the store"), "{problem}");
 }

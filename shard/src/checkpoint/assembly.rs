@@ -118,6 +118,9 @@ pub(super) fn replace_segments(manifest: &mut Manifest, seen: &Seen<'_>, chunks:
 /// Drops entries that only say that a range is empty, where no reader needs them any more; and all tails, where every
 /// place has been written since.
 pub(super) fn prune(manifest: &mut Manifest) {
+    if !manifest.segments.iter().any(|segment| manifest.is_uncounted(segment)) {
+        manifest.uncounted = 0;
+    }
     if manifest.segments.iter().all(|segment| segment.seen == segment.sequence) {
         manifest.tails.clear();
         let floor = manifest.sequence;
@@ -189,25 +192,6 @@ pub(super) fn sparse_chunks(manifest: &Manifest) -> Vec<u32> {
     let sparse: Vec<usize> = (0..used.len()).filter(|at| used[*at] > 0).filter(is_sparse).collect();
     let gain: u64 = sparse.iter().map(|&at| manifest.chunks[at].bytes - used[at]).sum();
     if gain < CHUNK_GAIN_MIN { Vec::new() } else { sparse.into_iter().map(|at| at as u32).collect() }
-}
-
-/// Forgets chunks without a segment or piece.
-pub(crate) fn drop_unused_chunks(manifest: &mut Manifest) {
-    let mut used = vec![false; manifest.chunks.len()];
-    for location in manifest.locations() {
-        used[location.chunk as usize] = true;
-    }
-    let mut moved = Vec::with_capacity(used.len());
-    let mut kept = 0;
-    for &used in &used {
-        moved.push(kept);
-        kept += u32::from(used);
-    }
-    let mut keep = used.iter();
-    manifest.chunks.retain(|_| keep.next().copied().unwrap_or(false));
-    for location in manifest.locations_mut() {
-        location.chunk = moved[location.chunk as usize];
-    }
 }
 
 #[cfg(test)]

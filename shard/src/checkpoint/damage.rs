@@ -18,7 +18,7 @@ use dormouse_storage::store::StoreError;
 use crate::database::{Database, read_error};
 use crate::error::{Error, Result};
 use crate::health::ConditionKind;
-use crate::topology::{Topology, hold};
+use crate::topology::Topology;
 
 impl Database {
     /// The whole manifest of the keyspaces that are shown, and of others as far as it can be read; `None` where the
@@ -26,9 +26,9 @@ impl Database {
     ///
     /// # Errors
     /// When a page that is needed cannot be read.
-    pub(super) async fn manifest_before(&self, topology: &Topology) -> Result<Option<Arc<Manifest>>> {
+    pub(super) async fn manifest_before(self: &Arc<Self>, topology: &Topology) -> Result<Option<Arc<Manifest>>> {
         let before = match self.read_whole_manifest().await {
-            Err(error @ Error::Damaged(_)) => match self.shown_ids(topology).await {
+            Err(error @ Error::Damaged(_)) => match self.shown_ids(topology).await? {
                 Some(ids) => self.manifest_of(&ids).await,
                 None => Err(error),
             },
@@ -54,9 +54,8 @@ impl Database {
     }
 
     /// Ids of the shown keyspaces; `None` if the database has no shards.
-    async fn shown_ids(&self, topology: &Topology) -> Option<Ids> {
-        let held = hold(topology.shards.clone()).await;
-        held.first().map(|shard| shard.contents().ids)
+    async fn shown_ids(&self, topology: &Topology) -> Result<Option<Ids>> {
+        self.under(topology.shards.clone(), |held| held.first().map(|shard| shard.contents().ids)).await
     }
 
     /// The manifest without the pages of keyspaces other than `ids`.

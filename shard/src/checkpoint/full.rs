@@ -21,21 +21,21 @@ use std::sync::atomic::Ordering;
 
 use dormouse_storage::chunk::SegmentLocation;
 use dormouse_storage::log::Log;
+use dormouse_storage::log::recovery::Entries;
 use dormouse_storage::log::tail::LogTail;
 use dormouse_storage::manifest::{Manifest, Names, SegmentInfo};
 use dormouse_storage::shown::{ALL_INDEXES, Ids};
 use dormouse_storage::store::StoreError;
 use dormouse_storage::tail::TailRecord;
-use dormouse_types::record::Entry;
-use dormouse_types::segment::{Placement, Range53, SlotPlacement, prefix53};
+use dormouse_types::segment::{Range53, SlotPlacement};
 use futures::channel::oneshot;
 
-use super::assembly::{drop_unused_chunks, prune};
+use super::assembly::prune;
 use super::{Output, Report, cuts};
 use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
 use crate::keyspace::place::Place;
-use crate::topology::{Topology, hold};
+use crate::topology::Topology;
 
 /// The counts of a part.
 struct Counted {
@@ -98,9 +98,40 @@ impl Database {
     ) -> Result<Report> {
         self.read_pages(topology).await?;
         let before = self.manifest_before(topology).await?;
-        let moment = self.count(topology, before.as_deref()).await;
+        let unkept_bytes = self.shared.journal.unkept_bytes();
+        let moment = self.count(topology, before.clone()).await?;
         log.durable_or_failed(log.end()).await.map_err(|error| self.note_refused(error))?;
         let floor = before.as_ref().map_or(0, |manifest| manifest.sequence);
+        let entries = self.read_log_back(log, floor).await?;
+        let logged = LogTail::new(entries, floor, moment.sequence).map_err(Error::Store)?;
+        let mut manifest = self.manifest_after(before.as_deref());
+        manifest.meters = (self.meters.lock())();
+        manifest.sequence = moment.sequence;
+        manifest.cut = manifest.cut.max(moment.sequence);
+        manifest.keyspaces = moment.ids;
+        manifest.followed = moment.followed;
+        manifest.next_keyspace = moment.next_id;
+        self.give_up_history(&mut manifest);
+        let Taken { changes, moved } = bring_up_to(&mut manifest, &moment, &logged);
+        // Those that go through a stored segment are left out when it is read.
+        manifest.shard_cuts = cuts(topology);
+        let names = Names::new(self.name()).map_err(store_error)?;
+        self.put_new_tail(&mut manifest, &names, changes, output).await?;
+        prune(&mut manifest);
+        manifest.drop_unused_chunks();
+        output.report.effects = manifest.tails.iter().map(|tail| tail.effects as usize).sum();
+        output.report.bytes += manifest.encode().len() as u64;
+        self.commit_with_reserve(&mut manifest, output).await.map_err(|error| self.note_refused(error))?;
+        self.committed(manifest, topology, &moved).await;
+        self.shared.journal.keep_bytes(unkept_bytes);
+        Ok(output.report)
+    }
+
+    /// Reads the database's entries beyond `floor` from the log, which must be durable that far.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) async fn read_log_back(&self, log: &Arc<Log>, floor: u64) -> Result<Entries> {
         let (of, identity) = (Arc::clone(log), self.identity.clone());
         // This takes up at most one thread of the loader: clients' loads need the others.
         let turn = log.turn_to_read_back().await;
@@ -110,49 +141,35 @@ impl Database {
         let unread = |_| StoreError::LogFailed("the log could not be read back".into());
         let entries = receiver.await.map_err(unread).flatten().map_err(store_error)?;
         drop(turn);
-        let logged = LogTail::new(entries, floor, moment.sequence).map_err(Error::Store)?;
-        let mut manifest = self.manifest_after(before.as_deref());
-        manifest.meters = (self.meters.lock())();
-        manifest.sequence = moment.sequence;
-        manifest.cut = manifest.cut.max(moment.sequence);
-        manifest.keyspaces = moment.ids;
-        manifest.followed = moment.followed;
-        manifest.next_keyspace = moment.next_id;
-        let Taken { changes, moved } = bring_up_to(&mut manifest, &moment, &logged);
-        // Those that go through a stored segment are left out when it is read.
-        manifest.shard_cuts = cuts(topology);
-        let names = Names::new(self.name()).map_err(store_error)?;
-        self.put_new_tail(&mut manifest, &names, changes, output).await?;
-        prune(&mut manifest);
-        drop_unused_chunks(&mut manifest);
-        output.report.effects = manifest.tails.iter().map(|tail| tail.effects as usize).sum();
-        output.report.bytes += manifest.encode().len() as u64;
-        self.commit_with_reserve(&mut manifest, output).await.map_err(|error| self.note_refused(error))?;
-        self.committed(manifest, topology, &moved).await;
-        Ok(output.report)
+        Ok(entries)
     }
 
     /// Step 1.
-    async fn count(&self, topology: &Topology, before: Option<&Manifest>) -> Moment {
-        let shared = &self.shared;
-        let (mut ids, mut parts) = ([0; ALL_INDEXES], Vec::new());
-        let held = hold(topology.shards.clone()).await;
-        for shard in &held {
-            let contents = shard.contents();
-            ids = contents.ids;
-            for (_, index) in contents.indexes() {
-                let segments = before.map_or(&[][..], |manifest| manifest.segments_of(index.id));
-                for place in index.places().iter() {
-                    count_parts(index.id, place, segments, &shared.placement, &mut parts);
+    ///
+    /// # Errors
+    /// When the process ends.
+    async fn count(&self, topology: &Topology, before: Option<Arc<Manifest>>) -> Result<Moment> {
+        let shared = Arc::clone(&self.shared);
+        let counted = self.under(topology.shards.clone(), move |held| {
+            let (mut ids, mut parts) = ([0; ALL_INDEXES], Vec::new());
+            for shard in held {
+                let contents = shard.contents();
+                ids = contents.ids;
+                for (_, index) in contents.indexes() {
+                    let segments = before.as_ref().map_or(&[][..], |manifest| manifest.segments_of(index.id));
+                    for place in index.places().iter() {
+                        count_parts(index.id, place, segments, &shared.placement, &mut parts);
+                    }
                 }
             }
-        }
-        let sequence = shared.sequence.load(Ordering::SeqCst);
-        let followed = shared.followed.load(Ordering::Relaxed);
-        let next_id = shared.next_id.load(Ordering::SeqCst);
-        drop(held);
-        parts.sort_by_key(|part: &Counted| (part.keyspace, part.range.start));
-        Moment { sequence, ids, followed, next_id, parts }
+            let sequence = shared.sequence.load(Ordering::SeqCst);
+            let followed = shared.followed.load(Ordering::Relaxed);
+            let next_id = shared.next_id.load(Ordering::SeqCst);
+            Moment { sequence, ids, followed, next_id, parts }
+        });
+        let mut moment = counted.await?;
+        moment.parts.sort_by_key(|part| (part.keyspace, part.range.start));
+        Ok(moment)
     }
 }
 
@@ -176,20 +193,18 @@ fn count_parts(
         parts.push(whole);
         return;
     };
-    let first = parts.len();
+    // No record is looked at, as all locks are held: expiries and bytes are divided in proportion to the records. The sums are
+    // those of the place.
+    let mut left = whole;
     divide(segments, place.range, &mut |range| {
-        parts.push(Counted { keyspace, range, records: 0, expiring: 0, heap_bytes: 0, is_resident: true });
+        let records = segment.len_within(range, placement) as u32;
+        let share = |of: u64| (of * u64::from(records)).checked_div(u64::from(left.records)).unwrap_or(0);
+        let (expiring, heap_bytes) = (share(u64::from(left.expiring)) as u32, share(left.heap_bytes));
+        parts.push(Counted { keyspace, range, records, expiring, heap_bytes, is_resident: true });
+        left.records -= records;
+        left.expiring -= expiring;
+        left.heap_bytes -= heap_bytes;
     });
-    let parts = &mut parts[first..];
-    for record in segment.iter() {
-        let prefix = prefix53(placement.position(record.key()));
-        let after = parts.partition_point(|part| part.range.start <= prefix);
-        // The parts cover the place from its start to its end.
-        let Some(part) = after.checked_sub(1).map(|at| &mut parts[at]) else { continue };
-        part.records += 1;
-        part.expiring += u32::from(record.expiry().is_some());
-        part.heap_bytes += record.heap_bytes() as u64;
-    }
 }
 
 /// The segments that share positions with `range`.

@@ -35,7 +35,6 @@ use super::seen::{InChunk, Visited};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::shard::{HeldShard, ShardGate};
-use crate::topology::hold;
 
 /// How often a key is looked at again before its value is taken at once.
 const ATTEMPTS: u32 = 8;
@@ -133,7 +132,7 @@ impl Database {
     /// pieces, or `None` if the keyspace is gone. `gate`: that of the place's shard; `is_moment`: whether keys must not
     /// be looked at again.
     pub(super) async fn write_large(
-        &self,
+        self: &Arc<Self>,
         (gate, is_moment): (&ShardGate, bool),
         visited: &Visited,
         large: Vec<Large>,
@@ -152,7 +151,7 @@ impl Database {
                 let (first, mut elements, mut piece) = (number, 0, Vec::new());
                 let is_whole = loop {
                     let bytes_max = piece.len() + sizes.step_bytes;
-                    let captured = match self.step(gate, visited.keyspace, &mut value, bytes_max, &mut piece).await {
+                    let captured = match self.step(gate, visited.keyspace, &mut value, bytes_max, &mut piece).await? {
                         Step::Taken(captured) => captured,
                         Step::Gone => break false,
                         Step::Flushed if is_moment => return Err(Error::Store(CHANGED.into())),
@@ -189,7 +188,7 @@ impl Database {
                 if is_moment {
                     return Err(Error::Store(CHANGED.into()));
                 }
-                now = match self.look_again(gate, visited, &value, attempt > ATTEMPTS, raw).await {
+                now = match self.look_again(gate, visited, value, attempt > ATTEMPTS, raw).await? {
                     Again::Done => None,
                     Again::Large(value) => Some(value),
                     Again::Flushed => return Ok(None),
@@ -200,6 +199,9 @@ impl Database {
     }
 
     /// Step 2.
+    ///
+    /// # Errors
+    /// When the process ends.
     async fn step(
         &self,
         gate: &ShardGate,
@@ -207,56 +209,75 @@ impl Database {
         value: &mut Large,
         bytes_max: usize,
         out: &mut Vec<u8>,
-    ) -> Step {
+    ) -> Result<Step> {
         let moment = match &mut value.remembers {
             Memory::Moment(moment) => *moment,
             Memory::Taken(pieces) => {
                 let (mut piece, entries) = pieces.pop().unwrap_or_default();
                 out.append(&mut piece);
-                return Step::Taken(Captured { entries, is_done: pieces.is_empty() });
+                return Ok(Step::Taken(Captured { entries, is_done: pieces.is_empty() }));
             }
-            Memory::Nothing => return Step::Gone,
+            Memory::Nothing => return Ok(Step::Gone),
         };
-        let held = hold(vec![Arc::clone(gate)]).await;
-        let Some(mut contents) = held.first().map(HeldShard::contents) else { return Step::Flushed };
-        let found = contents.by_id(keyspace).map(|index| {
-            let object = index.get_mut(value.position, &value.key).and_then(Record::object_mut);
-            object.and_then(|object| take(object, moment, bytes_max, out))
-        });
-        let mut parked = || self.shared.parked.take((keyspace, value.position, &value.key), moment, bytes_max, out);
-        match found {
-            Some(Some(captured)) => Step::Taken(captured),
-            Some(None) => parked().map_or(Step::Gone, Step::Taken),
-            None => parked().map_or(Step::Flushed, Step::Taken),
-        }
+        let (shared, key, position) = (Arc::clone(&self.shared), value.key.clone(), value.position);
+        let mut piece = std::mem::take(out);
+        let take_some = move |held: &[HeldShard]| {
+            let Some(mut contents) = held.first().map(HeldShard::contents) else { return (Step::Flushed, piece) };
+            let found = contents.by_id(keyspace).map(|index| {
+                let object = index.get_mut(position, &key).and_then(Record::object_mut);
+                object.and_then(|object| take(object, moment, bytes_max, &mut piece))
+            });
+            let mut parked = || shared.parked.take((keyspace, position, &key), moment, bytes_max, &mut piece);
+            let step = match found {
+                Some(Some(captured)) => Step::Taken(captured),
+                Some(None) => parked().map_or(Step::Gone, Step::Taken),
+                None => parked().map_or(Step::Flushed, Step::Taken),
+            };
+            (step, piece)
+        };
+        let (step, piece) = self.under(vec![Arc::clone(gate)], take_some).await?;
+        *out = piece;
+        Ok(step)
     }
 
     /// Step 4. `at_once`: any value found is taken at once.
+    ///
+    /// # Errors
+    /// When the process ends.
     async fn look_again(
-        &self,
+        self: &Arc<Self>,
         gate: &ShardGate,
         visited: &Visited,
-        before: &Large,
+        before: Large,
         at_once: bool,
         raw: &mut RawSegment,
-    ) -> Again {
-        let sizes = self.shared.settings.load().sizes;
-        let held = hold(vec![Arc::clone(gate)]).await;
-        let Some(mut contents) = held.first().map(HeldShard::contents) else { return Again::Flushed };
-        let Some(index) = contents.by_id(visited.keyspace) else { return Again::Flushed };
-        let now = self.shared.sequence.load(Ordering::SeqCst);
-        if now > visited.sequence {
-            raw.push_later(before.position, now - visited.sequence);
-        }
-        let Some(record) = index.get_mut(before.position, &before.key) else { return Again::Done };
-        let is_large = matches!(record.value(), Value::Object(object) if is_large(object, &sizes));
-        let Some(mut large) = is_large.then(|| Large::begin(record, before.position, &sizes)).flatten() else {
-            raw.push(record);
-            return Again::Done;
+    ) -> Result<Again> {
+        let (shared, keyspace, seen) = (Arc::clone(&self.shared), visited.keyspace, visited.sequence);
+        let mut body = std::mem::replace(raw, RawSegment::new(0));
+        let look = move |held: &[HeldShard]| {
+            let again = (|| {
+                let sizes = shared.settings.load().sizes;
+                let Some(mut contents) = held.first().map(HeldShard::contents) else { return Again::Flushed };
+                let Some(index) = contents.by_id(keyspace) else { return Again::Flushed };
+                let now = shared.sequence.load(Ordering::SeqCst);
+                if now > seen {
+                    body.push_later(before.position, now - seen);
+                }
+                let Some(record) = index.get_mut(before.position, &before.key) else { return Again::Done };
+                let is_large = matches!(record.value(), Value::Object(object) if is_large(object, &sizes));
+                let Some(mut large) = is_large.then(|| Large::begin(record, before.position, &sizes)).flatten() else {
+                    body.push(record);
+                    return Again::Done;
+                };
+                if at_once || large.is_text() {
+                    large.take_at_once(record, &sizes);
+                }
+                Again::Large(large)
+            })();
+            (again, body)
         };
-        if at_once || large.is_text() {
-            large.take_at_once(record, &sizes);
-        }
-        Again::Large(large)
+        let (again, body) = self.under(vec![Arc::clone(gate)], look).await?;
+        *raw = body;
+        Ok(again)
     }
 }

@@ -28,6 +28,7 @@
 mod assembly;
 mod damage;
 mod full;
+mod history;
 mod large;
 mod objects;
 mod overtaken;
@@ -45,11 +46,9 @@ use dormouse_storage::manifest::{Manifest, Names, SegmentInfo};
 use dormouse_storage::replay::Replay;
 use dormouse_storage::shown::{ALL_INDEXES, Ids, first_ids};
 use dormouse_storage::stopwatch::Stopwatch;
-use dormouse_storage::store::StoreError;
 use dormouse_storage::tail::TailRecord;
 use dormouse_types::segment::Range53;
 
-pub(crate) use self::assembly::drop_unused_chunks;
 use self::assembly::{drop_superseded_tails, is_outgrown, last_seen, prune, replace_segments};
 use self::objects::Output;
 use self::seen::{InChunk, Visited, Written};
@@ -61,11 +60,15 @@ use crate::health::ConditionKind;
 use crate::keyspace::Contents;
 use crate::pinned::AtMoment;
 use crate::places::stored;
-use crate::shard::HeldShard;
-use crate::topology::{Topology, hold};
+use crate::shard::{HeldShard, ShardGate};
+use crate::timings::TIMINGS;
+use crate::topology::Topology;
 
 /// Bytes of changed values that one checkpoint puts into its tail; places that changed beyond that are written whole.
 const TAIL_BYTES_MAX: usize = 32 << 20;
+
+/// How often the meters of a database are written that is woken for brief looks only.
+const METERS_EVERY_MS: u64 = 60_000;
 
 /// The volume that a checkpoint wrote.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -105,8 +108,18 @@ struct Beginning {
     needed: bool,
     /// The log's end.
     end: Lsn,
+    /// Unix milliseconds.
+    now_ms: u64,
     /// Places with effects only in the log that could not be loaded.
     unloaded: Vec<(u32, Range53, u64)>,
+}
+
+/// The result of what a checkpoint does first, under all locks.
+struct Moment {
+    begun: Beginning,
+    /// The places of a checkpoint of one moment.
+    seen: Vec<(Visited, Found)>,
+    retired: Option<Vec<Contents>>,
 }
 
 impl Database {
@@ -189,6 +202,7 @@ impl Database {
                 if report != Report::default() {
                     self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
                     self.counters.checkpoint_us_last.store(started.us(), Ordering::Relaxed);
+                    TIMINGS.checkpoints.add(started.elapsed());
                     self.counters.checkpoint_keys_last.store(report.keys as u64, Ordering::Relaxed);
                     self.counters.checkpoint_bytes.fetch_add(report.bytes, Ordering::Relaxed);
                 }
@@ -196,9 +210,9 @@ impl Database {
             }
             Err(error) => {
                 if let Some(retired) = output.retired.take() {
-                    self.put_back(&topology, retired).await;
+                    self.put_back(&topology, retired).await?;
                 }
-                self.undo(&topology, &visited).await;
+                self.undo(&topology, visited).await?;
                 self.take_back(output).await;
                 self.note_damage(&error);
                 self.counters.checkpoint_errors.fetch_add(1, Ordering::Relaxed);
@@ -216,12 +230,18 @@ impl Database {
     }
 
     /// Serves contents again that were retired for a failed checkpoint.
-    async fn put_back(&self, topology: &Arc<Topology>, retired: Vec<Contents>) {
-        let held = hold(topology.shards.clone()).await;
-        for (shard, contents) in held.iter().zip(retired) {
-            *shard.contents() = contents;
-        }
-        self.publish_again(topology);
+    ///
+    /// # Errors
+    /// When the process ends.
+    async fn put_back(self: &Arc<Self>, topology: &Arc<Topology>, retired: Vec<Contents>) -> Result<()> {
+        let (database, again) = (Arc::clone(self), Arc::clone(topology));
+        self.under(topology.shards.clone(), move |held| {
+            for (shard, contents) in held.iter().zip(retired) {
+                *shard.contents() = contents;
+            }
+            database.publish_again(&again);
+        })
+        .await
     }
 
     /// Prepares places so that each stands for one segment.
@@ -246,72 +266,59 @@ impl Database {
         let compacts = before.as_ref().is_some_and(|manifest| was_damaged || is_outgrown(manifest));
         // A place that cannot be loaded keeps its effects: one damaged object must not keep all the rest from being
         // written.
-        if let Err(error) = self.load_where(|stored| stored.logged || compacts && stored.tailed).await {
+        if let Err(error) = self.load_where(move |stored| stored.logged || compacts && stored.tailed).await {
             tracing::error!(database = self.name(), %error, "failed to load a part of the database");
         }
         let Some(manifest) = before.filter(|_| compacts) else { return Ok(()) };
-        for shard in &topology.shards {
-            for held in hold(vec![Arc::clone(shard)]).await {
-                let mut contents = held.contents();
-                for segment in manifest.segments.iter().filter(|segment| segment.seen > segment.sequence) {
-                    if let Some(index) = contents.by_id(segment.keyspace) {
-                        index.mark_dirty(segment.range);
+        for gate in &topology.shards {
+            let manifest = Arc::clone(&manifest);
+            let mark = move |held: &[HeldShard]| {
+                for mut contents in held.iter().map(HeldShard::contents) {
+                    for segment in manifest.segments.iter().filter(|segment| segment.seen > segment.sequence) {
+                        if let Some(index) = contents.by_id(segment.keyspace) {
+                            index.mark_dirty(segment.range);
+                        }
                     }
                 }
-            }
+            };
+            self.under(vec![Arc::clone(gate)], mark).await?;
         }
         Ok(())
     }
 
     async fn write(
         self: &Arc<Self>,
-        topology: &Topology,
+        topology: &Arc<Topology>,
         (extent, at_moment): (Extent, &mut Option<AtMoment>),
         visited: &mut Vec<Visited>,
         output: &mut Output,
     ) -> Result<Report> {
         let before = self.manifest_before(topology).await?;
-        // The last one before a sleep keeps the meters, also of a database that was only read.
-        let meters = extent != Extent::Fuzzy && before.is_some();
-        let in_tail = |keyspace: u32, range: Range53| {
-            before.as_ref().is_none_or(|manifest| fits_stored(manifest, keyspace, range))
-        };
+        // The last one before a sleep keeps the meters, also of a database that was only read; those of brief looks wait.
+        let saved_ms = self.counters.saved_ms.load(Ordering::Relaxed);
+        let is_soon = self.is_brief() && (self.engine.clock)().saturating_sub(saved_ms) < METERS_EVERY_MS;
+        let meters = extent != Extent::Fuzzy && before.is_some() && !is_soon;
         // Records seen at one moment wait here until the locks are released.
-        let mut seen_at_once = Vec::new();
-        let begun = {
-            let held = hold(topology.shards.clone()).await;
-            let begun = self.begin(topology, &held, before.as_deref(), extent);
-            if extent != Extent::Fuzzy && begun.needed {
-                let at_once = if extent == Extent::Last { AtOnce::Everything } else { AtOnce::Texts };
-                let look = Look { in_tail: &in_tail, whole: false, at_once };
-                // Values dropped from here on may still have to be written.
-                self.shared.parked.open(large::next_moment(), self.shared.next_id.load(Ordering::SeqCst));
-                for (shard, id) in held.iter().flat_map(|shard| begun.ids.map(|id| (shard, id))) {
-                    let mut from = 0;
-                    while let Some((seen, found, next)) = self.see(shard, id, from, &look) {
-                        from = next;
-                        // They are all clean from here on, so all must be known if one cannot be written.
-                        visited.push(Visited { written: Written::Empty, ..seen });
-                        seen_at_once.push((seen, found));
-                    }
-                }
-            }
-            if let Some(at_moment) = at_moment.take() {
-                at_moment(&begun.ids);
-            }
-            if extent == Extent::Last {
-                output.retired = Some(self.retire(&held));
-                self.publish(None);
-            }
-            begun
+        let Moment { begun, seen: seen_at_once, retired } = {
+            let (database, its) = (Arc::clone(self), Arc::clone(topology));
+            let (before, at_moment) = (before.clone(), at_moment.take());
+            let see = move |held: &[HeldShard]| database.begin_and_see(&its, held, before, extent, at_moment);
+            self.under(topology.shards.clone(), see).await?
         };
+        output.retired = retired;
+        // They are all clean from here on, so all must be known if one cannot be written.
+        visited.extend(seen_at_once.iter().map(|(seen, _)| Visited { written: Written::Empty, ..*seen }));
         if !begun.needed && !meters {
+            if is_soon {
+                self.lacks_meters.store(true, Ordering::SeqCst);
+            }
             return Ok(Report::default());
         }
         let mut manifest = self.manifest_after(before.as_deref());
         // Chunks say which keyspaces were shown when they were written.
         manifest.keyspaces = begun.ids;
         manifest.meters = (self.meters.lock())();
+        self.lacks_meters.store(false, Ordering::SeqCst);
         let names = Names::new(self.name()).map_err(store_error)?;
         let mut changes: Vec<TailRecord> = Vec::new();
         let mut changed_bytes = 0;
@@ -324,9 +331,9 @@ impl Database {
                 (_, Some(seen)) => Some(seen),
                 (None, None) => break,
                 (Some((gate, id, from)), None) => {
-                    let look =
-                        Look { in_tail: &in_tail, whole: changed_bytes > TAIL_BYTES_MAX, at_once: AtOnce::Nothing };
-                    let visit = self.visit(gate, *id, *from, &look).await;
+                    let whole = changed_bytes > TAIL_BYTES_MAX;
+                    let look = Look { before: before.clone(), whole, at_once: AtOnce::Nothing };
+                    let visit = self.visit(gate, *id, *from, look).await?;
                     tokio::task::yield_now().await;
                     match visit {
                         Some((seen, found, next)) => {
@@ -371,7 +378,8 @@ impl Database {
             }
         }
         self.put_chunk(&mut manifest, &names, output).await?;
-        let cut = self.cut(topology, &begun, extent).await?;
+        let unkept_bytes = self.shared.journal.unkept_bytes();
+        let (cut, cut_ms) = self.cut(topology, &begun, extent).await?;
         manifest.sequence = begun.sequence;
         manifest.cut = cut;
         manifest.keyspaces = begun.ids;
@@ -388,17 +396,54 @@ impl Database {
         self.put_tail(&mut manifest, &names, changes, output).await?;
         self.finish_put(output).await?;
         prune(&mut manifest);
-        drop_unused_chunks(&mut manifest);
+        manifest.drop_unused_chunks();
+        self.extend_history(&mut manifest, before.as_deref(), cut_ms, output).await?;
         output.report.effects = manifest.tails.iter().map(|tail| tail.effects as usize).sum();
         output.report.bytes += manifest.encode().len() as u64;
         self.commit_with_reserve(&mut manifest, output).await.map_err(|error| self.note_refused(error))?;
         self.is_declared_unsure.store(false, Ordering::SeqCst);
         self.committed(manifest, topology, &moved).await;
+        self.shared.journal.keep_bytes(unkept_bytes);
         // Before a sleep and for a branch the caller collects at the end.
         if extent == Extent::Fuzzy {
             self.collect_superseded().await;
         }
         Ok(output.report)
+    }
+
+    /// Step 1, and for a checkpoint of one moment all of what it sees, under all locks.
+    fn begin_and_see(
+        &self,
+        topology: &Topology,
+        held: &[HeldShard],
+        before: Option<Arc<Manifest>>,
+        extent: Extent,
+        at_moment: Option<AtMoment>,
+    ) -> Moment {
+        let begun = self.begin(topology, held, before.as_deref(), extent);
+        let mut seen_at_once = Vec::new();
+        if extent != Extent::Fuzzy && begun.needed {
+            let at_once = if extent == Extent::Last { AtOnce::Everything } else { AtOnce::Texts };
+            let look = Look { before, whole: false, at_once };
+            // Values dropped from here on may still have to be written.
+            self.shared.parked.open(large::next_moment(), self.shared.next_id.load(Ordering::SeqCst));
+            for (shard, id) in held.iter().flat_map(|shard| begun.ids.map(|id| (shard, id))) {
+                let mut from = 0;
+                while let Some((seen, found, next)) = self.see(shard, id, from, &look) {
+                    from = next;
+                    seen_at_once.push((seen, found));
+                }
+            }
+        }
+        if let Some(at_moment) = at_moment {
+            at_moment(&begun.ids);
+        }
+        let retired = (extent == Extent::Last).then(|| {
+            let retired = self.retire(held);
+            self.publish(None);
+            retired
+        });
+        Moment { begun, seen: seen_at_once, retired }
     }
 
     /// Determines what to write, under all locks.
@@ -428,9 +473,10 @@ impl Database {
                     && manifest.sequence == sequence
             }
         };
-        let needed = dirty || !unchanged || self.is_declared_unsure.load(Ordering::SeqCst);
+        let is_stale = self.is_declared_unsure.load(Ordering::SeqCst) || self.is_history_stale(before);
+        let needed = dirty || !unchanged || is_stale;
         let next_id = shared.next_id.load(Ordering::SeqCst);
-        Beginning { sequence, ids, followed, next_id, needed, end: 0, unloaded }
+        Beginning { sequence, ids, followed, next_id, needed, end: 0, now_ms: (self.engine.clock)(), unloaded }
     }
 
     /// Step 1.
@@ -445,6 +491,7 @@ impl Database {
             } else {
                 // A state seen at one moment needs no log.
                 shared.sequence.fetch_add(1, Ordering::SeqCst);
+                self.waiters.number_skipped();
             }
         }
         begun.sequence = shared.sequence.load(Ordering::SeqCst);
@@ -452,21 +499,19 @@ impl Database {
         begun
     }
 
-    /// Step 3.
+    /// Step 3. Returns the cut, and its time.
     ///
     /// # Errors
     /// When the log cannot be made durable.
-    async fn cut(&self, topology: &Topology, begun: &Beginning, extent: Extent) -> Result<u64> {
+    async fn cut(self: &Arc<Self>, topology: &Topology, begun: &Beginning, extent: Extent) -> Result<(u64, u64)> {
         let journal = &self.shared.journal;
-        let (mut cut, mut end) = (begun.sequence, begun.end);
+        let (mut cut, mut cut_ms, mut end) = (begun.sequence, begun.now_ms, begun.end);
         if extent == Extent::Fuzzy {
             if journal.window() == Window::None {
-                let _held = hold(topology.shards.clone()).await;
-                // It may have been declared while the locks were asked for.
-                if journal.window() == Window::None {
-                    journal.record(false);
-                }
+                self.stop_recording(topology.shards.clone()).await?;
             }
+            // Read first: no later entry is older.
+            cut_ms = (self.engine.clock)();
             cut = self.shared.sequence.load(Ordering::SeqCst);
             end = journal.log().map_or(0, |log| log.end());
         }
@@ -475,7 +520,19 @@ impl Database {
             // and lose an earlier effect of another database.
             log.durable_or_failed(end).await.map_err(|error| self.note_refused(error))?;
         }
-        Ok(cut)
+        Ok((cut, cut_ms))
+    }
+
+    /// Ends the recording of a database that is logged during checkpoints only.
+    async fn stop_recording(self: &Arc<Self>, gates: Vec<ShardGate>) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        self.under(gates, move |_| {
+            // Another window may have been declared while the locks were asked for.
+            if shared.journal.window() == Window::None {
+                shared.journal.record(false);
+            }
+        })
+        .await
     }
 
     /// Puts the logged effects of places that could not be loaded into the tail, so that the log is not kept for them.
@@ -512,7 +569,7 @@ impl Database {
     }
 
     /// After step 4.
-    async fn committed(&self, manifest: Manifest, topology: &Topology, moved: &[(u32, Range53)]) {
+    async fn committed(self: &Arc<Self>, manifest: Manifest, topology: &Topology, moved: &[(u32, Range53)]) {
         self.counters.saved_ms.store((self.engine.clock)(), Ordering::Relaxed);
         let manifest = Arc::new(manifest);
         let known = Arc::new(Arc::clone(&manifest).into());
@@ -535,59 +592,54 @@ impl Database {
     }
 
     /// Updates the location of places that are not in memory.
-    async fn relocate(
-        &self,
-        manifest: &Manifest,
-        topology: &Topology,
-        moved: &[(u32, Range53)],
-    ) -> std::result::Result<(), StoreError> {
+    async fn relocate(&self, manifest: &Arc<Manifest>, topology: &Topology, moved: &[(u32, Range53)]) -> Result<()> {
         if moved.is_empty() {
             return Ok(());
         }
-        let replay = Arc::new(Replay::read(&self.engine.store, manifest, None).await?);
+        let replay = Arc::new(Replay::read(&self.engine.store, manifest, None).await.map_err(store_error)?);
+        let moved: Arc<[(u32, Range53)]> = moved.into();
         for gate in &topology.shards {
-            for shard in hold(vec![Arc::clone(gate)]).await {
-                let mut contents = shard.contents();
-                for (keyspace, range) in moved {
-                    let segment = manifest.segment(*keyspace, range.start).filter(|segment| segment.range == *range);
-                    if let (Some(index), Some(segment)) = (contents.by_id(*keyspace), segment)
-                        && index.covers(range.start)
-                    {
-                        index.relocate(*range, stored(manifest, segment, &replay), segment.expiring);
+            let (manifest, moved, replay) = (Arc::clone(manifest), Arc::clone(&moved), Arc::clone(&replay));
+            let tell = move |held: &[HeldShard]| {
+                for mut contents in held.iter().map(HeldShard::contents) {
+                    for (keyspace, range) in &*moved {
+                        let segment = manifest.segment(*keyspace, range.start);
+                        if let Some(segment) = segment.filter(|segment| segment.range == *range)
+                            && let Some(index) = contents.by_id(*keyspace)
+                            && index.covers(range.start)
+                        {
+                            index.relocate(*range, stored(&manifest, segment, &replay), segment.expiring);
+                        }
                     }
                 }
-            }
+            };
+            self.under(vec![Arc::clone(gate)], tell).await?;
         }
         Ok(())
     }
 
     /// After a failure: the visited places are dirty again, and with loss window `none` recording stops.
-    async fn undo(&self, topology: &Topology, visited: &[Visited]) {
-        let held = hold(topology.shards.clone()).await;
-        if self.shared.journal.window() == Window::None {
-            self.shared.journal.record(false);
-        }
-        for shard in &held {
-            let mut contents = shard.contents();
-            for seen in visited {
-                if let Some(index) = contents.by_id(seen.keyspace) {
-                    index.mark_dirty(seen.range);
+    ///
+    /// # Errors
+    /// When the process ends.
+    async fn undo(self: &Arc<Self>, topology: &Topology, visited: Vec<Visited>) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        self.under(topology.shards.clone(), move |held| {
+            if shared.journal.window() == Window::None {
+                shared.journal.record(false);
+            }
+            for mut contents in held.iter().map(HeldShard::contents) {
+                for seen in &visited {
+                    if let Some(index) = contents.by_id(seen.keyspace) {
+                        index.mark_dirty(seen.range);
+                    }
                 }
             }
-        }
+        })
+        .await
     }
 }
 
 fn cuts(topology: &Topology) -> Vec<u16> {
     topology.firsts[1..].to_vec()
-}
-
-/// Whether the store has exactly this range as a segment, or nothing of it: then its changes can go into the tail.
-fn fits_stored(manifest: &Manifest, keyspace: u32, range: Range53) -> bool {
-    let segments = manifest.segments_of(keyspace);
-    let from = segments.partition_point(|segment| segment.range.end() <= range.start);
-    match segments.get(from) {
-        Some(segment) if segment.range.start < range.end() => segment.range == range,
-        _ => true,
-    }
 }

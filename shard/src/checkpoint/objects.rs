@@ -28,7 +28,7 @@ pub(super) struct Output {
     /// The last chunk, while the next one is filled.
     putting: Option<Putting>,
     /// Names of all objects that it has put, or has tried to.
-    objects: Vec<String>,
+    pub(super) objects: Vec<String>,
     /// The manifest may have been committed.
     is_doubtful: bool,
     /// Contents that serve no client any more.

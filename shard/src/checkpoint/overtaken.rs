@@ -3,6 +3,7 @@
 //! Invariant: data in memory can then no longer be written, so from the moment that this is known every command is
 //! answered with the error.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_storage::store::StoreError;
@@ -15,7 +16,7 @@ use crate::keyspace::Graveyard;
 impl Database {
     /// Stops serving: every later command is answered with `error`. For a database whose store another process has
     /// taken over.
-    pub async fn stop(&self, error: Error) {
+    pub async fn stop(self: &Arc<Self>, error: Error) {
         let _transition = self.transition.lock().await;
         self.refuse(&error);
         self.stop_if_overtaken().await;
@@ -23,15 +24,19 @@ impl Database {
 
     /// Stops serving if another process writes the database. Data in memory can then no longer be written, so every
     /// command is answered with the error and nothing more is acknowledged.
-    pub(crate) async fn stop_if_overtaken(&self) {
+    pub(crate) async fn stop_if_overtaken(self: &Arc<Self>) {
         if self.refused.get().is_none() {
             return;
         }
         self.waiters.nudge_all();
-        let Some((_, held)) = self.hold_all().await else { return };
-        let contents = self.retire(&held);
-        self.publish(None);
-        drop(held);
+        let database = Arc::clone(self);
+        let retired = self.promptly(async move {
+            let (_, held) = database.hold_all().await?;
+            let contents = database.retire(&held);
+            database.publish(None);
+            Some(contents)
+        });
+        let Ok(Some(contents)) = retired.await else { return };
         *self.manifest.lock() = None;
         *self.recovered.lock() = None;
         let mut graveyard = Graveyard::default();

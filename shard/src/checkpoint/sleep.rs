@@ -1,7 +1,12 @@
 //! Sleep: a database is written until the store has all of it, and its memory is given back.
 //!
-//! Clients are served meanwhile. Fuzzy checkpoints leave little to the one that is of one moment; if clients write on all the
-//! while, the database stays awake. A sleep gives way to clients, except one that makes room or ends the process.
+//! 1. *Save*: fuzzy checkpoints leave little to the one that is of one moment. Clients are served meanwhile.
+//! 2. *Retire*, under all locks: if the store has everything, the database sleeps from here on. If clients have written on, it is
+//!    saved again, and after a few times it stays awake.
+//!
+//! Step 1 gives way to clients, except when the sleep makes room or ends the process. Step 2 does not: clients wait for the locks,
+//! and a command that arrives just after it waits for the end of the transition, to wake the database again. So objects that
+//! the store needs no more are deleted in step 1.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +23,9 @@ use crate::pinned::AtMoment;
 /// Fuzzy checkpoints before the rest is written as of one moment.
 const FUZZY_MAX: usize = 3;
 /// Number of times that a database under writes is saved before it stays awake.
-const SLEEP_ATTEMPTS: usize = 3;
+const SLEEP_ATTEMPTS: usize = 4;
+/// Those of them in which splits and merges of shards get a turn between the two steps. Each of them is a change.
+const SLEEP_ATTEMPTS_APART: usize = 2;
 
 /// How a sleep has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,33 +60,100 @@ impl Database {
     }
 
     async fn sleep_at(self: &Arc<Self>, writes: Writes) -> Result<SleepOutcome> {
+        let started = Stopwatch::start();
+        for attempt in 0..SLEEP_ATTEMPTS {
+            if attempt >= SLEEP_ATTEMPTS_APART {
+                let database = Arc::clone(self);
+                match self.promptly(async move { database.save_and_fall_asleep(started).await }).await?? {
+                    SleepOutcome::InUse => continue,
+                    outcome => return Ok(outcome),
+                }
+            }
+            if !self.save(writes).await? {
+                return Ok(SleepOutcome::WasAsleep);
+            }
+            let database = Arc::clone(self);
+            if self.promptly(async move { database.fall_asleep_if_saved(started).await }).await?? {
+                return Ok(SleepOutcome::FellAsleep);
+            }
+        }
+        if self.is_closed() {
+            return self.fall_asleep_for_good(writes, started).await;
+        }
+        Ok(SleepOutcome::InUse)
+    }
+
+    /// Step 1. False: it sleeps.
+    async fn save(self: &Arc<Self>, writes: Writes) -> Result<bool> {
         let _transition = self.transition.lock().await;
         let done = match self.check_promise().await {
-            Ok(()) => self.fall_asleep(writes).await,
+            Ok(()) if !self.is_awake() => Ok(false),
+            Ok(()) => self.write_all(writes, &mut None).await.map(|()| true),
             Err(error) => Err(error),
         };
+        if matches!(done, Ok(true)) {
+            self.collect_superseded().await;
+        }
         self.stop_if_overtaken().await;
         done
     }
 
-    async fn fall_asleep(self: &Arc<Self>, writes: Writes) -> Result<SleepOutcome> {
+    /// Step 2. False: clients have written on.
+    async fn fall_asleep_if_saved(self: &Arc<Self>, started: Stopwatch) -> Result<bool> {
+        let _transition = self.transition.lock().await;
+        self.check_promise().await?;
+        let Some(contents) = self.retire_if_saved().await else { return Ok(false) };
+        self.fell_asleep(contents, started);
+        Ok(true)
+    }
+
+    /// Both steps, while no shard is split or merged.
+    async fn save_and_fall_asleep(self: &Arc<Self>, started: Stopwatch) -> Result<SleepOutcome> {
+        let _transition = self.transition.lock().await;
+        self.check_promise().await?;
         if !self.is_awake() {
             return Ok(SleepOutcome::WasAsleep);
         }
-        let started = Stopwatch::start();
-        let mut retired = None;
-        for _ in 0..SLEEP_ATTEMPTS {
-            self.write_all(writes, &mut None).await?;
-            retired = self.retire_if_saved().await;
-            if retired.is_some() {
-                break;
-            }
+        let done = self.write_all(Writes::Prompt, &mut None).await;
+        let retired = if done.is_ok() { self.retire_if_saved().await } else { None };
+        if done.is_ok() {
+            self.collect_superseded().await;
         }
-        if retired.is_none() && self.is_closed() {
-            retired = self.checkpoint_with(Extent::Last, writes).await?.1;
-        }
+        self.stop_if_overtaken().await;
+        done?;
         let Some(contents) = retired else { return Ok(SleepOutcome::InUse) };
-        self.collect_superseded().await;
+        self.fell_asleep(contents, started);
+        Ok(SleepOutcome::FellAsleep)
+    }
+
+    /// The same for a database that serves no client from here on, whatever was written.
+    async fn fall_asleep_for_good(self: &Arc<Self>, writes: Writes, started: Stopwatch) -> Result<SleepOutcome> {
+        let _transition = self.transition.lock().await;
+        let done = self.checkpoint_with(Extent::Last, writes).await;
+        if let Ok((_, Some(_))) = &done {
+            self.collect_superseded().await;
+        }
+        self.stop_if_overtaken().await;
+        let Some(contents) = done?.1 else { return Ok(SleepOutcome::WasAsleep) };
+        self.fell_asleep(contents, started);
+        Ok(SleepOutcome::FellAsleep)
+    }
+
+    /// Writes the meters of a database that sleeps, if the store has not the last ones.
+    pub(crate) async fn save_meters(self: &Arc<Self>) -> Result<()> {
+        let database = Arc::clone(self);
+        let saved = self.promptly(async move {
+            let _transition = database.transition.lock().await;
+            if !database.lacks_meters.swap(false, Ordering::SeqCst) || database.is_awake() {
+                return Ok(());
+            }
+            database.commit_meters().await
+        });
+        saved.await?
+    }
+
+    fn fell_asleep(&self, contents: Vec<Contents>, started: Stopwatch) {
+        self.note_asleep();
         *self.manifest.lock() = None;
         *self.recovered.lock() = None;
         self.counters.sleeps.fetch_add(1, Ordering::Relaxed);
@@ -89,7 +163,6 @@ impl Database {
         contents.into_iter().for_each(|contents| contents.bury_in(&mut graveyard));
         self.lane.free_in_steps(graveyard.bytes(), Asleep { graveyard, give_back });
         self.counters.sleep_us_last.store(started.us(), Ordering::Relaxed);
-        Ok(SleepOutcome::FellAsleep)
     }
 
     /// Writes everything that was acknowledged until now: the newest manifest is the database as it was at one moment. Nothing

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use dormouse_storage::codec::segment::RawSegment;
 use dormouse_storage::codec::value::pieces::{Sizes, is_large};
 use dormouse_storage::effect;
+use dormouse_storage::manifest::Manifest;
 use dormouse_storage::tail::TailRecord;
 use dormouse_types::record::{Record, Value};
 use dormouse_types::segment::{Placement, Range53, Segment, SlotPlacement};
@@ -13,9 +14,9 @@ use dormouse_types::segment::{Placement, Range53, Segment, SlotPlacement};
 use super::large::Large;
 use super::seen::{Visited, Written};
 use crate::database::Database;
+use crate::error::Result;
 use crate::keyspace::place::{Dirty, Place};
 use crate::shard::{HeldShard, ShardGate};
-use crate::topology::hold;
 
 /// A place with fewer records for each changed key is written whole.
 const RECORDS_PER_KEY_MIN: usize = 8;
@@ -42,27 +43,38 @@ pub(super) enum AtOnce {
 }
 
 /// The way in which a checkpoint looks at places.
-pub(super) struct Look<'a> {
-    /// Whether the changes in a place may go into the tail: the store has exactly this range, or nothing of it.
-    pub in_tail: &'a (dyn Fn(u32, Range53) -> bool + Sync),
+#[derive(Clone)]
+pub(super) struct Look {
+    /// What the store has.
+    pub before: Option<Arc<Manifest>>,
     /// The tail has grown enough.
     pub whole: bool,
     /// Values that are taken at once rather than in steps.
     pub at_once: AtOnce,
 }
 
+impl Look {
+    /// Whether the changes in a place may go into the tail: the store has exactly this range, or nothing of it.
+    fn in_tail(&self, keyspace: u32, range: Range53) -> bool {
+        self.before.as_ref().is_none_or(|manifest| fits_stored(manifest, keyspace, range))
+    }
+}
+
 impl Database {
     /// Visits the next dirty place of one keyspace in one shard, from prefix53 `from` on: it is clean from here on.
     /// Returns the visit, the contents to write, and where to go on.
+    ///
+    /// # Errors
+    /// When the process ends.
     pub(super) async fn visit(
-        &self,
+        self: &Arc<Self>,
         gate: &ShardGate,
         keyspace: u32,
         from: u64,
-        look: &Look<'_>,
-    ) -> Option<(Visited, Contents, u64)> {
-        let held = hold(vec![Arc::clone(gate)]).await;
-        self.see(held.first()?, keyspace, from, look)
+        look: Look,
+    ) -> Result<Option<(Visited, Contents, u64)>> {
+        let database = Arc::clone(self);
+        self.under(vec![Arc::clone(gate)], move |held| database.see(held.first()?, keyspace, from, &look)).await
     }
 
     /// The same under the lock.
@@ -71,7 +83,7 @@ impl Database {
         held: &HeldShard,
         keyspace: u32,
         from: u64,
-        look: &Look<'_>,
+        look: &Look,
     ) -> Option<(Visited, Contents, u64)> {
         let mut contents = held.contents();
         let from = from.max(u64::from(contents.first_slot) << 39);
@@ -84,7 +96,7 @@ impl Database {
         let dirty = std::mem::take(&mut place.dirty);
         let sizes = self.shared.settings.load().sizes;
         let found = match dirty {
-            Dirty::Keys(keys) if !look.whole && (look.in_tail)(keyspace, place.range) => {
+            Dirty::Keys(keys) if !look.whole && look.in_tail(keyspace, place.range) => {
                 changed(place, place.segment()?, keyspace, sequence, &keys, &sizes)
             }
             _ => None,
@@ -171,4 +183,14 @@ fn changed(
         records.push(TailRecord { sequence, now_ms: 0, keyspace, position: *position, body: body.into() });
     }
     Some(Contents::Keys(records))
+}
+
+/// Whether the store has exactly this range as a segment, or nothing of it: then its changes can go into the tail.
+fn fits_stored(manifest: &Manifest, keyspace: u32, range: Range53) -> bool {
+    let segments = manifest.segments_of(keyspace);
+    let from = segments.partition_point(|segment| segment.range.end() <= range.start);
+    match segments.get(from) {
+        Some(segment) if segment.range.start < range.end() => segment.range == range,
+        _ => true,
+    }
 }

@@ -18,6 +18,7 @@ use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at
 use crate::error::{Error, Result};
 use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Change, Keyspace};
+use crate::memory::COUNTED_BYTES;
 
 const READ: Flags = Flags::READ;
 const READ_FAST: Flags = Flags::READ.union(Flags::FAST);
@@ -46,7 +47,9 @@ pub(crate) const FAMILY: Family<Run> = Family {
             )
             .cost(setbit_cost)
             .grows(setbit_growth)
-            .needs(|db, request| last_byte(request).map_or(0, |last| moved_bytes(db, request.arg(1), last + 1))),
+            .needs(|db, request| last_byte(request).map_or(0, |last| moved_bytes(db, request.arg(1), last + 1)))
+            // It grows to so many bytes at most, and needs the old ones and the new.
+            .modest(|request| last_byte(request).is_none_or(|last| last < COUNTED_BYTES / 4)),
         Command::new("GETBIT", exactly(3), KEY_READ, READ_FAST, run!(getbit)).doc(
             "2.2.0",
             "O(1)",

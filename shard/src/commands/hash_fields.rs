@@ -129,8 +129,7 @@ fn hpexpireat(db: &mut Keyspace<'_>, reply: &mut Reply, asked: Asked<'_>) -> Res
 
 /// `HPERSIST key FIELDS numfields field [field ...]`
 fn hpersist(db: &mut Keyspace<'_>, reply: &mut Reply, (key, words): (&[u8], Args<'_>)) -> Result<()> {
-    check_type(db, key)?;
-    let fields = listed(words)?;
+    let fields = read_for(db, key, listed(words))?;
     let now = db.horizon();
     reply.array(fields.len());
     let found = db.update_existing(key, |hash: &mut Hash, _| {
@@ -178,8 +177,8 @@ fn hpexpiretime(db: &mut Keyspace<'_>, reply: &mut Reply, asked: (&[u8], Args<'_
 
 /// `HGETEX key [EX seconds | PX milliseconds | EXAT time | PXAT time-ms | PERSIST] FIELDS numfields field [field ...]`
 fn hgetex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, mut words): (&[u8], Args<'_>)) -> Result<()> {
-    check_type(db, key)?;
-    let GetOptions { rule, fields } = GetOptions::read(&mut words, db.now())?;
+    let options = GetOptions::read(&mut words, db.now());
+    let GetOptions { rule, fields } = read_for(db, key, options)?;
     db.reclaim(key, fields.iter());
     let (now, passed) = (db.horizon(), matches!(rule, SetExpiry::At(at) if db.has_passed(at)));
     db.call_changes(match rule {
@@ -289,8 +288,7 @@ fn set_passed(db: &mut Keyspace<'_>, key: &[u8], fields: Words<'_>) -> Result<()
 
 /// `HGETDEL key FIELDS numfields field [field ...]`
 fn hgetdel(db: &mut Keyspace<'_>, reply: &mut Reply, (key, words): (&[u8], Args<'_>)) -> Result<()> {
-    check_type(db, key)?;
-    let fields = listed(words)?;
+    let fields = read_for(db, key, listed(words))?;
     db.reclaim(key, fields.iter());
     let now = db.horizon();
     reply.array(fields.len());
@@ -321,6 +319,11 @@ fn check_type(db: &mut Keyspace<'_>, key: &[u8]) -> Result<()> {
     db.update_existing(key, |_: &mut Hash, _| Change::No(())).map(drop)
 }
 
+/// The options that were read for a hash. If they are wrong, and the key holds something else, that is the error.
+fn read_for<T>(db: &mut Keyspace<'_>, key: &[u8], options: Result<T>) -> Result<T> {
+    options.or_else(|error| check_type(db, key).and(Err(error)))
+}
+
 /// Lets fields expire, or deletes them if that moment has passed.
 fn expire(
     db: &mut Keyspace<'_>,
@@ -329,9 +332,9 @@ fn expire(
     unit: TimeUnit,
     command: &'static str,
 ) -> Result<()> {
-    check_type(db, key)?;
-    let moment = moment(unit, number, db.now(), command)?;
-    let ExpireOptions { condition, fields } = ExpireOptions::read(&mut words)?;
+    let options = moment(unit, number, db.now(), command)
+        .and_then(|moment| ExpireOptions::read(&mut words).map(|options| (moment, options)));
+    let (moment, ExpireOptions { condition, fields }) = read_for(db, key, options)?;
     let (now, passed) = (db.horizon(), db.has_passed(moment));
     if passed {
         db.call_changes(KeyEvent::HDEL);

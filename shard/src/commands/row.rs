@@ -66,11 +66,13 @@ bitflags! {
         /// Its reply says that long work is done. It has a bound of its own, or none, as its clients know.
         const PATIENT = 1 << 35;
         /// Run even while `CLIENT PAUSE` holds back all commands.
-        const WHILE_PAUSED = 1 << 38;
+        const WHILE_PAUSED = 1 << 36;
         /// It is no write, but has effects elsewhere: a pause of writes holds it back.
         const MAY_REPLICATE = 1 << 37;
         /// `CLIENT CACHING` concerns the next command without this flag.
         const KEEPS_CACHING = 1 << 39;
+        /// Nothing of the old value of its key stays, although it may reply with it.
+        const REPLACES = 1 << 40;
     }
 }
 
@@ -297,6 +299,22 @@ impl KeySpec {
     }
 }
 
+/// Calls `each` with the index of each key that the specs find in `request`.
+#[inline(never)]
+fn for_each_found(specs: &[KeySpec], request: Request<'_>, each: impl FnMut(usize)) {
+    // Scripts with few keys are many.
+    if let [KeySpec { find: Find::Counted { at }, .. }] = specs
+        && let Some([digit @ b'0'..=b'9']) = request.get(usize::from(*at))
+    {
+        let (first, count) = (usize::from(*at) + 1, usize::from(digit - b'0'));
+        if first + count <= request.len() {
+            (first..first + count).for_each(each);
+        }
+        return;
+    }
+    specs.iter().flat_map(|spec| spec.indexes(request)).for_each(each);
+}
+
 /// About how many elements a request will look at: thousands of them belong on the slow lane. The function must itself
 /// be quick, and changes nothing; keys that are not in memory count as nothing.
 pub type Cost = fn(&Keyspace<'_>, Request<'_>) -> usize;
@@ -374,6 +392,8 @@ pub struct Row {
     /// For commands that may need much memory while they run, beyond their permanent additions: how many bytes, at
     /// most.
     pub needs: Option<Cost>,
+    /// Whether a request grows and needs so little, whatever its keys hold, that this is not counted.
+    pub is_modest: Option<fn(Request<'_>) -> bool>,
     /// For commands over two logical indexes. The key is one of the row's too, so it is on a shard that is held.
     pub elsewhere: Option<Elsewhere>,
     pub access: Option<AccessOf>,
@@ -389,6 +409,11 @@ pub struct Row {
     pub reads: Option<OnlyReads>,
     /// For commands of the session that scripts may call: what runs there.
     pub in_script: Option<super::Run>,
+    /// Whether a request stands for itself, where its flags and its category do not tell: it neither needs nor changes
+    /// the state of its connection, and does not wait for other clients if it may not.
+    pub is_stateless: Option<bool>,
+    /// The argument that names the receipt of a request: it is no key, but clients with other keys must not take it.
+    pub receipt: Option<usize>,
 }
 
 impl Row {
@@ -406,6 +431,7 @@ impl Row {
             cost: None,
             grows: None,
             needs: None,
+            is_modest: None,
             elsewhere: None,
             access: None,
             foresee: None,
@@ -416,6 +442,8 @@ impl Row {
             strays: None,
             reads: None,
             in_script: None,
+            is_stateless: None,
+            receipt: None,
         }
     }
 
@@ -433,7 +461,7 @@ impl Row {
                     each(usize::from(*first));
                 }
             }
-            specs => specs.iter().flat_map(|spec| spec.indexes(request)).for_each(each),
+            specs => for_each_found(specs, request, each),
         }
     }
 
@@ -573,6 +601,11 @@ impl<R: Copy> Command<R> {
         self
     }
 
+    pub const fn modest(mut self, is_modest: fn(Request<'_>) -> bool) -> Self {
+        self.row.is_modest = Some(is_modest);
+        self
+    }
+
     pub const fn access(mut self, access: AccessOf) -> Self {
         self.row.access = Some(access);
         self
@@ -615,6 +648,16 @@ impl<R: Copy> Command<R> {
 
     pub const fn in_script(mut self, run: super::Run) -> Self {
         self.row.in_script = Some(run);
+        self
+    }
+
+    pub const fn stateless(mut self, is_stateless: bool) -> Self {
+        self.row.is_stateless = Some(is_stateless);
+        self
+    }
+
+    pub const fn receipt(mut self, argument: usize) -> Self {
+        self.row.receipt = Some(argument);
         self
     }
 

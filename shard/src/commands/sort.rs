@@ -114,8 +114,7 @@ fn sort(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Option
         list.push(End::Tail, element.as_deref().unwrap_or_default(), db.limits());
     }
     reply.integer(list.len() as i64);
-    db.put(store, list, None);
-    Ok(())
+    db.put_result(store, list)
 }
 
 /// `SORT_RO key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC | DESC] [ALPHA]`

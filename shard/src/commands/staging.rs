@@ -80,7 +80,7 @@ mod tests {
     use crate::keyspace::testing::TestLog;
     use crate::keyspace::{Eviction, Keyspace};
     use dormouse_storage::effect::{self, EffectBody};
-    use dormouse_storage::shown::{INDEXES, MARKER, NO_KEYSPACE};
+    use dormouse_storage::shown::{INDEXES, MARKER, NO_KEYSPACE, STAGED};
 
     fn import(bench: &mut Bench, words: &[&str]) -> String {
         let args: Vec<&[u8]> = ["DORMOUSE", "IMPORT"].iter().chain(words).map(|word| word.as_bytes()).collect();
@@ -111,8 +111,8 @@ mod tests {
         let before = bench.contents.ids;
         assert_eq!(import(&mut bench, &["SHOW", "REPLACE"]), "+OK");
         assert_eq!((bench.run("GET old"), bench.run("GET new")), ("nil".into(), "1".into()));
-        assert_eq!(bench.contents.ids[..INDEXES], before[INDEXES..]);
-        assert!(bench.contents.ids[INDEXES..].iter().all(|id| *id == NO_KEYSPACE));
+        assert_eq!(bench.contents.ids[..INDEXES], before[STAGED]);
+        assert!(bench.contents.ids[STAGED].iter().all(|id| *id == NO_KEYSPACE));
         bench.select = 15;
         assert_eq!(bench.run("GET other"), "1");
         bench.select = 16;

@@ -54,7 +54,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Returns the string value of a key.",
         ),
-        Command::new("SET", at_least(3), KEY_SET, TIMED, run!(set)).event(KeyEvent::string("set")).cost(set_cost)
+        Command::new("SET", at_least(3), KEY_SET, TIMED.union(Flags::REPLACES), run!(set)).event(KeyEvent::string("set")).cost(set_cost)
             .doc(
                 "1.0.0",
                 "O(1)",
@@ -79,7 +79,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Sets both string value and expiration time in milliseconds of a key. The key is created if it doesn't exist.",
         ),
-        Command::new("GETSET", exactly(3), KEY_CHANGED, WRITE_FAST, run!(getset)).event(KeyEvent::string("set")).cost(told).doc(
+        Command::new("GETSET", exactly(3), KEY_CHANGED, WRITE_FAST.union(Flags::REPLACES), run!(getset)).event(KeyEvent::string("set")).cost(told).doc(
             "1.0.0",
             "O(1)",
             "Returns the previous string value of a key after setting it to a new value.",

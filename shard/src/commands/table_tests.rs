@@ -139,3 +139,18 @@ fn every_command_is_documented() {
         assert_eq!(row.since.split('.').count(), 3, "{name} is since {:?}", row.since);
     }
 }
+
+#[test]
+fn every_flag_has_a_bit_of_its_own() {
+    // An iteration over values would leave out the second of two flags with one bit.
+    let flags = <Flags as bitflags::Flags>::FLAGS.iter().map(|flag| (flag.name(), flag.value().bits()));
+    let categories = <Category as bitflags::Flags>::FLAGS.iter().map(|flag| (flag.name(), flag.value().bits().into()));
+    for named in [flags.collect::<Vec<(&str, u64)>>(), categories.collect()] {
+        let mut taken = 0;
+        for (name, bits) in named {
+            assert_eq!(bits.count_ones(), 1, "{name}");
+            assert_eq!(taken & bits, 0, "{name} has the bit of another flag");
+            taken |= bits;
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use dormouse_protocol::{Request, Span};
 
+use super::once;
 use crate::commands::Run;
 use crate::keyspace::Foreseen;
 
@@ -14,6 +15,28 @@ pub const WINDOW: usize = 16;
 pub const KEYS_MAX: usize = 128;
 /// Keys of one request that are foreseen.
 pub const KEYS_EACH: usize = 32;
+
+/// The command of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct FoundCommand<E> {
+    pub entry: E,
+    pub run: Run,
+    /// The entry of `ONCE`, if the command stands behind that and its key: see [`super::once`].
+    pub once: Option<E>,
+}
+
+impl<E> FoundCommand<E> {
+    /// A command that makes up its whole request.
+    pub fn whole(entry: E, run: Run) -> Self {
+        Self { entry, run, once: None }
+    }
+
+    /// The command in its request.
+    #[inline]
+    pub fn command<'a>(&self, request: Request<'a>) -> Request<'a> {
+        if self.once.is_some() { request.skip(once::WORDS) } else { request }
+    }
+}
 
 /// One window of requests, each with its entry in the caller's table. Kept by the caller for its allocations.
 #[derive(Debug)]
@@ -26,8 +49,7 @@ pub struct Ahead<E> {
 /// A request that waits for its turn.
 #[derive(Debug, Clone)]
 pub(super) struct Waiting<E> {
-    pub(super) entry: E,
-    pub(super) run: Run,
+    pub(super) found: FoundCommand<E>,
     /// Where it begins and ends in the input.
     pub(super) start: usize,
     pub(super) end: usize,
@@ -46,9 +68,9 @@ impl<E> Default for Ahead<E> {
 impl<E: Copy> Ahead<E> {
     /// Begins with a request that the caller has parsed already: the first `bytes` of the input, a plain command with as
     /// many arguments as it takes.
-    pub fn begin(&mut self, entry: E, run: Run, bytes: usize, spans: &[Span]) {
+    pub fn begin(&mut self, found: FoundCommand<E>, bytes: usize, spans: &[Span]) {
         self.clear();
-        self.push((entry, run), (0, bytes), 0..0, spans);
+        self.push(found, (0, bytes), 0..0, spans);
     }
 
     /// Says that the first request has the first `keys` of the window's keys.
@@ -70,18 +92,23 @@ impl<E: Copy> Ahead<E> {
     #[inline]
     pub(super) fn push(
         &mut self,
-        (entry, run): (E, Run),
+        found: FoundCommand<E>,
         (start, end): (usize, usize),
         keys: Range<usize>,
         spans: &[Span],
     ) {
         let first_span = self.spans.len();
         self.spans.extend_from_slice(spans);
-        self.waiting.push(Waiting { entry, run, start, end, keys, first_span, spans: spans.len() });
+        self.waiting.push(Waiting { found, start, end, keys, first_span, spans: spans.len() });
     }
 
     pub(super) fn get(&self, at: usize) -> Waiting<E> {
         self.waiting[at].clone()
+    }
+
+    /// The command of a request, without `ONCE` in front.
+    pub(super) fn command<'a>(&'a self, turn: usize, input: &'a [u8]) -> Request<'a> {
+        self.waiting[turn].found.command(self.request(turn, input))
     }
 
     /// The request whose turn it is, as it stands in `input`.

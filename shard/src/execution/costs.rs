@@ -10,7 +10,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::Command as Process;
+use std::process::{Command as Process, Stdio};
 
 use dormouse_protocol::{OwnedRequest, Reply, Version};
 
@@ -29,6 +29,10 @@ const INSTRUCTIONS_ANYWAY: u64 = 150_000;
 
 /// Where Valgrind leaves its counts; set where the test runs under it.
 const COUNTS: &str = "DORMOUSE_COUNTS";
+/// The part of the samples that a process under Valgrind runs.
+const PART: &str = "DORMOUSE_PART";
+/// Processes that share the samples, since one alone takes minutes.
+const PARTS: usize = 2;
 
 /// A line with the kind of its keys `k` and `k2`. Words in braces stand for as many words as the input is large:
 ///
@@ -406,8 +410,9 @@ fn every_row_has_a_sample() {
 
 #[test]
 fn a_request_does_no_more_than_its_cost_allows() {
-    match std::env::var_os(COUNTS) {
-        Some(counts) => measure_all(Path::new(&counts)),
+    let part = std::env::var(PART).ok().and_then(|part| part.parse().ok());
+    match std::env::var_os(COUNTS).zip(part) {
+        Some((counts, part)) => measure_part(Path::new(&counts), part),
         None => run_under_valgrind(),
     }
 }
@@ -419,21 +424,29 @@ fn run_under_valgrind() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let counts = folder.path().join("counts");
-    let mut valgrind = Process::new("valgrind");
-    valgrind.args(["--quiet", "--tool=callgrind", "--toggle-collect=*execution::costs::measured*"]);
-    valgrind.args(["--dump-before=*execution::costs::note*", "--combine-dumps=no"]);
-    valgrind.arg(format!("--callgrind-out-file={}", counts.display()));
-    valgrind.arg(std::env::current_exe().expect("this test"));
-    valgrind.args(["--exact", "--nocapture", "--test-threads=1"]);
-    valgrind.arg("execution::costs::a_request_does_no_more_than_its_cost_allows");
-    let output = valgrind.env(COUNTS, &counts).output().expect("valgrind runs");
-    if !counts.with_extension("1").exists() && std::env::var_os("CI").is_none() {
-        println!("the cost of commands was NOT tested: the test has no symbols for valgrind");
-        return;
+    let start = |part: usize| {
+        let counts = folder.path().join(format!("part-{part}"));
+        let mut valgrind = Process::new("valgrind");
+        valgrind.args(["--quiet", "--tool=callgrind", "--toggle-collect=*execution::costs::measured*"]);
+        valgrind.args(["--dump-before=*execution::costs::note*", "--combine-dumps=no"]);
+        valgrind.arg(format!("--callgrind-out-file={}", counts.display()));
+        valgrind.arg(std::env::current_exe().expect("this test"));
+        valgrind.args(["--exact", "--nocapture", "--test-threads=1"]);
+        valgrind.arg("execution::costs::a_request_does_no_more_than_its_cost_allows");
+        valgrind.env(COUNTS, &counts).env(PART, part.to_string());
+        let running = valgrind.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("valgrind runs");
+        (counts, running)
+    };
+    let running: Vec<_> = (0..PARTS).map(start).collect();
+    for (counts, running) in running {
+        let output = running.wait_with_output().expect("valgrind ends");
+        if !counts.with_extension("1").exists() && std::env::var_os("CI").is_none() {
+            println!("the cost of commands was NOT tested: the test has no symbols for valgrind");
+            continue;
+        }
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{stdout}\n{stderr}");
     }
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{stdout}\n{stderr}");
 }
 
 /// Cost and instructions of one run of a sample.
@@ -443,10 +456,11 @@ struct Taken {
     cost: usize,
 }
 
-fn measure_all(counts: &Path) {
+/// Measures every sample whose number leaves `part` when it is divided by [`PARTS`].
+fn measure_part(counts: &Path, part: usize) {
     let mut benches = [filled(SMALL), filled(LARGE)];
     let (mut failures, mut table, mut noted) = (String::new(), String::new(), 0);
-    for (line, kind) in SAMPLES {
+    for (line, kind) in SAMPLES.iter().skip(part).step_by(PARTS) {
         let is_amortized = AMORTIZED.iter().any(|name| line.starts_with(&format!("{name} ")));
         let wide = (COLLECTIONS.contains(kind) && !is_amortized).then(|| format!("wide-{kind}"));
         for kind in std::iter::once((*kind).to_owned()).chain(wide) {

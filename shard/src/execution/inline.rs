@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 use dormouse_protocol::{Parsed, Parser, Reply, Request, Span};
 
-use super::ahead::{self, Ahead, Waiting};
+use super::ahead::{self, Ahead, FoundCommand, Waiting};
 use super::budget::{self, Fit, TurnBudget};
 use super::route::{self, slot_of};
 use super::serving::{Replies, serve};
 use super::step::{Admission, missing, run_one};
-use super::{step, try_hold};
+use super::{once, recall, step, try_hold};
 use crate::commands::{Row, Run};
 use crate::database::Database;
 use crate::keyspace::scripts::ScriptTrace;
@@ -42,6 +42,12 @@ pub trait Front {
 
     /// The command over the keyspace that has this name.
     fn find(&self, name: &[u8]) -> Option<(Self::Entry, Run)>;
+
+    /// The command over the keyspace in a request with `ONCE`.
+    fn find_once(&self, request: Request<'_>) -> Option<FoundCommand<Self::Entry>>;
+
+    /// The user on whose behalf the batch runs.
+    fn user(&self) -> &[u8];
 
     fn row(entry: Self::Entry) -> &'static Row;
 
@@ -111,10 +117,13 @@ pub struct InlineOutcome {
     pub is_under_lock: bool,
     pub hits: u64,
     pub misses: u64,
+    /// Whether it has changed a key.
+    pub has_changed: bool,
 }
 
 impl InlineOutcome {
-    const NOTHING: Self = Self { used: 0, stop: Stop::Wait, is_under_lock: false, hits: 0, misses: 0 };
+    const NOTHING: Self =
+        Self { used: 0, stop: Stop::Wait, is_under_lock: false, hits: 0, misses: 0, has_changed: false };
 }
 
 /// Runs the requests of `input` under the lock of the shard that has the first one's keys, as long as they belong to it.
@@ -131,9 +140,11 @@ pub fn run<'i, F: Front>(
     let Some(topology) = topology.as_ref() else { return InlineOutcome::NOTHING };
     let Input { parser, bytes, ahead } = input;
     let slot = || {
-        let request = ahead.request(0, bytes);
-        let key = F::row(ahead.get(0).entry).first_key(request)?;
-        Some(slot_of(request.arg(key)))
+        let command = ahead.command(0, bytes);
+        match F::row(ahead.get(0).found.entry).first_key(command) {
+            Some(key) => Some(slot_of(command.arg(key))),
+            None => ahead.get(0).found.once.map(|_| slot_of(ahead.request(0, bytes).arg(once::KEY))),
+        }
     };
     let single = topology.shards.len() == 1;
     let shard = match single {
@@ -159,28 +170,37 @@ pub fn run<'i, F: Front>(
     let (mut operations, mut freed, mut replies) = (0, 0, Replies::default());
     let mut at = 0;
     let stop = 'windows: loop {
-        let belongs = |row: &Row, request: Request<'_>| {
-            single || !route::strays(&database.shared, row, request) && route::belongs(row, request, range)
+        let belongs = |found: &FoundCommand<F::Entry>, request: Request<'_>| {
+            let (row, command) = (F::row(found.entry), found.command(request));
+            single
+                || !route::strays(&database.shared, row, command)
+                    && route::belongs(row, command, range)
+                    && (found.once.is_none() || route::covers(range, request.arg(once::KEY)))
         };
         let (parsed, after) = look_ahead(front, ahead, parser, (bytes, at), &mut db, belongs);
         for turn in 0..ahead.len() {
-            let Waiting { entry, run, end, keys, .. } = ahead.get(turn);
+            let Waiting { found, end, keys, .. } = ahead.get(turn);
             let request = ahead.request(turn, bytes);
-            let row = F::row(entry);
+            let FoundCommand { entry, run, once } = found;
+            let (row, command) = (F::row(entry), found.command(request));
             db.reach(keys);
             if reply.len() > REPLY_HIGH_WATER {
                 parser.restart();
                 break 'windows Stop::Flush;
             }
-            if !resident && missing(&db, row, request).is_some() {
+            let is_missing = || {
+                missing(&db, row, command).is_some()
+                    || once.is_some() && db.missing_receipt(request.arg(once::KEY)).is_some()
+            };
+            if !resident && is_missing() {
                 parser.restart();
                 break 'windows Stop::Wait;
             }
-            if !single && database.waiters.has_moves() && !route::follows_within(database, row, request, range) {
+            if !single && database.waiters.has_moves() && !route::follows_within(database, row, command, range) {
                 parser.restart();
                 break 'windows Stop::Wait;
             }
-            let cost = budget::cost(&db, row, request);
+            let cost = budget::cost(&db, row, command).saturating_add(if once.is_some() { once::COST } else { 0 });
             match budget.take(cost) {
                 Fit::Now => {}
                 fit => {
@@ -188,16 +208,19 @@ pub fn run<'i, F: Front>(
                     break 'windows if fit == Fit::Later { Stop::Yield } else { Stop::Wait };
                 }
             }
-            if !front.permits(entry, request) {
+            if !front.permits(entry, command) || once.is_some_and(|once| !front.permits(once, request)) {
                 parser.restart();
                 break 'windows Stop::Wait;
             }
             let before = reply.len();
-            let mark = front.begin(entry, end - at, cost);
-            if run_one(&mut db, &admission, (row, run), request, reply).is_err()
-                || reply.was_deferred(before)
-                || db.has_wait()
-            {
+            // A request with `ONCE` counts as that command.
+            let counted = once.unwrap_or(entry);
+            let mark = front.begin(counted, end - at, cost);
+            let ran = match once {
+                None => run_one(&mut db, &admission, (row, run), command, reply),
+                Some(_) => recall::run_one(&mut db, &admission, (front.user(), request), (row, run), reply),
+            };
+            if ran.is_err() || reply.was_deferred(before) || db.has_wait() {
                 parser.restart();
                 break 'windows Stop::Wait;
             }
@@ -208,7 +231,8 @@ pub fn run<'i, F: Front>(
                 freed = db.freed_bytes();
             }
             let calls = db.take_calls();
-            budget.spend(front.ran(entry, request, end - at, (reply, before), mark, calls.as_deref()));
+            budget.spend(front.ran(counted, request, end - at, (reply, before), mark, calls.as_deref()));
+            db.reuse_calls(calls);
             operations += 1;
             at = end;
             if db.is_laden() {
@@ -225,7 +249,7 @@ pub fn run<'i, F: Front>(
             break stop;
         }
     };
-    let (hits, misses) = (db.hits, db.misses);
+    let (hits, misses, has_changed) = (db.hits, db.misses, db.has_changed());
     front.left(step::finish(&mut db, database, &mut replies), reply.len());
     ahead.foreseen = db.take_foreseen();
     drop(db);
@@ -233,7 +257,7 @@ pub fn run<'i, F: Front>(
     if let Some(started) = sampled {
         contents.load.busy_ns += started.elapsed().as_nanos() as u64 * SAMPLE;
     }
-    InlineOutcome { used: at, stop, is_under_lock: true, hits, misses }
+    InlineOutcome { used: at, stop, is_under_lock: true, hits, misses, has_changed }
 }
 
 /// Parses up to a window of requests that may be run under this lock, from `at` on, and foresees their keys. Returns
@@ -245,19 +269,19 @@ fn look_ahead<F: Front>(
     parser: &mut Parser,
     (input, mut at): (&[u8], usize),
     db: &mut Keyspace<'_>,
-    belongs: impl Fn(&Row, Request<'_>) -> bool,
+    belongs: impl Fn(&FoundCommand<F::Entry>, Request<'_>) -> bool,
 ) -> (usize, Option<Stop>) {
     db.begin_window();
     let mut keys = 0;
     // The first request of all has been parsed by the caller.
     if at == 0 {
-        let Waiting { entry, end, .. } = ahead.get(0);
+        let Waiting { found, end, .. } = ahead.get(0);
         let request = ahead.request(0, input);
-        if !belongs(F::row(entry), request) {
+        if !belongs(&found, request) {
             ahead.clear();
             return (0, Some(Stop::Other));
         }
-        foresee(F::row(entry), request, db, &mut keys);
+        foresee::<F>(&found, request, db, &mut keys);
         ahead.set_keys(keys);
         at = end;
     } else {
@@ -281,21 +305,26 @@ fn look_ahead<F: Front>(
         }
         let Some(spans) = request.spans_in(rest) else { break Some(Stop::Other) };
         let name = short_name(rest, spans[0]);
-        let (entry, run) = match last {
-            Some((last_name, entry, run)) if Some(last_name) == name => (entry, run),
+        let found = match last {
+            Some((last_name, entry, run)) if Some(last_name) == name => FoundCommand::whole(entry, run),
             _ => match front.find(request.arg(0)) {
-                Some(found) => found,
-                None => break Some(Stop::Other),
+                Some((entry, run)) => {
+                    last = name.map(|name| (name, entry, run));
+                    FoundCommand::whole(entry, run)
+                }
+                None => match front.find_once(request) {
+                    Some(found) => found,
+                    None => break Some(Stop::Other),
+                },
             },
         };
-        last = name.map(|name| (name, entry, run));
-        let row = F::row(entry);
-        if !route::is_plain(row) || !row.arity.accepts(request.len()) || !belongs(row, request) {
+        let row = F::row(found.entry);
+        if !route::is_plain(row) || !row.arity.accepts(found.command(request).len()) || !belongs(&found, request) {
             break Some(Stop::Other);
         }
         let first = keys;
-        foresee(row, request, db, &mut keys);
-        ahead.push((entry, run), (at, at + consumed), first..keys, spans);
+        foresee::<F>(&found, request, db, &mut keys);
+        ahead.push(found, (at, at + consumed), first..keys, spans);
         at += consumed;
     };
     (at, stop)
@@ -310,13 +339,17 @@ fn short_name(bytes: &[u8], Span { offset, len }: Span) -> Option<u64> {
 
 /// Foresees the first keys of a request. `keys`: those of the window so far.
 #[inline]
-fn foresee(row: &Row, request: Request<'_>, db: &mut Keyspace<'_>, keys: &mut usize) {
+fn foresee<F: Front>(found: &FoundCommand<F::Entry>, request: Request<'_>, db: &mut Keyspace<'_>, keys: &mut usize) {
     let first = *keys;
-    row.for_each_key(request, |key| {
+    let command = found.command(request);
+    F::row(found.entry).for_each_key(command, |key| {
         if *keys < first + ahead::KEYS_EACH {
-            *keys = db.foresee(request.arg(key));
+            *keys = db.foresee(command.arg(key));
         }
     });
+    if found.once.is_some() {
+        *keys = db.foresee_receipt(request.arg(once::KEY));
+    }
 }
 
 /// Counts a batch for the autoscaler; one in [`SAMPLE`] is timed and its slot noted.

@@ -9,7 +9,7 @@
 //!    one ([`budget`]).
 //! 4. *Lock* the shards in slot order. Start over if they have been split or merged meanwhile.
 //! 5. *Residency*: if a place that the plan needs is not in memory, let the locks go, load the place and start over.
-//! 6. *Admission*: refuse writes that the log or the memory limit cannot take. If memory has to become free first, or large writes
+//! 6. *Admission*: a plan that has been run before and must not be again is answered from its receipt ([`once`]). Refuse writes that the log or the memory limit cannot take. If memory has to become free first, or large writes
 //!    of others to reach the disk before a large one, let the locks go, wait for it and start over.
 //! 7. *Call* each command, and those of the waiters whose keys become ready ([`serving`]). A blocking command that finds
 //!    nothing becomes a waiter ([`crate::waiters`]).
@@ -32,7 +32,9 @@ pub mod ahead;
 pub mod budget;
 pub mod inline;
 pub mod lent;
+pub mod once;
 pub mod plan;
+mod recall;
 pub mod route;
 mod serving;
 pub mod step;
@@ -57,6 +59,7 @@ use self::budget::Estimate;
 use self::route::Shards;
 use self::serving::Replies;
 use self::step::Admission;
+use crate::commands::growth::check_records;
 use crate::commands::{self, Flags};
 use crate::database::Database;
 use crate::error::Error;
@@ -105,8 +108,9 @@ pub async fn run(database: &Arc<Database>, plan: &Arc<Plan>, turn: &Arc<Turn>) -
     if let Some(waiter) = parked(database, plan) {
         return Ok(Outcome { blocked: Some(waiter), ..Outcome::of(Ended::Done) });
     }
+    let _running = database.begin_run();
     loop {
-        let topology = turn.wait(Waits::Wake, database.awake()).await??;
+        let topology = turn.wait(Waits::Wake, database.awake_for(plan.is_poll)).await??;
         if plan.needs_all() {
             turn.wait(Waits::Load, database.load_all()).await??;
         }
@@ -252,12 +256,16 @@ impl Attempt {
         let mut tried = self.attempt(&mut db, &admission, seat);
         let mut replies = Replies::told(plan.witness.is_some());
         serving::serve(&mut db, database, &mut replies);
+        let has_changed = db.has_changed();
         // In any case: keys that have expired on the way are freed elsewhere, and leave their effects.
         let left = step::finish(&mut db, database, &mut replies);
         if let Try::Done(outcome) = &mut tried {
             outcome.left = left;
+            outcome.has_changed = has_changed;
             outcome.served = replies.take_told();
-            if let Some(witness) = plan.witness.as_ref().filter(|_| outcome.ended == Ended::Done) {
+            if let Some(witness) =
+                plan.witness.as_ref().filter(|_| matches!(outcome.ended, Ended::Done | Ended::Repeated))
+            {
                 witness.ran(outcome, now_ms);
             }
         }
@@ -267,6 +275,13 @@ impl Attempt {
     /// Steps 5 to 7.
     fn attempt(&self, db: &mut Keyspace<'_>, admission: &Admission, seat: Seat) -> Try {
         let plan = &*self.plan;
+        if let Some(once) = &plan.once {
+            match recall::recall_plan(db, plan, once) {
+                Err(fault) => return Try::Fault(fault),
+                Ok(Some(outcome)) => return Try::Done(outcome),
+                Ok(None) => {}
+            }
+        }
         match plan.is_touched(db) {
             Ok(false) => {}
             Ok(true) => return Try::Done(Outcome::of(Ended::Changed)),
@@ -295,11 +310,15 @@ impl Attempt {
             },
             Blocking::First | Blocking::No => None,
         };
+        let changes = db.change_count();
         match call_all(db, plan, seat) {
             Err(fault) => Try::Fault(fault),
             Ok(mut outcome) => {
                 if outcome.replies.was_deferred(outcome.start) {
                     return Try::Long;
+                }
+                if let Some(once) = &plan.once {
+                    recall::keep_plan(db, plan, once, &outcome, changes);
                 }
                 outcome.blocked = self.settle_wait(db, claim);
                 if outcome.blocked.is_none() {
@@ -409,7 +428,11 @@ fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, F
                 reply.set_version(context.version);
                 let request = request.as_request();
                 pace::step(budget::of_request(request));
-                match if is_alone { Ok(()) } else { step::check_growth(db, row, request, bytes_before) } {
+                let admitted = match check_records(db, row, request) {
+                    Ok(()) if !is_alone => step::check_growth(db, row, request, bytes_before),
+                    checked => checked,
+                };
+                match admitted {
                     Err(error) => reply.error(&error.to_string()),
                     Ok(()) => match commands::call(row, *run, db, &mut reply, request) {
                         Ok(()) => {}

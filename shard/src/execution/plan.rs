@@ -7,6 +7,7 @@ use std::time::Duration;
 use dormouse_protocol::{Budget, OwnedRequest, Reply};
 use smallvec::SmallVec;
 
+use super::once::Once;
 use crate::commands::{Context, Flags, Row, Run, cost};
 use crate::database::Counts;
 use crate::error::Error;
@@ -37,6 +38,10 @@ pub struct Plan {
     pub blocking: Blocking,
     /// Its replies are in an array of this length, perhaps with others between them.
     pub array: Option<usize>,
+    /// It is no use of the database: it wakes it [briefly](crate::database::Database::awake_briefly).
+    pub is_poll: bool,
+    /// It runs at most once under this key. Its commands may not wait then.
+    pub once: Option<Once>,
 }
 
 /// Whether the command of a plan may wait.
@@ -102,6 +107,8 @@ pub struct Outcome {
     pub own: Vec<Invalidated>,
     pub hits: u64,
     pub misses: u64,
+    /// Whether it has changed a key.
+    pub has_changed: bool,
     /// How long it ran on another thread than the caller's.
     pub elsewhere: Duration,
     /// For how much of that the thread had a processor.
@@ -115,6 +122,8 @@ pub enum Ended {
     Changed,
     /// Refused before its first command.
     Refused(Error),
+    /// It was run before: the replies are those that it had then.
+    Repeated,
 }
 
 /// A waiter's command that was run for a key that had become ready.
@@ -155,6 +164,8 @@ impl Plan {
             waiting_user: None,
             blocking: Blocking::No,
             array: None,
+            is_poll: false,
+            once: None,
         }
     }
 
@@ -259,6 +270,7 @@ impl Outcome {
             own: Vec::new(),
             hits: 0,
             misses: 0,
+            has_changed: false,
             elsewhere: Duration::ZERO,
             elsewhere_cpu: Duration::ZERO,
         }

@@ -19,8 +19,13 @@ pub fn is_plain(row: &Row) -> bool {
 }
 
 /// Whether all keys of a request are in the slots from `first` to before `end`.
-pub fn belongs(row: &Row, request: Request<'_>, (first, end): (u16, u16)) -> bool {
-    row.key_indexes(request).all(|key| (first..end).contains(&slot_of(request.arg(key))))
+pub fn belongs(row: &Row, request: Request<'_>, slots: (u16, u16)) -> bool {
+    row.key_indexes(request).all(|key| covers(slots, request.arg(key)))
+}
+
+/// Whether a key is in the slots from `first` to before `end`.
+pub fn covers((first, end): (u16, u16), key: &[u8]) -> bool {
+    (first..end).contains(&slot_of(key))
 }
 
 /// Whether a request may use keys that it does not name.
@@ -59,6 +64,9 @@ pub(super) fn shards(database: &Database, topology: &Topology, plan: &Plan) -> S
             Step::Watch { key, .. } => shards.push(topology.of_key(key)),
             Step::Count => all = true,
         }
+    }
+    if let Some(once) = &plan.once {
+        shards.push(topology.of_key(once.key()));
     }
     if let Some(watching) = plan.watching.as_ref().filter(|_| !plan.adds_watches()) {
         shards.extend(watching.keys().iter().map(|(_, key)| topology.of_key(key)));

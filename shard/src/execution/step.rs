@@ -6,12 +6,12 @@ use dormouse_protocol::{Reply, Request};
 
 use super::plan::Plan;
 use super::serving::Replies;
-use crate::commands::growth::needs;
+use crate::commands::growth::{check_records, needs};
 use crate::commands::{self, Flags, Row, Run};
 use crate::database::Database;
 use crate::error::Error;
 use crate::keyspace::eviction::{Needs, NoRoom};
-use crate::keyspace::{Fault, Keyspace, Left};
+use crate::keyspace::{Fault, Keyspace, Left, RecordLimits};
 use crate::memory::COUNTED_BYTES;
 use crate::shard::HeldShard;
 
@@ -32,6 +32,8 @@ pub(super) struct Admission {
     /// Why nothing may be added to data that cannot be stored.
     damage: Option<Error>,
     is_bounded: bool,
+    /// Whether single records are bounded.
+    limits_records: bool,
     /// The memory that the held shards last published.
     published: isize,
 }
@@ -45,6 +47,7 @@ impl Admission {
             },
             damage: db.shared().damage.admit(&db.shared().journal).err(),
             is_bounded: db.settings().memory_max > 0 || db.shared().memory.is_full(),
+            limits_records: db.settings().records != RecordLimits::NONE,
             published: held.iter().map(|held| held.gate().guarded.published()).sum(),
         }
     }
@@ -53,12 +56,36 @@ impl Admission {
     #[inline]
     fn admit(&self, db: &mut Keyspace<'_>, row: &Row, request: Request<'_>) -> Result<(), NoRoom> {
         self.refuse(row.flags)?;
+        if self.limits_records {
+            check_records(db, row, request).map_err(NoRoom::Refused)?;
+        }
         let grows = row.flags.contains(Flags::DENY_OOM);
         if grows && self.is_bounded || may_need_much(row, request) {
             let needs = needs(db, row, request);
             wait_for_log(db, needs)?;
             let adds = grows || needs.adds > 0;
             return if adds { db.make_room(self.published, needs) } else { db.reserve(needs.while_it_runs) };
+        }
+        Ok(())
+    }
+
+    /// The same of a command whose reply is kept in a receipt that takes about `bytes`: it writes, whatever it is.
+    pub(super) fn admit_once(
+        &self,
+        db: &mut Keyspace<'_>,
+        row: &Row,
+        request: Request<'_>,
+        bytes: usize,
+    ) -> Result<(), NoRoom> {
+        self.refuse(row.flags | Flags::WRITE)?;
+        if self.limits_records {
+            check_records(db, row, request).map_err(NoRoom::Refused)?;
+        }
+        if self.is_bounded || may_need_much(row, request) {
+            let mut needs = needs(db, row, request);
+            needs.add(Needs::of_receipt(bytes));
+            wait_for_log(db, needs)?;
+            return db.make_room(self.published, needs);
         }
         Ok(())
     }
@@ -77,6 +104,12 @@ impl Admission {
     pub(super) fn admit_all(&self, db: &mut Keyspace<'_>, plan: &Plan) -> Result<(), NoRoom> {
         plan.commands().try_for_each(|command| self.refuse(command.row.flags))?;
         let (mut all, mut adds) = (Needs::default(), false);
+        if let Some(once) = &plan.once {
+            let frees = plan.any(Flags::FREES_ALL) && plan.steps.len() == 1;
+            self.refuse(if frees { Flags::WRITE | Flags::FREES_ALL } else { Flags::WRITE })?;
+            all = Needs::of_receipt(once.bytes());
+            adds = self.is_bounded;
+        }
         for command in plan.commands() {
             let (row, request) = (command.row, command.request.as_request());
             let grows = row.flags.contains(Flags::DENY_OOM);
@@ -97,8 +130,7 @@ impl Admission {
 /// Whether a request may need so much memory that it is reserved, as far as can be known without a look at its keys.
 #[inline]
 fn may_need_much(row: &Row, request: Request<'_>) -> bool {
-    row.grows.is_some()
-        || row.needs.is_some()
+    (row.grows.is_some() || row.needs.is_some()) && !row.is_modest.is_some_and(|is_modest| is_modest(request))
         || row.flags.contains(Flags::DENY_OOM) && request.bytes() >= COUNTED_BYTES
 }
 

@@ -7,7 +7,7 @@ use dormouse_protocol::{OwnedRequest, Parsed, Parser, RequestLimits, Version};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle};
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, FoundCommand};
 use super::budget::{Estimate, Fit, TURN, TurnBudget};
 use super::inline::{self, Asker, Front, Input, Stop};
 use super::*;
@@ -287,6 +287,14 @@ impl Front for Tables {
         })
     }
 
+    fn find_once(&self, _: Request<'_>) -> Option<FoundCommand<&'static Row>> {
+        None
+    }
+
+    fn user(&self) -> &[u8] {
+        b"default"
+    }
+
     fn row(entry: &'static Row) -> &'static Row {
         entry
     }
@@ -335,7 +343,11 @@ fn a_batch_ends_its_turn_when_its_budget_is_spent() {
             (Parser::new(RequestLimits::default()), Ahead::default(), Reply::default());
         let Ok(Parsed::Complete { request, consumed }) = parser.parse(&input[at..]) else { panic!("it is whole") };
         let (row, lpos) = front.find(request.arg(0)).expect("it is a command");
-        ahead.begin(row, lpos, consumed, request.spans_in(&input[at..]).expect("it is not quoted"));
+        ahead.begin(
+            FoundCommand::whole(row, lpos),
+            consumed,
+            request.spans_in(&input[at..]).expect("it is not quoted"),
+        );
         let rest = Input { parser: &mut parser, bytes: &input[at..], ahead: &mut ahead };
         let ran = inline::run(&database, asker, &mut front, rest, &mut reply, &mut TurnBudget::whole());
         assert_eq!(ran.used, one.len(), "one in each turn");

@@ -190,4 +190,16 @@ impl Keyspace<'_> {
             self.replace(key, Record::new_object(key, object.into_object(), expiry));
         }
     }
+
+    /// As [`Self::put`], for a result that is made of other keys.
+    ///
+    /// # Errors
+    /// [`Error::ValueTooLarge`] when it is larger than the operator allows.
+    pub fn put_result<T: Collection>(&mut self, key: &[u8], object: T) -> Result<()> {
+        if object.heap_bytes() > self.settings.records.value_bytes_max {
+            return Err(Error::ValueTooLarge);
+        }
+        self.put(key, object, None);
+        Ok(())
+    }
 }

@@ -22,7 +22,7 @@ pub struct Contents {
     pub ids: Ids,
     indexes: [Option<Box<Index>>; ALL_INDEXES],
     /// A bit for each of them that exists: a batch looks at all, and most databases have one.
-    present: u32,
+    present: u64,
     /// Writes that replies must wait for, where the loss window is zero.
     pub unflushed: Unflushed,
     /// It was put to sleep, or merged away: a holder must route again.
@@ -32,7 +32,7 @@ pub struct Contents {
     pub buried_bytes: usize,
     /// Memory reserved for data that the holder of the lock adds.
     pub reserved: Option<Reservation>,
-    /// The position at which active expiry goes on: logical index and prefix53.
+    /// The position at which active expiry goes on: which of the indexes that it sweeps, and prefix53.
     pub(super) expiring_from: (u8, u64),
 }
 
@@ -191,7 +191,7 @@ impl Contents {
     }
 
     pub fn put_index(&mut self, select: u8, index: Option<Box<Index>>) -> Option<Box<Index>> {
-        self.present = self.present & !(1 << select) | u32::from(index.is_some()) << select;
+        self.present = self.present & !(1 << select) | u64::from(index.is_some()) << select;
         std::mem::replace(&mut self.indexes[usize::from(select)], index)
     }
 

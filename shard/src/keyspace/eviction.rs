@@ -30,6 +30,7 @@ use super::changes::KeyEvent;
 use super::graveyard::{Dead, Parked, takes_long_to_free};
 use super::index::{Index, place_at};
 use super::notices::Noted;
+use super::outbox::Outbox;
 use super::place::Place;
 use super::{Contents, EngineSettings, Eviction, Keyspace, Shared};
 use crate::error::Error;
@@ -70,6 +71,12 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// Those of a receipt of `bytes`, which is written once into the entry and copied from there into the log.
+    pub fn of_receipt(bytes: usize) -> Self {
+        let adds = size_class(bytes) + OVERHEAD_EACH;
+        Self { adds, while_it_runs: adds + 2 * bytes, logged: bytes }
+    }
+
     pub fn add(&mut self, more: Self) {
         self.adds = self.adds.saturating_add(more.adds);
         self.while_it_runs = self.while_it_runs.saturating_add(more.while_it_runs);
@@ -242,11 +249,13 @@ impl Contents {
                 break;
             }
         }
-        let mut awaited = 0;
+        let kept = self.keep_captured(shared, now_ms, noted.take_captured(), records.then_some(&mut items));
+        let (mut awaited, mut lsn) = (0, 0);
         if !items.is_empty() {
-            let lsn = shared.journal.append(&shared.sequence, now_ms, &items);
+            lsn = shared.journal.append(&shared.sequence, now_ms, &items);
             awaited = self.note_unflushed(shared, positions.into_iter(), lsn);
         }
+        Outbox::queue(kept, lsn);
         shared.notices.hand_over(&mut noted, awaited);
         dropped
     }

@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering;
 
 use dormouse_storage::effect;
 use dormouse_storage::log::{self, Lsn};
-use dormouse_storage::shown::INDEXES;
+use dormouse_storage::shown::{INDEXES, RECEIPTS};
 use dormouse_types::Item;
 use dormouse_types::record::Record;
 use dormouse_types::segment::{Placement, SlotPlacement};
@@ -34,6 +34,7 @@ use super::changes::KeyEvent;
 use super::fields::{Lapsed, hash_mut};
 use super::index::{Index, place_at, place_mut, slot_start};
 use super::notices::Noted;
+use super::outbox::{CapturedEvents, Outbox};
 use super::place::field_expiry;
 use super::{Contents, Shared};
 
@@ -45,6 +46,8 @@ const WORTH_PLACE: usize = 8;
 const WORTH_MORE: usize = 16;
 /// How long ago the first expiry of a place may be before it is swept for that one.
 const OVERDUE_MS: u64 = 1_000;
+/// The indexes that are swept: those that clients see, and behind them that of receipts.
+const SWEPT: u8 = INDEXES as u8 + 1;
 /// The cost of removing a record beyond looking at it, in steps.
 const REMOVAL_STEPS: usize = 4;
 
@@ -90,10 +93,13 @@ impl Contents {
         }
         let placement = self.placement;
         let (first, prefix) = self.expiring_from;
+        let mut receipts = 0;
         // The place where the last slice stopped may belong to another shard by now.
         let slots = slot_start(self.first_slot)..slot_start(self.end_slot);
-        for turn in 0..INDEXES as u8 {
-            let select = (first + turn) % INDEXES as u8;
+        for turn in 0..SWEPT {
+            let at = (first + turn) % SWEPT;
+            let is_receipts = usize::from(at) == INDEXES;
+            let select = if is_receipts { RECEIPTS as u8 } else { at };
             let from = if turn == 0 && slots.contains(&prefix) { prefix } else { slots.start };
             if shared.is_followed(select) {
                 continue;
@@ -104,21 +110,33 @@ impl Contents {
             let next = index.sweep(from, now_ms, records, &placement, steps, &mut slice);
             let (removed, lapsed) = (&slice.removed[before..], &slice.lapsed[first..]);
             lapsed.iter().for_each(|lapsed| lapsed.tell(shared, &mut noted, select));
-            removed.iter().for_each(|record| shared.dropped(&mut noted, KeyEvent::EXPIRED, select, record.key()));
+            match is_receipts {
+                // No client knows of them.
+                true => receipts += removed.len(),
+                false => {
+                    removed
+                        .iter()
+                        .for_each(|record| shared.dropped(&mut noted, KeyEvent::EXPIRED, select, record.key()));
+                }
+            }
+            let captured = noted.take_captured();
             let lsn = match records && !(removed.is_empty() && lapsed.is_empty()) {
-                true => self.log_removed(shared, now_ms, keyspace, removed, lapsed),
-                false => 0,
+                true => self.log_removed(shared, now_ms, keyspace, (removed, lapsed), captured),
+                false => {
+                    Outbox::queue(self.keep_captured(shared, now_ms, captured, None), 0);
+                    0
+                }
             };
             shared.notices.hand_over(&mut noted, lsn);
             match next {
                 Some(next) => {
-                    self.expiring_from = (select, next);
+                    self.expiring_from = (at, next);
                     break;
                 }
-                None => self.expiring_from = ((select + 1) % INDEXES as u8, 0),
+                None => self.expiring_from = ((at + 1) % SWEPT, 0),
             }
         }
-        shared.expired.fetch_add(slice.removed.len() as u64, Ordering::Relaxed);
+        shared.expired.fetch_add((slice.removed.len() - receipts) as u64, Ordering::Relaxed);
         shared.expired_fields.fetch_add((slice.stale() - slice.removed.len()) as u64, Ordering::Relaxed);
         slice.removed.append(&mut slice.emptied);
         slice
@@ -130,8 +148,8 @@ impl Contents {
         shared: &Shared,
         now_ms: u64,
         keyspace: u32,
-        removed: &[Record],
-        lapsed: &[Lapsed],
+        (removed, lapsed): (&[Record], &[Lapsed]),
+        captured: CapturedEvents,
     ) -> Lsn {
         let mut items = Vec::new();
         let mut positions = Vec::with_capacity(removed.len() + lapsed.len());
@@ -142,7 +160,9 @@ impl Contents {
         };
         lapsed.iter().for_each(|lapsed| write(&lapsed.key, &|body| lapsed.write_effect(body)));
         removed.iter().for_each(|record| write(record.key(), &|body| effect::delete(body, record.key())));
+        let kept = self.keep_captured(shared, now_ms, captured, Some(&mut items));
         let lsn = shared.journal.append(&shared.sequence, now_ms, &items);
+        Outbox::queue(kept, lsn);
         self.note_unflushed(shared, positions.into_iter(), lsn)
     }
 }

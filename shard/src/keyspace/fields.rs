@@ -65,7 +65,7 @@ impl Keyspace<'_> {
     fn reclaim_some<'f>(&mut self, key: &[u8], fields: impl Iterator<Item = &'f [u8]>) {
         let (position, select, now_ms) = (self.position(key), self.select, self.now_ms);
         let (records, placement) = (self.shared.journal.is_recording(), self.shared.placement);
-        if self.is_followed() {
+        if self.is_followed() || !self.sees_expired && self.shared.is_still(now_ms) {
             return;
         }
         let at = self.shard_at(position);

@@ -11,6 +11,7 @@
 
 use std::ops::Range;
 
+use dormouse_storage::shown::RECEIPTS;
 use dormouse_types::segment::Placement;
 use smallvec::SmallVec;
 
@@ -20,6 +21,8 @@ use super::{Index, Keyspace};
 const AHEAD: usize = 16;
 /// The same of keys whose records have come.
 const AHEAD_OWNED: usize = 8;
+/// Keys of a command within another that are foreseen.
+const CALL_KEYS_MAX: usize = 32;
 /// Below this many keys, prefetching gains nothing.
 const PREFETCHED_MIN: usize = 3;
 
@@ -39,20 +42,36 @@ pub struct Foreseen {
     reads_collections: bool,
 }
 
+/// The state of a command while another runs within it.
+#[derive(Debug)]
+pub(crate) struct Outer {
+    keys: usize,
+    current: Range<usize>,
+    next: usize,
+}
+
 /// A key, recognised by its address, and its position.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     address: usize,
-    len: usize,
+    len: u32,
+    /// It is the key of a receipt.
+    is_receipt: bool,
     position: u64,
     /// The number of its place when its bucket was asked for.
     place: usize,
 }
 
 impl Known {
+    /// The index that it is looked up in, where commands see `selected`.
+    #[inline]
+    fn index(&self, selected: u8) -> u8 {
+        if self.is_receipt { RECEIPTS as u8 } else { selected }
+    }
+
     #[inline]
     fn is(&self, key: &[u8]) -> bool {
-        self.address == key.as_ptr().addr() && self.len == key.len()
+        self.address == key.as_ptr().addr() && self.len as usize == key.len()
     }
 }
 
@@ -92,12 +111,44 @@ impl Keyspace<'_> {
         self.foreseen.clear();
     }
 
+    /// Says that a command runs within the one whose turn it is, and foresees its keys. Returns what that one had.
+    pub(crate) fn enter_call(&mut self, each_key: impl FnOnce(&mut dyn FnMut(&[u8]))) -> Outer {
+        let Foreseen { keys, current, next, .. } = &self.foreseen;
+        let outer = Outer { keys: keys.len(), current: current.clone(), next: *next };
+        each_key(&mut |key| {
+            if self.foreseen.keys.len() < outer.keys + CALL_KEYS_MAX {
+                self.foresee(key);
+            }
+        });
+        self.foreseen.current = outer.keys..self.foreseen.keys.len();
+        self.foreseen.next = outer.keys;
+        outer
+    }
+
+    /// The command within has run.
+    pub(crate) fn leave_call(&mut self, outer: Outer) {
+        self.foreseen.keys.truncate(outer.keys);
+        (self.foreseen.current, self.foreseen.next) = (outer.current, outer.next);
+    }
+
     /// Adds a key of the window, which must stay where it is until the window ends: it is recognised by its address.
     /// Returns the number of keys so far.
     #[inline]
     pub fn foresee(&mut self, key: &[u8]) -> usize {
+        self.foresee_in(key, false)
+    }
+
+    /// The same of the key of a receipt.
+    pub fn foresee_receipt(&mut self, key: &[u8]) -> usize {
+        self.foresee_in(key, true)
+    }
+
+    #[inline]
+    fn foresee_in(&mut self, key: &[u8], is_receipt: bool) -> usize {
         let position = self.shared.placement.position(key);
-        self.foreseen.keys.push(Known { address: key.as_ptr().addr(), len: key.len(), position, place: 0 });
+        // A request has less than 4 GiB.
+        let (address, len) = (key.as_ptr().addr(), key.len() as u32);
+        self.foreseen.keys.push(Known { address, len, is_receipt, position, place: 0 });
         self.foreseen.keys.len()
     }
 
@@ -138,7 +189,7 @@ impl Keyspace<'_> {
     fn prefetch(&mut self, keys: Range<usize>) {
         let mut foreseen = std::mem::take(&mut self.foreseen.keys);
         for known in foreseen.get_mut(keys).unwrap_or_default() {
-            if let Some(index) = self.shards[self.shard_at(known.position)].index(self.select) {
+            if let Some(index) = self.shards[self.shard_at(known.position)].index(known.index(self.select)) {
                 known.place = index.prefetch(known.position);
             }
         }
@@ -153,7 +204,7 @@ impl Keyspace<'_> {
     #[inline]
     fn each_foreseen(&self, keys: Range<usize>, each: impl Fn(&Index, &Known)) {
         for known in self.foreseen.keys.get(keys).unwrap_or_default() {
-            if let Some(index) = self.shards[self.shard_at(known.position)].index(self.select) {
+            if let Some(index) = self.shards[self.shard_at(known.position)].index(known.index(self.select)) {
                 each(index, known);
             }
         }

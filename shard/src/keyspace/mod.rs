@@ -29,7 +29,10 @@ pub mod graveyard;
 pub mod index;
 mod keys;
 pub mod notices;
+pub mod outbox;
+mod outbox_records;
 pub mod place;
+pub mod receipts;
 mod recording;
 mod restored;
 mod scripted;
@@ -63,7 +66,7 @@ pub use graveyard::{Dead, Graveyard};
 pub use index::Index;
 pub use keys::Taken;
 pub use recording::Left;
-pub use settings::{EngineSettings, Eviction, LfuSettings, Shared};
+pub use settings::{EngineSettings, Eviction, LfuSettings, RecordLimits, Shared};
 pub use text::{Text, kind_of};
 pub use waiting::{Asked, Offer, ReadyKey, Wait};
 
@@ -137,9 +140,12 @@ pub struct Keyspace<'a> {
     tells_in_line: bool,
     /// The calls of the script that runs, or has run last.
     trace: Option<Box<ScriptTrace>>,
+    /// One that is no longer needed, for its allocations.
+    spare_trace: Option<Box<ScriptTrace>>,
     must_finish: bool,
     /// Changes that are not counted in the database's number yet.
     change_count: u64,
+    has_changed: bool,
     pub hits: u64,
     pub misses: u64,
     asked: Asked,
@@ -196,8 +202,10 @@ impl<'a> Keyspace<'a> {
             tracked: None,
             tells_in_line: false,
             trace: None,
+            spare_trace: None,
             must_finish: false,
             change_count: 0,
+            has_changed: false,
             hits: 0,
             misses: 0,
             asked: Asked::Now,
@@ -282,6 +290,11 @@ impl<'a> Keyspace<'a> {
         self.changes
     }
 
+    /// Whether any command of the batch has changed a key.
+    pub fn has_changed(&self) -> bool {
+        self.has_changed
+    }
+
     /// Notes that what counts as one change of a key consists of `more` further ones.
     pub fn count_further(&mut self, more: u64) {
         self.change_count += more;
@@ -291,6 +304,7 @@ impl<'a> Keyspace<'a> {
     fn count_change(&mut self) {
         self.changes += 1;
         self.change_count += 1;
+        self.has_changed = true;
     }
 
     pub fn take_fault(&mut self) -> Option<Fault> {
@@ -335,7 +349,8 @@ impl<'a> Keyspace<'a> {
     }
 
     /// The shard to look for `key` in, if its place is resident. If `key` has expired, it is removed first, unless the
-    /// index is followed: then a command that writes finds it, and one that reads does not.
+    /// index is followed: then a command that writes finds it, and one that reads does not. While the database is still,
+    /// a command that reads leaves it.
     #[inline]
     fn ready(&mut self, position: u64, key: &[u8]) -> Option<usize> {
         let at = self.shard_at(position);
@@ -356,6 +371,9 @@ impl<'a> Keyspace<'a> {
             if self.is_followed() {
                 // Its source says when it goes.
                 return self.sees_expired.then_some(at);
+            }
+            if !self.sees_expired && self.shared.is_still(now) {
+                return None;
             }
             let placement = self.shared.placement;
             // The stored copy finds by itself that it has expired, but a later write of an earlier time would not.

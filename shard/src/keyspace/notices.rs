@@ -20,6 +20,7 @@ use dormouse_storage::shown::INDEXES;
 use parking_lot::Mutex;
 
 use super::changes::{EventClass, KeyEvent};
+use super::outbox::CapturedEvents;
 
 /// Most bytes of the notices of one database that wait.
 const BYTES_MAX: usize = 32 << 20;
@@ -52,6 +53,11 @@ impl Classes {
     pub const KEYSPACE: Self = Self(1 << 30);
     /// Events are told in `__keyevent@N__:event`.
     pub const KEYEVENT: Self = Self(1 << 31);
+
+    /// The bits of the classes that triggers want are so much higher than those of classes that are told.
+    const TRIGGER_SHIFT: u32 = 12;
+    const TRIGGERS: u32 = 0xfff << Self::TRIGGER_SHIFT;
+    const TOLD: u32 = !Self::TRIGGERS;
 
     pub const fn of(classes: &[EventClass]) -> Self {
         let (mut bits, mut at) = (0, 0);
@@ -104,6 +110,14 @@ pub struct Noted {
     notices: Vec<PendingMessage>,
     bytes: usize,
     is_cut: bool,
+    /// Events for triggers.
+    pub(super) captured: CapturedEvents,
+}
+
+impl Noted {
+    pub(super) fn take_captured(&mut self) -> CapturedEvents {
+        std::mem::take(&mut self.captured)
+    }
 }
 
 /// Notices that wait for one position in the log.
@@ -124,7 +138,7 @@ pub struct PendingBatch {
 /// The notices of a database.
 #[derive(Default)]
 pub struct Notices {
-    /// The chosen [`Classes`]; 0: none is told.
+    /// The chosen [`Classes`], none if none is told, and a bit for each class that [triggers](super::outbox) want.
     classes: AtomicU32,
     /// Number of channels and patterns that events may be told to.
     pub listeners: Arc<AtomicUsize>,
@@ -151,11 +165,33 @@ impl Notices {
     /// Chooses what is told from now on.
     pub fn choose(&self, classes: Classes) {
         let is_told = classes.0 & (Classes::KEYSPACE.0 | Classes::KEYEVENT.0) != 0;
-        self.classes.store(if is_told { classes.0 } else { 0 }, Ordering::Relaxed);
+        self.replace(Classes::TOLD, if is_told { classes.0 } else { 0 });
+    }
+
+    /// Chooses what triggers want from now on: a bit for each class.
+    pub fn choose_for_triggers(&self, classes: u32) {
+        self.replace(Classes::TRIGGERS, classes << Classes::TRIGGER_SHIFT);
+    }
+
+    fn replace(&self, mask: u32, bits: u32) {
+        let replaced = |before: u32| Some(before & !mask | bits & mask);
+        // It never refuses.
+        let _ = self.classes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, replaced);
     }
 
     pub fn chosen(&self) -> Classes {
-        Classes(self.classes.load(Ordering::Relaxed))
+        Classes(self.classes.load(Ordering::Relaxed) & Classes::TOLD)
+    }
+
+    /// Whether a subscriber or a trigger may want to know of events of this class.
+    #[inline]
+    pub(super) fn is_followed(&self, class: EventClass) -> bool {
+        self.classes.load(Ordering::Relaxed) & (1 | 1 << Classes::TRIGGER_SHIFT) << class as u32 != 0
+    }
+
+    /// Whether a trigger wants events of this class.
+    pub(super) fn is_triggering(&self, class: EventClass) -> bool {
+        self.classes.load(Ordering::Relaxed) >> Classes::TRIGGER_SHIFT & 1 << class as u32 != 0
     }
 
     /// Charges notices to `charge` from now on. The first call counts.
@@ -171,7 +207,7 @@ impl Notices {
 
     /// Whether any event is told to anybody.
     pub fn is_on(&self) -> bool {
-        self.classes.load(Ordering::Relaxed) != 0 && self.listeners.load(Ordering::Relaxed) > 0
+        self.chosen() != Classes::NONE && self.listeners.load(Ordering::Relaxed) > 0
     }
 
     /// Notes an event that is [wanted](Self::wants).
@@ -223,13 +259,13 @@ impl Notices {
         if !self.take_bytes(bytes) {
             return false;
         }
-        self.push(Noted { notices: vec![message], bytes, is_cut: false }, awaited);
+        self.push(Noted { notices: vec![message], bytes, is_cut: false, captured: CapturedEvents::default() }, awaited);
         true
     }
 
     #[cold]
     fn push(&self, noted: Noted, awaited: Lsn) {
-        let Noted { notices, bytes, is_cut } = noted;
+        let Noted { notices, bytes, is_cut, .. } = noted;
         let mut queue = self.queue.lock();
         queue.last += 1;
         let number = queue.last;

@@ -78,6 +78,13 @@ impl Dirty {
         }
     }
 
+    /// Notes that the store has every key, but not the counts.
+    pub fn note_counts(&mut self) {
+        if self.is_clean() {
+            *self = Self::Keys(Box::default());
+        }
+    }
+
     /// Notes that `records` have been removed.
     pub fn note_many(&mut self, records: &[Record], placement: &SlotPlacement) {
         if records.len() > DIRTY_KEYS_MAX {

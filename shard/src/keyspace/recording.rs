@@ -15,6 +15,7 @@ use dormouse_storage::shown::Shown;
 use dormouse_types::pace;
 
 use super::Keyspace;
+use super::outbox::Outbox;
 
 /// The mark that a batch has left in the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,7 +66,9 @@ impl Keyspace<'_> {
         if self.change_count > 0 {
             self.shared.changes.fetch_add(std::mem::take(&mut self.change_count), Ordering::Relaxed);
         }
+        let kept = if self.noted.captured.is_empty() { Vec::new() } else { self.keep_captured() };
         if self.items.is_empty() {
+            Outbox::queue(kept, 0);
             self.shared.notices.hand_over(&mut self.noted, self.awaited);
             self.hand_over_tracked(self.awaited);
             return Left { awaited: self.awaited, written: 0 };
@@ -80,6 +83,7 @@ impl Keyspace<'_> {
             self.awaited = lsn;
         }
         give_items(items);
+        Outbox::queue(kept, lsn);
         self.shared.notices.hand_over(&mut self.noted, self.awaited);
         self.hand_over_tracked(self.awaited);
         Left { awaited: self.awaited, written: lsn }

@@ -80,7 +80,8 @@ impl Keyspace<'_> {
     /// Notes a call of a script.
     pub fn note_call(&mut self, call: &ScriptCall<'_>) {
         if let Some(surroundings) = self.shared.scripts.surroundings() {
-            self.trace.get_or_insert_default().note(&**surroundings, call);
+            let spare = &mut self.spare_trace;
+            self.trace.get_or_insert_with(|| spare.take().unwrap_or_default()).note(&**surroundings, call);
         }
     }
 
@@ -93,6 +94,15 @@ impl Keyspace<'_> {
     #[inline]
     pub fn take_calls(&mut self) -> Option<Box<ScriptTrace>> {
         self.trace.take()
+    }
+
+    /// Takes back calls that have been counted, for the allocations of the next ones.
+    #[inline]
+    pub fn reuse_calls(&mut self, calls: Option<Box<ScriptTrace>>) {
+        if let Some(mut calls) = calls {
+            calls.clear();
+            self.spare_trace = Some(calls);
+        }
     }
 
     pub fn take_published(&mut self) -> Vec<Published> {

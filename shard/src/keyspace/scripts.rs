@@ -182,6 +182,14 @@ impl ScriptTrace {
         }
     }
 
+    /// Forgets the calls, and keeps small allocations.
+    pub fn clear(&mut self) {
+        self.commands.clear();
+        self.errors.clear();
+        self.last_error = None;
+        self.lines = Vec::new();
+    }
+
     fn counts_of(&mut self, command: usize) -> &mut CalledCommand {
         let known = self.commands.iter().position(|counts| counts.command == command);
         let at = known.unwrap_or_else(|| {
@@ -398,6 +406,8 @@ impl Running {
 #[derive(Default)]
 pub struct Texts {
     by_hash: RapidHashMap<u64, Arc<KnownScript>>,
+    /// The one that was asked for last: most clients send the same again and again.
+    last: Option<Arc<KnownScript>>,
 }
 
 /// Texts that a thread keeps, and the bytes of each at most.
@@ -405,19 +415,29 @@ const TEXTS_MAX: usize = 256;
 pub const TEXT_BYTES_MAX: usize = 8 << 10;
 
 impl Texts {
-    pub fn get(&self, hash: u64, text: &[u8]) -> Option<Arc<KnownScript>> {
-        self.by_hash.get(&hash).filter(|known| &*known.script.text == text).cloned()
+    pub fn get(&mut self, text: &[u8]) -> Option<Arc<KnownScript>> {
+        let is_it = |known: &&Arc<KnownScript>| *known.script.text == *text;
+        if let Some(known) = self.last.as_ref().filter(is_it) {
+            return Some(Arc::clone(known));
+        }
+        let known = self.by_hash.get(&hash(text)).filter(is_it)?;
+        self.last = Some(Arc::clone(known));
+        Some(Arc::clone(known))
     }
 
-    pub fn keep(&mut self, hash: u64, known: &Arc<KnownScript>) {
+    pub fn keep(&mut self, known: &Arc<KnownScript>) {
         if known.script.text.len() > TEXT_BYTES_MAX {
             return;
         }
         if self.by_hash.len() >= TEXTS_MAX {
             self.by_hash.clear();
         }
-        self.by_hash.insert(hash, Arc::clone(known));
+        self.by_hash.insert(hash(&known.script.text), Arc::clone(known));
     }
+}
+
+fn hash(text: &[u8]) -> u64 {
+    rapidhash::v3::rapidhash_v3(text)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use super::damage::CheckpointDamage;
 use super::functions::Functions;
 use super::graveyard::{Dead, Graveyard, Parked};
 use super::notices::{Noted, Notices};
+use super::outbox::{Outbox, TriggerQueue};
 use super::place::Place;
 use super::scripts::Scripts;
 use super::tracking::Tracking;
@@ -51,11 +52,24 @@ impl LfuSettings {
     pub const REDIS: Self = Self { log_factor: 10, decay_minutes: 1 };
 }
 
+/// The operator's limits on single records, for commands that may add to them. [`usize::MAX`]: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordLimits {
+    pub key_bytes_max: usize,
+    /// A string, or a whole collection.
+    pub value_bytes_max: usize,
+}
+
+impl RecordLimits {
+    pub const NONE: Self = Self { key_bytes_max: usize::MAX, value_bytes_max: usize::MAX };
+}
+
 #[derive(Debug, Clone, Copy)]
 pub struct EngineSettings {
     pub limits: Limits,
     /// Bytes; 0: no limit.
     pub memory_max: usize,
+    pub records: RecordLimits,
     pub eviction: Eviction,
     pub eviction_samples: usize,
     pub lfu: LfuSettings,
@@ -68,6 +82,7 @@ impl EngineSettings {
         Self {
             limits: Limits { seed, ..Limits::default() },
             memory_max: 0,
+            records: RecordLimits::NONE,
             eviction: Eviction::NoEviction,
             eviction_samples: 5,
             lfu: LfuSettings::REDIS,
@@ -130,6 +145,7 @@ pub struct Shared {
     pub interest: Interest,
     pub listener: Listener,
     pub notices: Notices,
+    pub outbox: Outbox,
     pub tracking: Tracking,
     pub parked: Parked,
     /// The damage that keeps it from being stored.
@@ -144,9 +160,14 @@ pub struct Shared {
     /// Fields of hashes that have expired, since the start.
     pub expired_fields: AtomicU64,
     pub evicted: AtomicU64,
+    /// Requests that were answered from a receipt, since the start.
+    pub repeated: AtomicU64,
     /// A bit for each logical index, the staged ones included, whose keys do not expire by this server's clock. It changes
     /// only under all locks of the database.
     pub followed: AtomicU32,
+    /// Unix milliseconds until which no key or field is removed because it has expired, and none is evicted, unless a
+    /// write meets it: the database's clients are paused, and expect that nothing changes.
+    pub still_until_ms: AtomicU64,
 }
 
 impl Shared {
@@ -169,6 +190,7 @@ impl Shared {
             interest: Interest::default(),
             listener: Listener::default(),
             notices: Notices::default(),
+            outbox: Outbox::default(),
             tracking: Tracking::new(),
             parked: Parked::default(),
             damage: CheckpointDamage::default(),
@@ -179,7 +201,9 @@ impl Shared {
             expired: AtomicU64::new(0),
             expired_fields: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
+            repeated: AtomicU64::new(0),
             followed: AtomicU32::new(0),
+            still_until_ms: AtomicU64::new(0),
         }
     }
 
@@ -204,7 +228,12 @@ impl Shared {
 
     /// Whether the keys of a logical index expire when their source says so, and not before.
     pub fn is_followed(&self, select: u8) -> bool {
-        self.followed.load(Ordering::Relaxed) >> select & 1 != 0
+        u64::from(self.followed.load(Ordering::Relaxed)) >> select & 1 != 0
+    }
+
+    /// Whether keys that have expired stay at `now_ms`; see [`Self::still_until_ms`].
+    pub fn is_still(&self, now_ms: u64) -> bool {
+        now_ms < self.still_until_ms.load(Ordering::Relaxed)
     }
 
     /// Most bytes of data that it may have now; `None`: no limit.
@@ -226,8 +255,18 @@ impl Shared {
     #[inline]
     pub(super) fn tell_event(&self, noted: &mut Noted, event: KeyEvent, select: u8, key: &[u8]) {
         self.listener.tell(event, select, key);
+        if self.notices.is_followed(event.class) {
+            self.note_event(noted, event, select, key);
+        }
+    }
+
+    #[cold]
+    fn note_event(&self, noted: &mut Noted, event: KeyEvent, select: u8, key: &[u8]) {
         if self.notices.wants(event.class) {
             self.notices.note(noted, event, select, key);
+        }
+        if self.notices.is_triggering(event.class) {
+            self.outbox.capture(&mut noted.captured, event, select, key);
         }
     }
 
@@ -236,6 +275,11 @@ impl Shared {
         self.changed(noted, Some(event), select, key);
         self.tracking.dropped(key);
         self.interest.stir(select, key);
+    }
+
+    /// Replaces the triggers. One that stays is given as before.
+    pub fn set_triggers(&self, triggers: Vec<Arc<TriggerQueue>>) {
+        self.notices.choose_for_triggers(self.outbox.set(triggers));
     }
 
     /// Parks a dropped object, which counts in the memory of the database until the checkpoint has ended. Returns it if

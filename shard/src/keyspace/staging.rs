@@ -16,7 +16,7 @@
 
 use std::sync::atomic::Ordering;
 
-use dormouse_storage::shown::{ALL_INDEXES, FOLLOWED, INDEXES, MARKER, NO_KEYSPACE};
+use dormouse_storage::shown::{FOLLOWED, INDEXES, MARKER, NO_KEYSPACE, STAGED};
 
 use super::Keyspace;
 
@@ -28,7 +28,7 @@ impl Keyspace<'_> {
     /// Empties the staged indexes, for an import that begins. Every shard must be held.
     pub fn begin_staging(&mut self) {
         self.drop_staged();
-        for select in INDEXES..ALL_INDEXES {
+        for select in STAGED {
             let id = self.shared.next_id.fetch_add(1, Ordering::SeqCst);
             self.shards.iter_mut().for_each(|shard| shard.ids[select] = id);
         }
@@ -120,7 +120,7 @@ impl Keyspace<'_> {
 
     /// Whether the selected index is followed.
     pub(super) fn is_followed(&self) -> bool {
-        self.followed >> self.select & 1 != 0
+        u64::from(self.followed) >> self.select & 1 != 0
     }
 
     /// The keyspace as the effects of the selected index name it.
@@ -147,7 +147,7 @@ impl Keyspace<'_> {
         let shared = self.shared;
         shared.watches.touch_all(|select| usize::from(select) >= INDEXES, |_, _| true);
         for at in 0..self.shards.len() {
-            for select in INDEXES..ALL_INDEXES {
+            for select in STAGED {
                 let shard = &mut self.shards[at];
                 shard.ids[select] = NO_KEYSPACE;
                 if let Some(index) = shard.put_index(select as u8, None) {

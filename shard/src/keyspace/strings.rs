@@ -8,7 +8,7 @@ use super::changes::KeyEvent;
 use super::graveyard::Dead;
 use super::text::text_of;
 use super::{BURY_ABOVE, Change, Expiry, Keyspace, Text};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Longer strings than this are `raw`: they don't fit one allocation of Redis's with their header. The encoding of others
 /// tells whether they were changed since they were set.
@@ -123,37 +123,26 @@ impl Keyspace<'_> {
     ) -> Option<Result<R>> {
         let position = self.position(key);
         let len = len.max(EMBSTR_MAX + 1);
-        if self.peeked_length(key).is_none_or(|bytes| bytes < len) {
-            return None;
-        }
-        let updated = self.update_record(position, key, |record| {
-            let outcome = match record.raw_mut() {
-                Some(bytes) => change(bytes),
-                None => match record.object_mut() {
-                    Some(ObjectMut::Text(bytes)) => change(bytes),
-                    _ => Err(Error::WrongType),
-                },
-            };
-            match outcome.map(Change::split) {
-                Ok((changed, result)) => (changed, Ok((changed, result))),
-                Err(error) => (false, Err(error)),
+        self.reads_collections(false);
+        let (select, uses, placement) = (self.select, self.uses, self.shared.placement);
+        let at = self.ready(position, key)?;
+        let random = &mut self.random;
+        let updated = self.shards[at].index_mut(select)?.update(position, key, &placement, |record| {
+            let access = record.access();
+            let Some(bytes) = bytes_in_place(record).filter(|bytes| bytes.len() >= len) else { return (false, None) };
+            let outcome = change(bytes).map(Change::split);
+            record.set_access(uses.next(access, || random.u64(..)));
+            match outcome {
+                Ok((changed, result)) => (changed, Some(Ok((changed, result)))),
+                Err(error) => (false, Some(Err(error))),
             }
         });
-        Some(updated?.map(|(changed, result)| {
+        Some(updated??.map(|(changed, result)| {
             if changed {
                 self.after_write(key);
             }
             result
         }))
-    }
-
-    /// The length of a string that has its bytes as they are.
-    fn peeked_length(&self, key: &[u8]) -> Option<usize> {
-        match self.peek(key)? {
-            Value::Raw(bytes) => Some(bytes.len()),
-            Value::Object(ObjectRef::Text(bytes)) => Some(bytes.len()),
-            _ => None,
-        }
     }
 
     /// Changes the bytes of a string: `APPEND`, `SETRANGE`. Created when absent, of origin `made`; its expiry
@@ -208,5 +197,16 @@ impl Keyspace<'_> {
                 Ok(result)
             }
         }
+    }
+}
+
+/// The bytes of a string that has them as they are.
+fn bytes_in_place(record: &mut Record) -> Option<&mut [u8]> {
+    if matches!(record.value(), Value::Raw(_)) {
+        return record.raw_mut();
+    }
+    match record.object_mut() {
+        Some(ObjectMut::Text(bytes)) => Some(bytes),
+        _ => None,
     }
 }

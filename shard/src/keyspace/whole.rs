@@ -26,12 +26,12 @@ impl Keyspace<'_> {
         self.len() == 0
     }
 
-    /// The same number once it is certain: a place with effects in the log must be loaded to be counted.
+    /// The same number once it is certain: a place with effects that its counts leave out must be loaded to be counted.
     pub fn count(&mut self) -> usize {
         let uncounted = |index: &Index| {
             let stored = || index.places().iter().filter_map(|place| Some((place, place.stored()?)));
             if index.stored() > 0 {
-                stored().find(|(_, stored)| stored.logged).map(|(place, _)| place.range.start)
+                stored().find(|(_, stored)| stored.is_uncounted()).map(|(place, _)| place.range.start)
             } else {
                 None
             }

@@ -16,7 +16,7 @@ use super::{
     reader::ByteCount,
     string::skip_string,
     value::{
-        LoadedValue, decode_value, encode_for, encode_value, encoding_for, encoding_of, is_known, kind,
+        LoadedValue, decode_value, encode_for, encode_for_others, encoding_for, encoding_of, is_known, kind,
         newer::{Dialect, Templates, flatten, is_newer_hash, unsupported},
     },
 };
@@ -56,7 +56,7 @@ pub fn dump(value: &Value<'_>) -> Vec<u8> {
 /// How long the payload will be: the first pass over a large value, which keeps nothing.
 pub fn dump_bytes(value: &Value<'_>) -> u64 {
     let mut counted = ByteCount::default();
-    encode_value(value, &mut counted);
+    encode_for_others(value, &mut counted);
     counted.0 + ENVELOPE_BYTES
 }
 
@@ -65,7 +65,7 @@ pub fn dump_into(value: &Value<'_>, out: &mut Vec<u8>) {
     let start = out.len();
     let kind = encoding_of(value);
     out.push(kind);
-    encode_value(value, out);
+    encode_for_others(value, out);
     let expires = matches!(kind, kind::HASH_TTL | kind::HASH_TTL_LISTPACK);
     let version = if expires { RDB_VERSION_OF_EXPIRIES } else { RDB_VERSION };
     out.extend_from_slice(&version.to_le_bytes());
@@ -85,7 +85,7 @@ pub fn dump_encoded_for(
     out: &mut Vec<u8>,
 ) -> Result<(), CodecError> {
     let start = out.len();
-    if is_known(encoding, version) {
+    if is_known(encoding, version) && encoding != kind::STREAM_3 {
         out.push(encoding);
         out.extend_from_slice(value);
     } else {

@@ -32,6 +32,11 @@
 //! A file of version 2 *restates*: its first frames are those of earlier files of the log, which may be gone, and its lsn is
 //! that of the first of them. All else is as in version 1. Only objects in a bucket do it, see `sink/recent.rs`.
 //!
+//! In an encrypted store the highest bit of a frame's number of names is set. Its names are then a salt of 24 bytes, the tag of
+//! the entries, the encrypted names and their tag, and `names bytes` counts all of these; its entries are encrypted, and as long
+//! as they are otherwise ([`crate::store::encryption`]). The checksum is that of the encrypted bytes, so a reader without the
+//! key finds damage and torn frames as ever.
+//!
 //! All numbers are little-endian. An *lsn* counts the bytes of all entries of this writer; a frame's lsn is that of its first
 //! entry. `synced` is the lsn up to which everything was durable when the frame was written: a damaged frame before that is
 //! damage, one after it may be a write that a power cut tore.
@@ -46,9 +51,14 @@
 //! logical indexes show from here on: 16 x u32, and during an import another 16 for the staged ones, each with the top
 //! bit set where it is followed; then the next new one, u32.
 
+use std::ops::Range;
+
+use bytes::Bytes;
+
 use crate::codec::{CodecError, Reader, checksum, checksum_of};
 use crate::shown::FOLLOWED;
-use crate::shown::{ALL_INDEXES, INDEXES, NO_KEYSPACE, Shown};
+use crate::shown::{INDEXES, NO_KEYSPACE, STAGED, Shown, no_ids};
+use crate::store::encryption::{LogCipher, SEALED_FRAME_BYTES};
 
 pub const MAGIC: &[u8; 8] = b"DMLOG\n\n\n";
 pub const VERSION: u32 = 1;
@@ -57,6 +67,8 @@ pub const VERSION_RESTATING: u32 = 2;
 pub const HEADER_BYTES: usize = 44;
 pub const FRAME_MAGIC: &[u8; 4] = b"DMFR";
 pub const FRAME_HEAD_BYTES: usize = 40;
+/// Marks an encrypted frame, in its number of names.
+const SEALED: u32 = 1 << 31;
 /// At the end of a frame's head: the lengths of its names and of its entries.
 pub(super) const LENGTHS_BYTES: usize = 16;
 pub const ENTRY_HEAD_BYTES: usize = 32;
@@ -146,23 +158,67 @@ fn names_bytes(names: &[NamedDatabase]) -> usize {
 }
 
 /// The head of a frame, before its entries, and the checksum, after them.
-pub fn frame_around(lsn: u64, synced: u64, names: &[NamedDatabase], entries: &[u8]) -> (Vec<u8>, [u8; CHECKSUM_BYTES]) {
-    let names_bytes = names_bytes(names);
-    let mut head = Vec::with_capacity(frame_head_bytes(names));
-    head.extend_from_slice(FRAME_MAGIC);
-    head.extend_from_slice(&(names.len() as u32).to_le_bytes());
-    for field in [lsn, synced, names_bytes as u64, entries.len() as u64] {
-        head.extend_from_slice(&field.to_le_bytes());
-    }
-    for NamedDatabase { number, identity: Identity { name, seed, created_ms } } in names {
-        head.extend_from_slice(&number.to_le_bytes());
-        head.extend_from_slice(&seed.to_le_bytes());
-        head.extend_from_slice(&created_ms.to_le_bytes());
-        head.extend_from_slice(&(name.len() as u32).to_le_bytes());
-        head.extend_from_slice(name.as_bytes());
-    }
+pub type Around = (Vec<u8>, [u8; CHECKSUM_BYTES]);
+
+/// The parts of a frame around its entries.
+pub fn frame_around(lsn: u64, synced: u64, names: &[NamedDatabase], entries: &[u8]) -> Around {
+    let mut head = fixed_head(names.len() as u32, [lsn, synced, names_bytes(names) as u64, entries.len() as u64]);
+    head.reserve(names_bytes(names));
+    write_names(&mut head, names);
     let sum = checksum_of(&[&head, entries]);
     (head, sum.to_le_bytes())
+}
+
+/// The same of an encrypted frame, whose entries are encrypted where they are.
+///
+/// # Errors
+/// When the system has no randomness: nothing is changed.
+pub fn sealed_frame_around(
+    cipher: &LogCipher,
+    lsn: u64,
+    synced: u64,
+    names: &[NamedDatabase],
+    entries: &mut [u8],
+) -> Result<Around, &'static str> {
+    let length = names_bytes(names) + SEALED_FRAME_BYTES;
+    let mut head = fixed_head(names.len() as u32 | SEALED, [lsn, synced, length as u64, entries.len() as u64]);
+    let mut plain = Vec::with_capacity(names_bytes(names));
+    write_names(&mut plain, names);
+    let sealed = cipher.seal(&head, &plain, entries)?;
+    head.extend_from_slice(&sealed);
+    let sum = checksum_of(&[&head, entries]);
+    Ok((head, sum.to_le_bytes()))
+}
+
+fn fixed_head(names: u32, fields: [u64; 4]) -> Vec<u8> {
+    let mut head = Vec::with_capacity(FRAME_HEAD_BYTES);
+    head.extend_from_slice(FRAME_MAGIC);
+    head.extend_from_slice(&names.to_le_bytes());
+    fields.iter().for_each(|field| head.extend_from_slice(&field.to_le_bytes()));
+    head
+}
+
+fn write_names(out: &mut Vec<u8>, names: &[NamedDatabase]) {
+    for NamedDatabase { number, identity: Identity { name, seed, created_ms } } in names {
+        out.extend_from_slice(&number.to_le_bytes());
+        out.extend_from_slice(&seed.to_le_bytes());
+        out.extend_from_slice(&created_ms.to_le_bytes());
+        out.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        out.extend_from_slice(name.as_bytes());
+    }
+}
+
+fn read_names(bytes: &[u8], count: u32) -> Result<Vec<NamedDatabase>, CodecError> {
+    let mut reader = Reader::new(bytes);
+    let mut names = Vec::with_capacity(reader.check_count(u64::from(count), NAME_BYTES_MIN)?);
+    for _ in 0..count {
+        let (number, seed, created_ms) = (reader.u32_le()?, reader.u64_le()?, reader.u64_le()?);
+        let length = reader.u32_le()? as usize;
+        let name = std::str::from_utf8(reader.take(length)?).map_err(|_| CodecError::Malformed("database name"))?;
+        names.push(NamedDatabase { number, identity: Identity { name: name.into(), seed, created_ms } });
+    }
+    reader.finish()?;
+    Ok(names)
 }
 
 /// Appends a frame.
@@ -176,11 +232,13 @@ pub fn write_frame(out: &mut Vec<u8>, lsn: u64, synced: u64, names: &[NamedDatab
 pub struct Frame {
     pub lsn: u64,
     pub synced: u64,
+    /// None of an encrypted frame, until it is [opened](open_frame).
     pub names: Vec<NamedDatabase>,
     /// The range of its entries in the file.
-    pub entries: std::ops::Range<usize>,
+    pub entries: Range<usize>,
     /// The offset of the next frame in the file.
     pub end: usize,
+    pub is_sealed: bool,
 }
 
 /// The lengths of names and entries that a frame's head tells; none that the memory could not hold.
@@ -220,16 +278,27 @@ pub fn read_frame(file: &[u8], at: usize) -> Result<Frame, CodecError> {
     if stored != computed {
         return Err(CodecError::Checksum { stored, computed });
     }
-    let mut reader = Reader::new(&file[body..body + names_bytes]);
-    let mut names = Vec::with_capacity(reader.check_count(u64::from(count), NAME_BYTES_MIN)?);
-    for _ in 0..count {
-        let (number, seed, created_ms) = (reader.u32_le()?, reader.u64_le()?, reader.u64_le()?);
-        let length = reader.u32_le()? as usize;
-        let name = std::str::from_utf8(reader.take(length)?).map_err(|_| CodecError::Malformed("database name"))?;
-        names.push(NamedDatabase { number, identity: Identity { name: name.into(), seed, created_ms } });
-    }
-    reader.finish()?;
-    Ok(Frame { lsn, synced, names, entries: body + names_bytes..checked, end })
+    let is_sealed = count & SEALED != 0;
+    let names = if is_sealed { Vec::new() } else { read_names(&file[body..body + names_bytes], count)? };
+    Ok(Frame { lsn, synced, names, entries: body + names_bytes..checked, end, is_sealed })
+}
+
+/// The names and the entries of the encrypted frame at `at`, as [`read_frame`] has found it.
+///
+/// # Errors
+/// When it was not encrypted by this cipher under this head.
+pub fn open_frame(
+    file: &[u8],
+    at: usize,
+    frame: &Frame,
+    cipher: &LogCipher,
+) -> Result<(Vec<NamedDatabase>, Bytes), CodecError> {
+    let (_, _, names_bytes, _, count) = frame_head(file, at)?;
+    let body = at + FRAME_HEAD_BYTES;
+    let (head, names) = (&file[at..body], &file[body..body + names_bytes]);
+    let opened = cipher.open(head, names, &file[frame.entries.clone()]);
+    let (names, entries) = opened.ok_or(CodecError::Malformed("encryption of a log frame"))?;
+    Ok((read_names(&names, count & !SEALED)?, entries.into()))
 }
 
 /// The kind of an entry.
@@ -323,8 +392,8 @@ pub fn write_ids(out: &mut Vec<u8>, shown: &Shown) {
     let start = out.len();
     let Shown { ids, followed, next } = shown;
     // The form that older versions understand, where it suffices.
-    let is_plain = *followed == 0 && ids[INDEXES..].iter().all(|id| *id == NO_KEYSPACE);
-    let count = if is_plain { INDEXES } else { ALL_INDEXES };
+    let is_plain = *followed == 0 && ids[STAGED].iter().all(|id| *id == NO_KEYSPACE);
+    let count = if is_plain { INDEXES } else { STAGED.end };
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&IDS.to_le_bytes());
     out.extend_from_slice(&[0; 8]);
@@ -368,8 +437,8 @@ pub fn read_item<'a>(reader: &mut Reader<'a>) -> Result<LogItem<'a>, CodecError>
         let followed = keyspace & FOLLOWED != 0;
         return Ok(LogItem::Effect { keyspace: keyspace & !FOLLOWED, followed, position, body: item.rest() });
     }
-    let count = if item.remaining() > 4 * (INDEXES + 1) { ALL_INDEXES } else { INDEXES };
-    let mut shown = Shown { ids: [NO_KEYSPACE; ALL_INDEXES], followed: 0, next: 0 };
+    let count = if item.remaining() > 4 * (INDEXES + 1) { STAGED.end } else { INDEXES };
+    let mut shown = Shown { ids: no_ids(), followed: 0, next: 0 };
     for (select, id) in shown.ids[..count].iter_mut().enumerate() {
         let marked = item.u32_le()?;
         *id = marked & !FOLLOWED;

@@ -52,6 +52,12 @@ impl Gathered {
         &self.bytes[self.start..]
     }
 
+    /// The same to be encrypted where they are.
+    pub fn entries_mut(&mut self) -> &mut [u8] {
+        debug_assert!(self.apart.is_empty(), "they are not joined");
+        &mut self.bytes[self.start..]
+    }
+
     /// The buffer to which the next entry is appended.
     pub fn end(&mut self) -> &mut Vec<u8> {
         &mut self.bytes

@@ -134,6 +134,10 @@ pub struct Journal {
     tap: Mutex<Option<Arc<dyn Tap>>>,
     /// Whether the recorded effects go on from the state in the store.
     covered: AtomicBool,
+    /// Whether appended bytes are counted.
+    counted: AtomicBool,
+    /// Bytes of effects appended to the log that no checkpoint has been told of.
+    unkept: AtomicU64,
 }
 
 /// A database's number in the log, which is given back when it is dropped.
@@ -161,6 +165,8 @@ impl Journal {
             tapped: AtomicBool::new(false),
             tap: Mutex::new(None),
             covered: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
+            unkept: AtomicU64::new(0),
         }
     }
 
@@ -292,10 +298,29 @@ impl Journal {
         }
         match &self.log {
             Some(Registration { log, number, .. }) if self.is_logging() => {
+                // Workers share this line, and most databases need no count.
+                if self.counted.load(Ordering::Relaxed) {
+                    self.unkept.fetch_add(items.len() as u64, Ordering::Relaxed);
+                }
                 log.append(*number, sequence, EntryKind::Effects, now_ms, items, self.within_ms())
             }
             _ => 0,
         }
+    }
+
+    /// Counts the bytes that are appended, or not.
+    pub fn count_bytes(&self, on: bool) {
+        self.counted.store(on, Ordering::Relaxed);
+    }
+
+    /// Bytes of effects appended to the log since the last checkpoint, if they are counted.
+    pub fn unkept_bytes(&self) -> u64 {
+        self.unkept.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a checkpoint covers so many bytes of them.
+    pub fn keep_bytes(&self, bytes: u64) {
+        self.unkept.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Records that writes before this entry were not logged.

@@ -38,9 +38,9 @@ mod tests;
 mod trouble;
 mod waiters;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use dormouse_types::pace;
@@ -50,8 +50,8 @@ use futures::lock::{Mutex as AsyncMutex, MutexGuard as AsyncGuard};
 use parking_lot::{Condvar, Mutex};
 
 use self::format::{
-    CHECKSUM_BYTES, EntryHead, EntryKind, FileHead, HEADER_BYTES, Identity, NamedDatabase, frame_around,
-    frame_head_bytes,
+    Around, CHECKSUM_BYTES, EntryHead, EntryKind, FileHead, HEADER_BYTES, Identity, NamedDatabase, frame_around,
+    frame_head_bytes, sealed_frame_around,
 };
 use self::gathered::Gathered;
 pub use self::journal::{Journal, LogRefusal, Tap, Window};
@@ -62,8 +62,10 @@ use self::reserve::Reserve;
 use self::sink::{Files, Objects, Remover, Sink};
 use self::trouble::{FULL, LOST, STUFFED};
 use self::waiters::{Wait, Waiters};
+use crate::durations::Durations;
 use crate::owner::Ownership;
 use crate::stopwatch::Stopwatch;
+use crate::store::encryption::{LogCipher, LogKeys, SEALED_FRAME_BYTES};
 use crate::store::{Store, StoreError};
 
 /// A place in this process's log: bytes of entries before it.
@@ -90,6 +92,10 @@ pub struct Log {
     owner: Option<Arc<Ownership>>,
     /// It is in a store without a lock.
     shared: bool,
+    /// Set in an encrypted store.
+    keys: Option<LogKeys>,
+    /// Set as soon as the store has its key: on a full disk not at once.
+    cipher: OnceLock<LogCipher>,
     clock: fn() -> u64,
     limits: Limits,
     active: Mutex<Active>,
@@ -166,7 +172,8 @@ pub struct LogCounters {
     pub entries: AtomicU64,
     pub bytes: AtomicU64,
     pub flushes: AtomicU64,
-    pub flush_us: AtomicU64,
+    /// Time of the flushes that have written something.
+    pub flush_times: Durations,
     pub files: AtomicU64,
 }
 
@@ -198,6 +205,8 @@ struct Pending {
     oldest_ms: u64,
     /// In the order of the names.
     touched: Vec<Touched>,
+    /// Set once the entries are encrypted. Each attempt to write them is for the same bytes.
+    sealed: Option<Around>,
 }
 
 struct Output {
@@ -230,6 +239,20 @@ impl Output {
 impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Log").field("writer", &self.writer).finish_non_exhaustive()
+    }
+}
+
+/// The bytes around the entries of a frame at `(lsn, synced)`, which are encrypted if there is a cipher.
+fn around(
+    cipher: Option<&LogCipher>,
+    (lsn, synced): (Lsn, Lsn),
+    names: &[NamedDatabase],
+    entries: &mut [u8],
+) -> Result<Around, StoreError> {
+    match cipher {
+        Some(cipher) => sealed_frame_around(cipher, lsn, synced, names, entries)
+            .map_err(|problem| StoreError::LogFailed(format!("a frame of the log cannot be encrypted: {problem}"))),
+        None => Ok(frame_around(lsn, synced, names, entries)),
     }
 }
 
@@ -298,7 +321,7 @@ impl Log {
     /// When one cannot be read.
     pub fn read(store: &Arc<Store>) -> Result<Vec<ReadLog>, StoreError> {
         match store.folder() {
-            Some(folder) => recovery::look(&mut Files::new(&folder)),
+            Some(folder) => recovery::look(&mut Files::of(&folder, store)),
             // Another process's memory cannot be seen, but a test looks at its own.
             None => recovery::look(&mut Objects::new(Arc::clone(store))),
         }
@@ -342,10 +365,17 @@ impl Log {
         let (recovered, files) = recovery::take_over(&mut *sink)?;
         let mut ledger = Ledger::new(files);
         let mut next_number = 1;
+        let keys = sink.keys();
+        let cipher = OnceLock::new();
+        match keys.as_ref().map_or(Ok(None), |keys| keys.begin(writer)) {
+            Ok(made) => made.into_iter().for_each(|made| drop(cipher.set(made))),
+            Err(error @ StoreError::Full { .. }) => tracing::warn!(%error, "the log has no key yet"),
+            Err(error) => return Err(error),
+        }
         if sink.file_bytes() == 0 {
             // A process that takes the store over from us must find a log to seal, even if we have not written yet.
             sink.begin(writer, next_number, &FileHead { writer, number: next_number, lsn: 0 }.encode())?;
-            let (head, sum) = frame_around(0, 0, &[], &[]);
+            let (head, sum) = around(cipher.get(), (0, 0), &[], &mut [])?;
             sink.append(&[&head, &sum])?;
             ledger.begun(writer, next_number);
             next_number += 1;
@@ -358,6 +388,8 @@ impl Log {
             writer,
             owner,
             shared: sink.file_bytes() == 0,
+            keys,
+            cipher,
             clock,
             limits: Limits::of(KEPT_BYTES_MAX),
             active: Mutex::new(Active {
@@ -573,6 +605,8 @@ impl Log {
     pub fn flush(&self) -> Result<(), StoreError> {
         let mut output = self.output.lock();
         self.collect(&mut output);
+        let started = Stopwatch::start();
+        let writes = !output.pending.is_empty();
         let mut outcome = Ok(());
         let mut losses = 0;
         while let Some(mut pending) = output.pending.pop_front() {
@@ -591,6 +625,9 @@ impl Log {
             }
         }
         self.publish_oldest(&output);
+        if writes && outcome.is_ok() {
+            self.counters.flush_times.add(started.elapsed());
+        }
         if outcome.is_ok() {
             self.keep_room();
         }
@@ -617,11 +654,12 @@ impl Log {
             let oldest_ms = std::mem::replace(&mut active.oldest_ms, u64::MAX);
             let (touched, names) = active.registry.take();
             let at = active.begins_at;
-            active.begins_at = output.next_entries_at(frame_head_bytes(&names), active.entries.len());
+            let head_bytes = frame_head_bytes(&names) + self.keys.as_ref().map_or(0, |_| SEALED_FRAME_BYTES);
+            active.begins_at = output.next_entries_at(head_bytes, active.entries.len());
             (std::mem::take(&mut active.entries), at, touched, names, active.end, oldest_ms)
         };
         let entries = entries.joined(at);
-        output.pending.push_back(Pending { names, entries, end, oldest_ms, touched });
+        output.pending.push_back(Pending { names, entries, end, oldest_ms, touched, sealed: None });
     }
 
     fn write(&self, output: &mut Output, pending: &mut Pending) -> Result<(), StoreError> {
@@ -629,6 +667,7 @@ impl Log {
             return Err(StoreError::LogSealed);
         }
         let lsn = pending.end - pending.entries.len() as u64;
+        let cipher = self.cipher()?;
         let full = output.sink.file_bytes();
         let begun = output.file.is_none_or(|(_, bytes)| output.begins_file(bytes));
         if begun {
@@ -644,9 +683,13 @@ impl Log {
         }
         let Some((number, bytes)) = output.file else { return Ok(()) };
         // Only now: a frame that waited for others to be written must say that they are durable.
-        let (head, sum) = frame_around(lsn, output.synced, &pending.names, pending.entries.entries());
+        let (head, sum) = match pending.sealed.take() {
+            Some(around) => around,
+            None => around(cipher, (lsn, output.synced), &pending.names, pending.entries.entries_mut())?,
+        };
         if let Err(error) = output.sink.append_gathered(&head, &mut pending.entries, &sum) {
             (output.file, output.failed) = (None, Some(number));
+            pending.sealed = cipher.is_some().then_some((head, sum));
             if begun {
                 self.take_back(output, number);
             }
@@ -676,6 +719,17 @@ impl Log {
             self.untidy.notify_one();
         }
         Ok(())
+    }
+
+    /// The cipher of this log; none if the store is not encrypted.
+    fn cipher(&self) -> Result<Option<&LogCipher>, StoreError> {
+        if let (Some(keys), None) = (&self.keys, self.cipher.get())
+            && let Some(made) = keys.begin(self.writer)?
+        {
+            // No other thread writes.
+            let _ = self.cipher.set(made);
+        }
+        Ok(self.cipher.get())
     }
 
     /// Removes a file that was begun and in which nothing could be written, so that failures leave nothing behind. Its
@@ -780,8 +834,23 @@ impl Log {
             let freed = own.filter_map(|(_, number)| sizes.remove(number)).sum();
             self.kept_bytes.fetch_sub(freed, Ordering::Relaxed);
         }
+        self.forget_keys(unneeded)?;
         self.recover_from_loss();
         Ok(unneeded.len())
+    }
+
+    /// Deletes the keys of earlier logs whose last files were removed.
+    fn forget_keys(&self, removed: &Unneeded) -> Result<(), StoreError> {
+        let Some(keys) = &self.keys else { return Ok(()) };
+        let writers: BTreeSet<u64> = removed.steps().flatten().map(|(writer, _)| *writer).collect();
+        for writer in writers {
+            if writer != self.writer && self.ledger.lock().of(writer).is_empty() {
+                // A file must not come back without its key.
+                self.reader.lock().settle()?;
+                keys.forget(writer)?;
+            }
+        }
+        Ok(())
     }
 
     /// Files that are kept, for metrics.
@@ -798,6 +867,10 @@ impl Log {
         self.output.lock().file = None;
         let unneeded = self.ledger.lock().unneeded(None);
         self.remove(&unneeded)?;
+        if let Some(keys) = self.keys.as_ref().filter(|_| self.files() == 0) {
+            self.reader.lock().settle()?;
+            keys.forget(self.writer)?;
+        }
         match &self.owner {
             Some(owner) => block_on(owner.release()),
             None => Ok(()),

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::format::{EntryKind, Identity};
 use super::ledger::Mentions;
+use crate::store::encryption::LogCipher;
 
 /// The effects of one batch or transaction on a database.
 #[derive(Debug, Clone)]
@@ -109,6 +110,10 @@ pub struct Damage {
 /// One log, read.
 #[derive(Debug, Default)]
 pub struct ReadLog {
+    /// Set for an encrypted log.
+    pub(super) cipher: Option<LogCipher>,
+    /// No log of the store can be one that is not encrypted.
+    pub(super) refuses_plain: bool,
     pub writer: u64,
     /// The existing files, with the databases that they mention.
     pub files: BTreeMap<u64, Mentions>,

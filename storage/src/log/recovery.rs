@@ -15,13 +15,14 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 
 use bytes::Bytes;
 use futures::executor::block_on;
 
 use super::doubt;
-use super::format::{EntryHead, EntryKind, FRAME_MAGIC, FileHead, HEADER_BYTES, Identity, frame_head, read_frame};
+use super::format::{
+    EntryHead, EntryKind, FRAME_MAGIC, FileHead, Frame, HEADER_BYTES, Identity, frame_head, open_frame, read_frame,
+};
 use super::ledger::{LogFiles, Mentions};
 pub use super::recovered::{Damage, Entries, LogEntry, ReadLog, Recovered, collect};
 use super::sink::{Found, Sink};
@@ -48,10 +49,12 @@ pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, LogFiles), StoreErro
     }
     // Read first: meanwhile a process that is alive notices that it was overtaken, and sealing its log takes few requests.
     let mut bytes = Contents::new();
+    find_keys(sink, all.iter().map(|found| found.writer))?;
     fetch_objects(sink, &files_of(&all), &mut bytes)?;
     let ends: Vec<(u64, u64)> =
         all.iter().map(|found| (found.writer, found.numbers.last().copied().unwrap_or(0))).collect();
     let added = sink.seal(&ends)?;
+    find_keys(sink, added.iter().map(|(writer, _)| *writer))?;
     fetch_objects(sink, &added, &mut bytes)?;
     for found in all {
         let log = read(sink, &found, &mut bytes)?;
@@ -109,6 +112,7 @@ pub fn look(sink: &mut dyn Sink) -> Result<Vec<ReadLog>, StoreError> {
         let written_last = sink.written_last(false)?;
         let found = sink.found()?;
         let mut bytes = Contents::new();
+        find_keys(sink, found.iter().map(|found| found.writer))?;
         fetch_objects(sink, &files_of(&found), &mut bytes)?;
         let read = found.iter().map(|found| read(sink, found, &mut bytes));
         let mut logs: Vec<_> = read.collect::<Result<_, _>>()?;
@@ -144,7 +148,7 @@ pub(super) fn read_of(
     let (mut all, mut vanished) = (Entries::default(), false);
     for files in files.chunk_by(|((a, _), _), ((b, _), _)| a == b) {
         let writer = files[0].0.0;
-        let mut log = ReadLog { writer, only: Some(database.clone()), ..ReadLog::default() };
+        let mut log = ReadLog { only: Some(database.clone()), ..log_of(sink, writer)? };
         let file_bytes = sink.file_bytes();
         let log = if file_bytes == 0 {
             let mut contents = Contents::new();
@@ -177,6 +181,18 @@ fn files_of(found: &[Found]) -> Vec<(u64, u64)> {
     found.iter().flat_map(|found| found.numbers.iter().map(|number| (found.writer, *number))).collect()
 }
 
+/// Reads the keys of logs into memory. Before the logs are read: a process that ends deletes its key after its log.
+fn find_keys(sink: &dyn Sink, writers: impl Iterator<Item = u64>) -> Result<(), StoreError> {
+    let Some(keys) = sink.keys() else { return Ok(()) };
+    let mut before = None;
+    for writer in writers {
+        if before.replace(writer) != Some(writer) {
+            keys.find(writer)?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads the objects of any logs. Files of a folder are read one after the other instead.
 fn fetch_objects(sink: &mut dyn Sink, objects: &[(u64, u64)], contents: &mut Contents) -> Result<(), StoreError> {
     if sink.file_bytes() > 0 { Ok(()) } else { fetch(sink, objects, contents) }
@@ -198,6 +214,7 @@ fn fetch(sink: &mut dyn Sink, files: &[(u64, u64)], contents: &mut Contents) -> 
 /// Reads the log of one writer, whose objects are taken out of `contents`.
 fn read(sink: &mut dyn Sink, found: &Found, contents: &mut Contents) -> Result<ReadLog, StoreError> {
     let (writer, file_bytes) = (found.writer, sink.file_bytes());
+    let log = log_of(sink, writer)?;
     if file_bytes > 0 {
         let (mut vanished, mut restating) = (false, false);
         let files = sink.read_in_turn(writer, &found.numbers).filter_map(|(number, file)| match file {
@@ -211,7 +228,7 @@ fn read(sink: &mut dyn Sink, found: &Found, contents: &mut Contents) -> Result<R
             restating = file.as_ref().is_ok_and(|(_, file)| FileHead::is_restating(file));
             !restating
         });
-        let mut log = read_files(ReadLog { writer, ..ReadLog::default() }, file_bytes, in_order)?;
+        let mut log = read_files(log, file_bytes, in_order)?;
         log.vanished |= vanished;
         if !restating {
             return Ok(log);
@@ -219,9 +236,19 @@ fn read(sink: &mut dyn Sink, found: &Found, contents: &mut Contents) -> Result<R
         // Objects that were copied into a folder.
         fetch(sink, &files_of(std::slice::from_ref(found)), contents)?;
     }
-    let mut log = ReadLog { writer, ..ReadLog::default() };
+    let mut log = log_of(sink, writer)?;
     let in_order = in_order(contents, &mut log);
     read_files(log, file_bytes, in_order.into_iter().map(Ok))
+}
+
+/// A log of which nothing is read yet.
+fn log_of(sink: &dyn Sink, writer: u64) -> Result<ReadLog, StoreError> {
+    let mut log = ReadLog { writer, ..ReadLog::default() };
+    if let Some(keys) = sink.keys() {
+        log.cipher = keys.find(writer)?;
+        log.refuses_plain = !keys.allows_plain();
+    }
+    Ok(log)
 }
 
 /// The same of files in the order in which their frames follow each other.
@@ -362,7 +389,7 @@ fn read_frames(
     expected: &mut Option<u64>,
 ) -> Result<Option<usize>, StoreError> {
     loop {
-        let frame = match read_frame(file, at) {
+        let mut frame = match read_frame(file, at) {
             Ok(frame) => frame,
             Err(_) => {
                 log.end = Some((number, at as u64));
@@ -375,10 +402,17 @@ fn read_frames(
         if frame.lsn > wanted || (frame.lsn < wanted && end > wanted) {
             return Ok(Some(at));
         }
+        let entries = match opened(log, file, at, &mut frame) {
+            Ok(entries) => entries,
+            Err(error) => {
+                let name = format!("log/{:016x}/{number:012}", log.writer);
+                return Err(StoreError::corrupt(&name, format!("frame at byte {at}: {error}")));
+            }
+        };
         let names: HashMap<u32, &Identity> = frame.names.iter().map(|name| (name.number, &name.identity)).collect();
         // Written before, and read then.
         let again = frame.lsn < wanted;
-        if let Err(error) = read_entries(log, number, file, frame.entries.clone(), &names, again) {
+        if let Err(error) = read_entries(log, number, &entries, &names, again) {
             let name = format!("log/{:016x}/{number:012}", log.writer);
             return Err(StoreError::corrupt(&name, format!("frame at byte {at}: {error}")));
         }
@@ -394,15 +428,29 @@ fn read_frames(
     }
 }
 
+/// The entries of a frame, decrypted with its names if they are encrypted.
+fn opened(log: &ReadLog, file: &Bytes, at: usize, frame: &mut Frame) -> Result<Bytes, CodecError> {
+    if !frame.is_sealed {
+        return match log.cipher.is_some() || log.refuses_plain {
+            true => Err(CodecError::Malformed("log frame, which is not encrypted as all others are")),
+            false => Ok(file.slice(frame.entries.clone())),
+        };
+    }
+    let cipher =
+        log.cipher.as_ref().ok_or(CodecError::Malformed("log frame: it is encrypted, and its key is missing"))?;
+    let (names, entries) = open_frame(file, at, frame, cipher)?;
+    frame.names = names;
+    Ok(entries)
+}
+
 fn read_entries(
     log: &mut ReadLog,
     number: u64,
-    file: &Bytes,
-    range: Range<usize>,
+    bytes: &Bytes,
     names: &HashMap<u32, &Identity>,
     again: bool,
 ) -> Result<(), CodecError> {
-    let mut reader = Reader::new(&file[range]);
+    let mut reader = Reader::new(bytes);
     // Dealt out by number: a frame has many entries of few databases.
     let mut found: HashMap<u32, (u64, Vec<LogEntry>)> = HashMap::new();
     let mentions = log.files.entry(number).or_default();
@@ -430,7 +478,7 @@ fn read_entries(
         };
         if !again && is_wanted {
             // The file is not kept for what little may be wanted of it.
-            let items = if log.only.is_some() { Bytes::copy_from_slice(items) } else { file.slice_ref(items) };
+            let items = if log.only.is_some() { Bytes::copy_from_slice(items) } else { bytes.slice_ref(items) };
             entries.push(LogEntry { sequence: head.sequence, now_ms: head.now_ms, kind: head.kind, items });
         }
     }

@@ -35,6 +35,7 @@ use crate::owner::{Ownership, Predecessors};
 pub use crate::seal::FOLDER;
 use crate::seal::{SEAL, folder};
 use crate::stopwatch::Stopwatch;
+use crate::store::encryption::LogKeys;
 use crate::store::{GUARD_WRITER, Store, StoreError};
 
 /// A seal that takes longer is told, and told again after each such time.
@@ -102,6 +103,10 @@ pub trait Sink: Send {
     }
     /// The proof that this process owns a store without a lock.
     fn owner(&self) -> Option<Arc<Ownership>> {
+        None
+    }
+    /// The keys of the logs, if the store is encrypted.
+    fn keys(&self) -> Option<LogKeys> {
         None
     }
     /// Keeps writers from adding to their logs, each told with the last number of its log, or 0 where it has none.
@@ -203,6 +208,7 @@ pub struct Files {
     is_folder_new: bool,
     /// Must be marked with its format before anything is written.
     store: Option<Arc<Store>>,
+    keys: Option<LogKeys>,
     /// Makes the names in a folder durable. A test fails here.
     sync_folder: fn(&Path) -> io::Result<()>,
 }
@@ -223,13 +229,19 @@ impl Files {
             folders: Arc::default(),
             is_folder_new: false,
             store: None,
+            keys: None,
             sync_folder,
         }
     }
 
+    /// The same in the folder of a store that may be encrypted.
+    pub fn of(folder: &Path, store: &Store) -> Self {
+        Self { keys: LogKeys::of(store), ..Self::new(folder) }
+    }
+
     /// The same for the process that writes the store.
     pub fn writing(folder: &Path, store: &Arc<Store>) -> Self {
-        Self { store: Some(Arc::clone(store)), ..Self::new(folder) }
+        Self { store: Some(Arc::clone(store)), ..Self::of(folder, store) }
     }
 
     fn path(&self, writer: u64, number: u64) -> PathBuf {
@@ -321,6 +333,10 @@ fn entries(folder: &Path) -> io::Result<Vec<String>> {
 }
 
 impl Sink for Files {
+    fn keys(&self) -> Option<LogKeys> {
+        self.keys.clone()
+    }
+
     fn found(&mut self) -> Result<Vec<Found>, StoreError> {
         let logs = self.folder.join(FOLDER);
         let list = || -> io::Result<Vec<(u64, u64)>> {
@@ -438,7 +454,7 @@ impl Sink for Files {
     }
 
     fn reader(&self) -> Box<dyn Sink> {
-        Box::new(Self::new(&self.folder))
+        Box::new(Self { keys: self.keys.clone(), ..Self::new(&self.folder) })
     }
 
     fn remover(&self) -> Remover {
@@ -648,6 +664,10 @@ impl Sink for Objects {
 
     fn owner(&self) -> Option<Arc<Ownership>> {
         self.owner.clone()
+    }
+
+    fn keys(&self) -> Option<LogKeys> {
+        LogKeys::of(&self.store)
     }
 
     fn settle(&mut self) -> Result<(), StoreError> {

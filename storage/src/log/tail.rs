@@ -160,6 +160,19 @@ impl LogTail {
         self.of(keyspace, range).next().is_some()
     }
 
+    /// The number of effects on keys of this range.
+    pub fn count_of(&self, keyspace: u32, range: Range53) -> usize {
+        self.of(keyspace, range).count()
+    }
+
+    /// The number of positions in this range that effects are on.
+    pub fn positions(&self, keyspace: u32, range: Range53) -> usize {
+        let mut positions: Vec<u64> = self.of(keyspace, range).map(|place| place.position).collect();
+        positions.sort_unstable();
+        positions.dedup();
+        positions.len()
+    }
+
     /// The effects on the keys of one segment that come after `sequence`, in their order.
     pub fn effects(&self, keyspace: u32, range: Range53, sequence: u64) -> Vec<TailRecord> {
         let mut found: Vec<&Place> = self.of(keyspace, range).collect();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    Manifest, Names, PagedManifest, format,
+    Manifest, Names, PagedManifest, Timeline, format,
     kept::{Garbage, KEPT, copy_first, delete_object, numbers},
     names::object_origin,
     sharing::{Folder, collect_left, needed_by_branches, owners},
@@ -53,9 +53,12 @@ pub async fn latest_root(store: &Store, database: &str) -> Result<Option<PagedMa
 
 /// The manifest that the data of another database replace: the newest, even if it is damaged. What a damaged one said is
 /// then taken from the newest readable one, or is as in a new database; its number and epoch are higher than any in use.
-/// Pages are not read, as nothing of them stays.
+/// Pages are not read, as nothing of them stays; nor does the history of the data before.
 pub async fn replaced(store: &Store, database: &str) -> Result<Option<Manifest>, StoreError> {
-    let unshared = |manifest: PagedManifest| Arc::unwrap_or_clone(manifest.known);
+    let unshared = |manifest: PagedManifest| {
+        let manifest = Arc::unwrap_or_clone(manifest.known);
+        Manifest { uncounted: 0, timeline: Timeline::default(), ..manifest }
+    };
     match latest_root(store, database).await {
         Err(StoreError::Corrupt { .. }) => {}
         result => return result.map(|manifest| manifest.map(unshared)),
@@ -213,7 +216,7 @@ pub async fn collect_garbage_beside(
     needed.extend(of_branches);
     // Objects that an earlier database of this name has left, whatever its epoch was.
     let lists = folder.lists(store).await?;
-    let folders = [names.chunks() + "/", names.tails() + "/"];
+    let folders = [names.chunks() + "/", names.tails() + "/", names.history() + "/"];
     for object in &folder.objects {
         let name = &object.name;
         let is_known = folders.iter().any(|folder| name.starts_with(folder));
@@ -222,7 +225,7 @@ pub async fn collect_garbage_beside(
             delete_object(store, object, &mut garbage).await?;
         }
     }
-    lists.delete_unneeded(store, &folder, &needed, &mut garbage).await?;
+    lists.delete_unneeded((store, &names), &folder, &needed, &mut garbage).await?;
     Ok(garbage)
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! +----------------+ 0
 //! | "DMMANIF\n"    | 8 bytes
-//! | format version | u32 LE, 2; 3 during an import; 4 with pieces; 5 with more than 32 segments
+//! | format version | u32 LE, 2; 3 during an import; 4 with pieces; 5 with more than 32 segments; 6 with history
 //! +----------------+ 12
 //! | fields         | a sealed block
 //! +----------------+
@@ -22,6 +22,9 @@
 //!   since version 2: cut, as the difference to the sequence | source, empty: none | expires ms, 0: never
 //!                    count, settings: name | value
 //!   since version 3: 16 staged keyspaces | followed indexes, a bit each
+//!   since version 6: uncounted, 0: none | end of the history, unix ms
+//!                    count, stretches: name, as those of chunks | bytes | begin, unix ms, as a signed difference
+//!                                      count, dropped objects: name, as those of chunks | bytes
 //!   since version 4: count, pieces: keyspace, as a difference | start of the segment | number
 //!                    chunk, as a signed difference | offset, as a signed difference to the end before
 //!                    length | crc u64 LE
@@ -40,7 +43,7 @@
 //! |                |                 length | crc u64 LE
 //! +----------------+ trailer
 //! | root length    | u64 LE
-//! | "DMMANIE\n"    | 8 bytes
+//! | "DMMANIE\n"    | 8 bytes; in version 6 "DMMANI6\n"
 //! +----------------+
 //! ```
 //!
@@ -51,7 +54,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::names::{read_name, write_name};
 use super::page::{self, Page, PageInfo};
+use super::timeline::Timeline;
 use super::{ChunkInfo, Manifest, PieceInfo, SELECT_INDEXES, SegmentInfo, TailInfo};
 use crate::chunk::SegmentLocation;
 use crate::codec::block::{open, seal_into, stored_checksum};
@@ -59,13 +64,17 @@ use crate::codec::reader::{write_bytes, write_varint, write_zigzag};
 use crate::codec::{
     CodecError, HEADER_BYTES, Reader, checked_range, read_header, read_trailer, write_header, write_trailer,
 };
-use crate::shown::{ALL_INDEXES, NO_KEYSPACE};
+use crate::shown::{NO_KEYSPACE, STAGED, no_ids};
 
 const MAGIC: &[u8; 8] = b"DMMANIF\n";
 /// The last bytes of an object in two levels. The root is read without the header, so they stand for the version too: a
 /// later one has others.
 const END_MAGIC: &[u8; 8] = b"DMMANIE\n";
-const VERSION: u32 = 5;
+const END_MAGIC_6: &[u8; 8] = b"DMMANI6\n";
+/// The version of a manifest in two levels without history.
+const PAGED: u32 = 5;
+/// The version of a manifest with history, in one level or two.
+const VERSION: u32 = 6;
 
 /// A manifest with more segments is in two levels.
 pub(super) const WHOLE_SEGMENTS_MAX: usize = 32;
@@ -84,6 +93,7 @@ pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
     }
     // The oldest version that can say it.
     let version = match (manifest.pieces.is_empty(), has_import(manifest)) {
+        _ if has_history(manifest) => VERSION,
         (false, _) => 4,
         (true, true) => 3,
         (true, false) => 2,
@@ -104,7 +114,7 @@ pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
 /// The same in two levels.
 fn encode_paged(manifest: &Manifest, number: u64) -> Vec<u8> {
     let mut object = Vec::with_capacity(1024 + manifest.segments.len() * 32);
-    write_header(&mut object, MAGIC, VERSION);
+    write_header(&mut object, MAGIC, paged_version(manifest));
     let mut pages = Vec::new();
     let mut raw = Vec::new();
     for (range, segments) in page::cut(&manifest.segments, &manifest.shard_cuts) {
@@ -124,7 +134,7 @@ fn encode_paged(manifest: &Manifest, number: u64) -> Vec<u8> {
 pub(super) fn encode_with_pages(manifest: &Manifest, number: u64, pages: &[PageInfo], before: &[u8]) -> Vec<u8> {
     let end = pages.last().map_or(HEADER_BYTES, |page| page.bytes.end as usize);
     let mut object = Vec::with_capacity(before.len() + 32);
-    write_header(&mut object, MAGIC, VERSION);
+    write_header(&mut object, MAGIC, paged_version(manifest));
     object.extend_from_slice(&before[HEADER_BYTES..end]);
     write_root(&mut object, manifest, number, pages);
     object
@@ -132,10 +142,20 @@ pub(super) fn encode_with_pages(manifest: &Manifest, number: u64, pages: &[PageI
 
 fn write_root(object: &mut Vec<u8>, manifest: &Manifest, number: u64, pages: &[PageInfo]) {
     let mut fields = Vec::with_capacity(1024 + pages.len() * 32);
+    let version = paged_version(manifest);
     write_beginning(&mut fields, manifest, number);
-    write_end(&mut fields, manifest, VERSION);
+    write_end(&mut fields, manifest, version);
     write_pages(&mut fields, pages);
-    write_trailer(object, &fields, END_MAGIC);
+    write_trailer(object, &fields, end_magic(version));
+}
+
+/// The version of a manifest in two levels.
+fn paged_version(manifest: &Manifest) -> u32 {
+    if has_history(manifest) { VERSION } else { PAGED }
+}
+
+fn end_magic(version: u32) -> &'static [u8; 8] {
+    if version == VERSION { END_MAGIC_6 } else { END_MAGIC }
 }
 
 /// Writes the fields with which all versions begin.
@@ -163,11 +183,8 @@ fn write_beginning(out: &mut Vec<u8>, manifest: &Manifest, number: u64) {
     write_varint(out, manifest.chunks.len() as u64);
     let mut before = "";
     for chunk in &manifest.chunks {
-        let shared = shared_bytes(before, &chunk.name);
-        write_varint(out, shared as u64);
-        write_bytes(out, &chunk.name.as_bytes()[shared..]);
+        before = write_name(out, before, &chunk.name);
         write_varint(out, chunk.bytes);
-        before = &chunk.name;
     }
 }
 
@@ -191,20 +208,27 @@ fn write_end(out: &mut Vec<u8>, manifest: &Manifest, version: u32) {
         write_bytes(out, value.as_bytes());
     }
     if version >= 3 {
-        manifest.keyspaces[SELECT_INDEXES..].iter().for_each(|keyspace| write_varint(out, u64::from(*keyspace)));
+        manifest.keyspaces[STAGED].iter().for_each(|keyspace| write_varint(out, u64::from(*keyspace)));
         write_varint(out, u64::from(manifest.followed));
+    }
+    if version >= 6 {
+        write_varint(out, manifest.uncounted);
+        manifest.timeline.write(out);
     }
 }
 
+fn has_history(manifest: &Manifest) -> bool {
+    manifest.uncounted != 0 || manifest.timeline != Timeline::default()
+}
+
 fn has_import(manifest: &Manifest) -> bool {
-    let (_, staged) = manifest.keyspaces.split_at(SELECT_INDEXES);
-    manifest.followed != 0 || staged.iter().any(|keyspace| *keyspace != NO_KEYSPACE)
+    manifest.followed != 0 || manifest.keyspaces[STAGED].iter().any(|keyspace| *keyspace != NO_KEYSPACE)
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, CodecError> {
     let mut reader = Reader::new(bytes);
     let version = read_header(&mut reader, MAGIC, "manifest", VERSION)?;
-    if version >= 5 {
+    if version == PAGED || version == VERSION && bytes.ends_with(END_MAGIC_6) {
         return decode_paged(bytes);
     }
     let fields = open(reader.rest())?;
@@ -221,9 +245,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, CodecError> {
 }
 
 fn decode_paged(object: &[u8]) -> Result<Manifest, CodecError> {
-    let root = root_range(object, object.len() as u64)?.ok_or(CodecError::Magic("complete manifest"))?;
+    let root = root_place(object, object.len() as u64)?.ok_or(CodecError::Magic("complete manifest"))?;
     // The whole object is here, so the root is inside it.
-    let (mut manifest, pages) = decode_root(&object[root.start as usize..root.end as usize], root.start)?;
+    let bytes = &object[root.bytes.start as usize..root.bytes.end as usize];
+    let (mut manifest, pages) = decode_root(bytes, &root)?;
     for page in &pages {
         let mut read = decode_page(&object[page.bytes.start as usize..page.bytes.end as usize], page, &manifest)?;
         manifest.segments.append(&mut read.segments);
@@ -233,21 +258,28 @@ fn decode_paged(object: &[u8]) -> Result<Manifest, CodecError> {
     Ok(manifest)
 }
 
-/// The location of the root in an object of `size` bytes that ends with `end`; none in an object of one level.
-pub(super) fn root_range(end: &[u8], size: u64) -> Result<Option<Range<u64>>, CodecError> {
-    if !end.ends_with(END_MAGIC) {
-        return Ok(None);
-    }
-    read_trailer(end, size, END_MAGIC, "complete manifest").map(Some)
+/// The location of a root in its object, and the version that says how to read it.
+pub(super) struct RootPlace {
+    pub bytes: Range<u64>,
+    version: u32,
 }
 
-/// Reads a root at byte `at`: the manifest without segments, and the pages that hold these.
-pub(super) fn decode_root(root: &[u8], at: u64) -> Result<(Manifest, Vec<PageInfo>), CodecError> {
+/// The root of an object of `size` bytes that ends with `end`; none in an object of one level.
+pub(super) fn root_place(end: &[u8], size: u64) -> Result<Option<RootPlace>, CodecError> {
+    let Some(version) = [PAGED, VERSION].into_iter().find(|version| end.ends_with(end_magic(*version))) else {
+        return Ok(None);
+    };
+    let bytes = read_trailer(end, size, end_magic(version), "complete manifest")?;
+    Ok(Some(RootPlace { bytes, version }))
+}
+
+/// Reads a root: the manifest without segments, and the pages that hold these.
+pub(super) fn decode_root(root: &[u8], place: &RootPlace) -> Result<(Manifest, Vec<PageInfo>), CodecError> {
     let fields = open(root)?;
     let mut reader = Reader::new(&fields);
     let mut manifest = read_beginning(&mut reader)?;
-    read_end(&mut reader, VERSION, &mut manifest)?;
-    let pages = read_pages(&mut reader, at)?;
+    read_end(&mut reader, place.version, &mut manifest)?;
+    let pages = read_pages(&mut reader, place.bytes.start)?;
     reader.finish()?;
     manifest.check().map_err(CodecError::Malformed)?;
     Ok((manifest, pages))
@@ -274,7 +306,7 @@ fn read_beginning(reader: &mut Reader<'_>) -> Result<Manifest, CodecError> {
     let database = reader.text()?.to_owned();
     let seed = reader.u64_le()?;
     let created_ms = reader.varint()?;
-    let mut keyspaces = [NO_KEYSPACE; ALL_INDEXES];
+    let mut keyspaces = no_ids();
     for keyspace in &mut keyspaces[..SELECT_INDEXES] {
         *keyspace = reader.varint_u32()?;
     }
@@ -303,6 +335,8 @@ fn read_beginning(reader: &mut Reader<'_>) -> Result<Manifest, CodecError> {
         source: None,
         expires_ms: None,
         settings: BTreeMap::new(),
+        uncounted: 0,
+        timeline: Timeline::default(),
     })
 }
 
@@ -313,10 +347,14 @@ fn read_end(reader: &mut Reader<'_>, version: u32, manifest: &mut Manifest) -> R
         read_since_2(reader, manifest)?;
     }
     if version >= 3 {
-        for keyspace in &mut manifest.keyspaces[SELECT_INDEXES..] {
+        for keyspace in &mut manifest.keyspaces[STAGED] {
             *keyspace = reader.varint_u32()?;
         }
         manifest.followed = reader.varint_u32()?;
+    }
+    if version >= 6 {
+        manifest.uncounted = reader.varint()?;
+        manifest.timeline = Timeline::read(reader)?;
     }
     Ok(())
 }
@@ -350,25 +388,10 @@ fn read_chunks(reader: &mut Reader<'_>) -> Result<Vec<ChunkInfo>, CodecError> {
     let count = reader.count(CHUNK_BYTES_MIN)?;
     let mut chunks: Vec<ChunkInfo> = Vec::with_capacity(count);
     for _ in 0..count {
-        let before = chunks.last().map_or("", |chunk| chunk.name.as_str());
-        let shared = usize::try_from(reader.varint()?).ok().and_then(|shared| before.get(..shared));
-        let shared = shared.ok_or(CodecError::Malformed("chunk name"))?;
-        let rest = reader.text()?;
-        if shared.len() + rest.len() > NAME_BYTES_MAX {
-            return Err(CodecError::Malformed("chunk name"));
-        }
-        let name = [shared, rest].concat();
+        let name = read_name(reader, chunks.last().map_or("", |chunk| chunk.name.as_str()))?;
         chunks.push(ChunkInfo { name, bytes: reader.varint()? });
     }
     Ok(chunks)
-}
-
-/// Object stores allow 1,024. Bounds what names that share long beginnings can unfold to.
-const NAME_BYTES_MAX: usize = 1024;
-
-fn shared_bytes(before: &str, name: &str) -> usize {
-    let shared = before.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
-    (0..=shared).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0)
 }
 
 fn write_segments(out: &mut Vec<u8>, segments: &[SegmentInfo]) {

@@ -14,6 +14,7 @@
 //! db/<database>/manifest/00000000000000000042
 //! db/<database>/chunk/<epoch>-<writer>-<counter>
 //! db/<database>/tail/<epoch>-<writer>-<counter>
+//! db/<database>/history/<epoch>-<writer>-<counter>    stretches of a database that keeps its history, see [`timeline`]
 //! ```
 //!
 //! Epoch, writer and counter make names that no two writers share, not even two that both believe to have taken over. A
@@ -28,11 +29,13 @@ mod names;
 mod page;
 mod paged;
 mod sharing;
+mod timeline;
 
 use std::collections::BTreeMap;
 
 use dormouse_types::segment::{Range53, SLOTS};
 
+pub(crate) use self::names::escape as escaped;
 pub use self::{
     catalog::{
         History, collect_garbage, collect_garbage_beside, commit, exists, history, latest, latest_root, replaced,
@@ -43,10 +46,11 @@ pub use self::{
     names::{Names, object_origin as origin_of},
     page::{Page, PageInfo},
     paged::PagedManifest,
-    sharing::{LostBranch, create_branch, delete_database, lost_branches, sweep},
+    sharing::{LostBranch, create_branch, delete_database, lost_branches, mark_shared, sweep},
+    timeline::{DroppedObject, Moment, Stretch, Timeline},
 };
 use crate::chunk::{ChunkOrigin, SegmentLocation};
-use crate::shown::{Ids, NO_KEYSPACE, first_ids};
+use crate::shown::{Ids, NO_KEYSPACE, OUTBOX_KEYSPACE, RECEIPTS, RECEIPTS_KEYSPACE, first_ids};
 use crate::store::StoreError;
 
 /// The logical databases that `SELECT` chooses from.
@@ -66,7 +70,7 @@ pub struct Manifest {
     pub seed: u64,
     /// When the database was created, unix milliseconds.
     pub created_ms: u64,
-    /// Which keyspace each `SELECT` index shows, and each staged one. `FLUSHDB` shows a new one, `SWAPDB` swaps two.
+    /// Which keyspace each `SELECT` index shows, and each hidden one. `FLUSHDB` shows a new one, `SWAPDB` swaps two.
     pub keyspaces: Ids,
     /// A bit for each index whose keys do not expire by this server's clock, see [`crate::shown`].
     pub followed: u32,
@@ -96,6 +100,9 @@ pub struct Manifest {
     pub expires_ms: Option<u64>,
     /// Settings of this database that override the node's, by name: `loss-window`, `users`.
     pub settings: BTreeMap<String, String>,
+    /// The counts of segments that have seen exactly this effect leave out their effects in the tails; 0: of none.
+    pub uncounted: u64,
+    pub timeline: Timeline,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +117,7 @@ pub struct SegmentInfo {
     pub keyspace: u32,
     pub range: Range53,
     pub location: SegmentLocation,
-    /// Including the effects in the tails.
+    /// Including the effects in the tails, unless it is [`Manifest::uncounted`].
     pub records: u32,
     /// How many of the records have an expiry.
     pub expiring: u32,
@@ -182,6 +189,8 @@ impl Manifest {
             source: None,
             expires_ms: None,
             settings: BTreeMap::new(),
+            uncounted: 0,
+            timeline: Timeline::default(),
         }
     }
 
@@ -219,25 +228,62 @@ impl Manifest {
         bodies.chain(self.pieces.iter_mut().map(|piece| &mut piece.location))
     }
 
+    /// Drops the chunks from which nothing is needed.
+    pub fn drop_unused_chunks(&mut self) {
+        let mut used = vec![false; self.chunks.len()];
+        for location in self.locations() {
+            used[location.chunk as usize] = true;
+        }
+        let mut moved = Vec::with_capacity(used.len());
+        let mut kept = 0;
+        for &used in &used {
+            moved.push(kept);
+            kept += u32::from(used);
+        }
+        let mut keep = used.iter();
+        self.chunks.retain(|_| keep.next().copied().unwrap_or(false));
+        for location in self.locations_mut() {
+            location.chunk = moved[location.chunk as usize];
+        }
+    }
+
     /// The names of all objects that the manifest needs.
     pub fn objects(&self) -> impl Iterator<Item = &str> {
-        let chunks = self.chunks.iter().map(|chunk| chunk.name.as_str());
-        chunks.chain(self.tails.iter().map(|tail| tail.name.as_str()))
+        self.data().chain(self.timeline.objects()).map(|(name, _)| name)
     }
 
-    /// The bytes that the database takes in the store, its manifest not counted.
+    /// The objects that hold the data as it is now, with their bytes.
+    pub fn data(&self) -> impl Iterator<Item = (&str, u64)> {
+        let chunks = self.chunks.iter().map(|chunk| (chunk.name.as_str(), chunk.bytes));
+        chunks.chain(self.tails.iter().map(|tail| (tail.name.as_str(), tail.bytes)))
+    }
+
+    /// The bytes that the database takes in the store, its manifest and its history not counted.
     pub fn stored_bytes(&self) -> u64 {
-        let chunks = self.chunks.iter().map(|chunk| chunk.bytes);
-        chunks.chain(self.tails.iter().map(|tail| tail.bytes)).fold(0, u64::saturating_add)
+        self.data().fold(0, |sum, (_, bytes)| sum.saturating_add(bytes))
     }
 
-    /// Of these, the bytes that belong to other databases: those that this one was branched from.
+    /// Of these and of its history, the bytes that belong to other databases: those that this one was branched from.
     pub fn shared_bytes(&self) -> u64 {
         let Ok(names) = Names::new(&self.database) else { return 0 };
         let own = format!("{}/", names.folder());
-        let chunks = self.chunks.iter().map(|chunk| (&chunk.name, chunk.bytes));
-        let all = chunks.chain(self.tails.iter().map(|tail| (&tail.name, tail.bytes)));
+        let all = self.data().chain(self.timeline.objects());
         all.filter(|(name, _)| !name.starts_with(&own)).fold(0, |sum, (_, bytes)| sum.saturating_add(bytes))
+    }
+
+    /// Whether the counts of a segment leave out effects in the tails.
+    pub fn is_uncounted(&self, segment: &SegmentInfo) -> bool {
+        self.uncounted != 0 && segment.seen == self.uncounted && segment.seen > segment.sequence
+    }
+
+    /// Whether it has data that must not be replaced unasked: keys, effects in tails that no count includes, or a history of
+    /// keys that are gone.
+    pub fn holds_data(&self) -> bool {
+        let has_keys = |segment: &SegmentInfo| {
+            let is_all_in_tails = !segment.has_body() && segment.seen > segment.sequence;
+            segment.records > 0 || is_all_in_tails || self.is_uncounted(segment)
+        };
+        self.segments.iter().any(has_keys) || !self.timeline.is_empty()
     }
 
     /// The description of the database that its chunks carry.
@@ -265,8 +311,12 @@ impl Manifest {
         {
             return Err("shard cuts are not ascending slots");
         }
-        if self.keyspaces.iter().any(|keyspace| *keyspace >= self.next_keyspace && *keyspace != NO_KEYSPACE) {
+        let (shown, hidden) = self.keyspaces.split_at(RECEIPTS);
+        if shown.iter().any(|keyspace| *keyspace >= self.next_keyspace && *keyspace != NO_KEYSPACE) {
             return Err("a SELECT index shows a keyspace that does not exist yet");
+        }
+        if hidden != [RECEIPTS_KEYSPACE, OUTBOX_KEYSPACE] {
+            return Err("a hidden index shows another keyspace than its own");
         }
         if self.cut < self.sequence {
             return Err("the cut lies before what it must hold");

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::codec::reader::{write_bytes, write_varint};
+use crate::codec::{CodecError, Reader};
 use crate::store::StoreError;
 
 /// The folder of all databases.
@@ -42,6 +44,11 @@ impl Names {
         format!("{}/tail", self.folder)
     }
 
+    /// The folder of the stretches of its history.
+    pub fn history(&self) -> String {
+        format!("{}/history", self.folder)
+    }
+
     /// The folder of the markers that say which databases may need objects of this one: see [`super::sharing`].
     pub fn branches(&self) -> String {
         format!("{}/branch", self.folder)
@@ -72,6 +79,10 @@ impl Names {
     pub fn tail(&self, epoch: u64, writer: u64, counter: u64) -> String {
         format!("{}/tail/{epoch:010}-{writer:016x}-{counter:010}", self.folder)
     }
+
+    pub fn stretch(&self, epoch: u64, writer: u64, counter: u64) -> String {
+        format!("{}/history/{epoch:010}-{writer:016x}-{counter:010}", self.folder)
+    }
 }
 
 /// The number of a manifest, from its object's name.
@@ -98,7 +109,7 @@ pub(super) fn marker_parts(name: &str) -> Option<(String, String, u64)> {
     Some((unescape(branch)?, unescape(source)?, digits.parse().ok()?))
 }
 
-/// Epoch, writer and counter, from the name of a chunk or tail.
+/// Epoch, writer and counter, from the name of a chunk, a tail or a stretch.
 pub fn object_origin(name: &str) -> Option<(u64, u64, u64)> {
     let (_, last) = name.rsplit_once('/')?;
     let mut parts = last.split('-');
@@ -111,7 +122,7 @@ pub fn object_origin(name: &str) -> Option<(u64, u64, u64)> {
 /// A database's name as one folder name. A byte that is not a small letter, digit, `-`, `_` or inner dot becomes `%`
 /// and two hex digits: so no name leads out of its folder, and names that differ in case stay apart even where file
 /// names do not.
-pub(super) fn escape(database: &str) -> String {
+pub(crate) fn escape(database: &str) -> String {
     let mut escaped = String::with_capacity(database.len());
     for (at, byte) in database.bytes().enumerate() {
         match byte {
@@ -139,6 +150,33 @@ pub(super) fn unescape(folder: &str) -> Option<String> {
         });
     }
     String::from_utf8(bytes).ok().filter(|database| escape(database) == folder)
+}
+
+/// Writes a name without the beginning that it shares with the one before. Returns the name.
+pub(super) fn write_name<'n>(out: &mut Vec<u8>, before: &str, name: &'n str) -> &'n str {
+    let shared = shared_bytes(before, name);
+    write_varint(out, shared as u64);
+    write_bytes(out, &name.as_bytes()[shared..]);
+    name
+}
+
+/// The inverse of [`write_name`].
+pub(super) fn read_name(reader: &mut Reader<'_>, before: &str) -> Result<String, CodecError> {
+    let shared = usize::try_from(reader.varint()?).ok().and_then(|shared| before.get(..shared));
+    let shared = shared.ok_or(CodecError::Malformed("object name"))?;
+    let rest = reader.text()?;
+    if shared.len() + rest.len() > NAME_BYTES_MAX {
+        return Err(CodecError::Malformed("object name"));
+    }
+    Ok([shared, rest].concat())
+}
+
+/// Object stores allow 1,024. Bounds what names that share long beginnings can unfold to.
+const NAME_BYTES_MAX: usize = 1024;
+
+fn shared_bytes(before: &str, name: &str) -> usize {
+    let shared = before.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
+    (0..=shared).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -72,17 +72,17 @@ impl PagedManifest {
         let corrupt = |error: CodecError| StoreError::corrupt(&name, error);
         let (read, size) = store.get_suffix(&name, READ_BYTES).await?;
         let from = size - read.len() as u64;
-        let Some(root) = format::root_range(&read, size).map_err(corrupt)? else {
+        let Some(root) = format::root_place(&read, size).map_err(corrupt)? else {
             let bytes = if from == 0 { read } else { store.get(&name).await? };
             let known = Arc::new(Manifest::decode(&bytes).map_err(corrupt)?);
             known.check_name(database, &name, number)?;
             return Ok(known.into());
         };
-        let bytes = match root.start.checked_sub(from) {
-            Some(start) => read.slice(start as usize..(root.end - from) as usize),
-            None => store.get_range(&name, root.clone()).await?,
+        let bytes = match root.bytes.start.checked_sub(from) {
+            Some(start) => read.slice(start as usize..(root.bytes.end - from) as usize),
+            None => store.get_range(&name, root.bytes.clone()).await?,
         };
-        let (known, pages) = format::decode_root(&bytes, root.start).map_err(corrupt)?;
+        let (known, pages) = format::decode_root(&bytes, &root).map_err(corrupt)?;
         known.check_name(database, &name, number)?;
         Ok(PagedManifest { known: Arc::new(known), pages, object: Object { name, read, from } })
     }

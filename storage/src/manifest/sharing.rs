@@ -17,7 +17,7 @@
 //! 2. Where a kept manifest names an object of another owner, that owner has a marker of its database.
 //! 3. A database comes to name other owners' objects with its first manifest only; later ones name fewer of them. The
 //!    source's newest manifest, which stays the newest until the branch is made, names everything that the first one
-//!    names.
+//!    names: of a branch of a moment that has passed, among what it keeps for its history ([`super::timeline`]).
 //!
 //! Making a branch ([`create_branch`]), while no manifest of the source is committed:
 //!
@@ -67,7 +67,7 @@ const FIRST_COMMIT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 const SWEPT_TOGETHER: usize = 32;
 
 /// Makes a branch: `branch` is its first manifest, not yet committed, and names objects that `source`, the newest
-/// manifest of its source, names too. The caller ensures that no manifest of the source is committed meanwhile. Sets
+/// manifest of its source, names too, for the data or the history; and perhaps objects of its own. The caller ensures that no manifest of the source is committed meanwhile. Sets
 /// the branch's number, and its epoch, so that it takes no name of an object that an earlier database of its name has
 /// left.
 ///
@@ -85,8 +85,8 @@ pub async fn create_branch(store: &Store, source: &Manifest, branch: &mut Manife
     branch.epoch = epochs.max().unwrap_or(0).saturating_add(1);
     branch.number = 1;
     branch.check().map_err(|problem| StoreError::corrupt(&first, format!("refusing to write: {problem}")))?;
-    for owner in owners(branch) {
-        let marker = Names::new(&owner)?.branch(&branch.database, &source.database, source.number);
+    for owner in owners(branch).iter().filter(|owner| **owner != branch.database) {
+        let marker = Names::new(owner)?.branch(&branch.database, &source.database, source.number);
         match store.put_new(&marker, "").await {
             Ok(()) | Err(StoreError::Exists { .. }) => {}
             Err(error) => return Err(error),
@@ -114,6 +114,23 @@ pub async fn create_branch(store: &Store, source: &Manifest, branch: &mut Manife
     Ok(())
 }
 
+/// Puts a marker at each other owner of objects that `manifest` names. To be called before it is committed, if it was not
+/// made by [`create_branch`], and while no process writes these databases.
+///
+/// # Errors
+/// When the store refuses.
+pub async fn mark_shared(store: &Store, manifest: &Manifest) -> Result<(), StoreError> {
+    let source = manifest.source.as_deref().unwrap_or(&manifest.database);
+    for owner in owners(manifest).iter().filter(|owner| **owner != manifest.database) {
+        // Manifest 0 is never the newest, so the marker stays no longer than the objects are named.
+        match store.put_new(&Names::new(owner)?.branch(&manifest.database, source, 0), "").await {
+            Ok(()) | Err(StoreError::Exists { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Deletes a database except for objects that its branches need; these are deleted when the last branch goes or needs
 /// them no more. The database is whole until the last of its manifests is gone. It must not be written meanwhile.
 pub async fn delete_database(store: &Store, database: &str) -> Result<(), StoreError> {
@@ -127,6 +144,7 @@ pub async fn delete_database(store: &Store, database: &str) -> Result<(), StoreE
             Err(error) => return Err(error),
         }
     }
+    store.retire_keys(names.folder()).await?;
     // Even if nothing is left: a list tells that missing manifests are no loss ([`lost_branches`]).
     put_left_list(store, &names, &folder).await?;
     for &number in &folder.manifests {
@@ -139,6 +157,9 @@ pub async fn delete_database(store: &Store, database: &str) -> Result<(), StoreE
     shared.insert(database.to_owned());
     for owner in shared {
         collect_left(store, &owner).await?;
+    }
+    if store.is_encrypted() && store.list(names.folder()).await?.is_empty() {
+        store.delete_keys(names.folder()).await?;
     }
     Ok(())
 }
@@ -276,7 +297,7 @@ pub(super) async fn collect_left(store: &Store, database: &str) -> Result<Garbag
     {
         delete_object(store, object, &mut garbage).await?;
     }
-    lists.delete_unneeded(store, &folder, &needed, &mut garbage).await?;
+    lists.delete_unneeded((store, &names), &folder, &needed, &mut garbage).await?;
     Ok(garbage)
 }
 
@@ -435,19 +456,25 @@ impl Lists {
         self.0.iter().any(|(_, objects)| objects.contains(object))
     }
 
-    /// Deletes the lists of which nothing is needed, once the unneeded objects are deleted.
+    /// Deletes the lists of which nothing is needed, once the unneeded objects are deleted, and with the last of them the
+    /// keys of these objects.
     pub(super) async fn delete_unneeded(
         &self,
-        store: &Store,
+        (store, names): (&Store, &Names),
         folder: &Folder,
         needed: &HashSet<String>,
         garbage: &mut Garbage,
     ) -> Result<(), StoreError> {
+        let mut deleted = 0;
         for (list, objects) in &self.0 {
             if !folder.objects.iter().any(|object| objects.contains(&object.name) && needed.contains(&object.name)) {
                 store.delete(list).await?;
                 garbage.objects += 1;
+                deleted += 1;
             }
+        }
+        if deleted > 0 && deleted == self.0.len() {
+            store.delete_retired_keys(names.folder()).await?;
         }
         Ok(())
     }

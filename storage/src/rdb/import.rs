@@ -140,7 +140,7 @@ impl Import<'_> {
             true => manifest::replaced(self.store, self.database).await?,
             false => manifest::latest(self.store, self.database).await?,
         };
-        let stored = before.as_ref().is_some_and(|before| before.segments.iter().any(|segment| segment.records > 0));
+        let stored = before.as_ref().is_some_and(Manifest::holds_data);
         let cut = before.as_ref().map_or(0, |before| before.cut);
         let unfinished = before.as_ref().is_some_and(|before| before.cut > before.sequence);
         if (stored || unfinished || self.recovered.goes_beyond(self.database, cut)) && !self.replace {

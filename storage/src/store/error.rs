@@ -27,6 +27,9 @@ pub enum StoreError {
         format_of(*format, version.as_deref()), super::VERSION, super::FORMAT
     )]
     Newer { format: u32, version: Option<String> },
+    /// The store is encrypted, and cannot be opened; or it cannot be encrypted.
+    #[error("the encryption of the store: {problem}; nothing was changed")]
+    Encrypted { problem: String },
     /// Another process has the folder open.
     #[error("the store folder {} is in use by {}", path.display(), holder(*pid))]
     Locked { path: PathBuf, pid: Option<u32> },

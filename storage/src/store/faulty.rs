@@ -94,6 +94,11 @@ impl FaultyStore {
         Arc::new(FaultyStore { inner, state: Arc::default(), held: watch::Sender::default() })
     }
 
+    /// The same over a store in this process's memory.
+    pub fn memory() -> Arc<FaultyStore> {
+        Self::new(Arc::new(object_store::memory::InMemory::new()))
+    }
+
     /// The store below, without faults: what another process would see, and do.
     pub fn inner(&self) -> &Arc<dyn ObjectStore> {
         &self.inner

@@ -26,7 +26,14 @@
 //!
 //! One process at a time has a folder open. A store behind a network has no such lock: there, [`crate::owner`] decides which
 //! process owns it.
+//!
+//! # Encryption
+//!
+//! A store that was opened for writing with a [`MasterKey`] once is encrypted from then on, see [`encryption`]. Objects are
+//! encrypted when they are put and decrypted when they are read, whole or in part; sizes are those before. So the formats of
+//! objects know nothing of it, except for that of the log, which is not written through the store in a folder.
 
+pub mod encryption;
 mod error;
 mod faulty;
 mod folder;
@@ -34,6 +41,7 @@ mod marker;
 mod probe;
 mod remote;
 mod requests;
+mod sealed;
 
 use std::{io, ops::Range, path::PathBuf, sync::Arc};
 
@@ -44,6 +52,8 @@ use object_store::{
     local::LocalFileSystem, memory::InMemory, path::Path,
 };
 
+pub use self::encryption::MasterKey;
+use self::encryption::{Keyring, listed_bytes};
 use self::error::is_transport;
 use self::folder::FolderLock;
 pub(crate) use self::marker::GUARD_WRITER;
@@ -60,7 +70,7 @@ pub use self::{
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The format of stores that this build writes, and the highest that it reads.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// The schemes that this build can open, for messages and `--help`.
 pub const SCHEMES: &[&str] = &["file://", "s3://", "gs://", "az://", "memory://"];
@@ -80,6 +90,16 @@ pub struct ObjectInfo {
     pub modified_ms: i64,
 }
 
+/// How a store is opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StoreAccess<'a> {
+    /// Of a store behind a network: its variables are those whose names begin with this, without it. If there are none, those
+    /// of every store.
+    pub variables: &'a str,
+    /// Opens an encrypted store, and encrypts one that is opened for writing.
+    pub master_key: Option<&'a MasterKey>,
+}
+
 /// A cheap handle; clones share the store, and its folder lock lives as long as the last of them.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -89,6 +109,8 @@ pub struct Store {
     /// Set for a store behind a network.
     requests: Option<Arc<Requests>>,
     writable: bool,
+    /// Set for an encrypted store.
+    keyring: Option<Arc<Keyring>>,
 }
 
 impl Store {
@@ -96,11 +118,17 @@ impl Store {
     /// until the last clone is dropped. A store behind a network is checked for the needed abilities, which takes a
     /// request or two and up to a minute if it does not answer.
     pub fn open(url: &str) -> Result<Store, StoreError> {
+        Self::open_with(url, StoreAccess::default())
+    }
+
+    /// The same with variables and a master key.
+    pub fn open_with(url: &str, access: StoreAccess<'_>) -> Result<Store, StoreError> {
         match scheme(url)? {
             Scheme::Memory => Ok(Store::over(Arc::new(InMemory::new()), url)),
             Scheme::File(path) => {
                 // Before the lock, whose taking cleans up after a crash.
                 marker::check_folder(&path)?;
+                sealed::check_folder(&path, access.master_key)?;
                 let lock = FolderLock::acquire(&path)?;
                 match marker::claim_folder(&path, marker::check_folder(&path)?) {
                     Ok(()) => {}
@@ -110,23 +138,37 @@ impl Store {
                     }
                     Err(error) => return Err(error),
                 }
-                let objects = local(&path)?;
-                Ok(Store { objects, url: url.into(), lock: Some(Arc::new(lock)), requests: None, writable: true })
+                let store = Store { lock: Some(Arc::new(lock)), ..Store::over(local(&path)?, url) };
+                store.unlocked(sealed::check_folder(&path, access.master_key)?, access.master_key)
             }
-            Scheme::Remote(service, place) => remote::open(service, url, place, true),
+            Scheme::Remote(service, place) => {
+                let store = remote::open(service, url, place, true, access.variables)?;
+                let keyring = store.read_keyring(access.master_key)?;
+                store.unlocked(keyring, access.master_key)
+            }
         }
     }
 
     /// Opens the store for looking only, beside a process that writes it: nothing is locked, created or cleaned, and
     /// puts and deletes are refused.
     pub fn open_read_only(url: &str) -> Result<Store, StoreError> {
+        Self::open_read_only_with(url, StoreAccess::default())
+    }
+
+    /// The same with variables and a master key.
+    pub fn open_read_only_with(url: &str, access: StoreAccess<'_>) -> Result<Store, StoreError> {
         match scheme(url)? {
             Scheme::Memory => Ok(Store { writable: false, ..Store::over(Arc::new(InMemory::new()), url) }),
             Scheme::File(path) => {
                 marker::check_folder(&path)?;
-                Ok(Store { writable: false, ..Store::over(local(&path)?, url) })
+                let keyring = sealed::check_folder(&path, access.master_key)?.map(Arc::new);
+                Ok(Store { writable: false, keyring, ..Store::over(local(&path)?, url) })
             }
-            Scheme::Remote(service, place) => remote::open(service, url, place, false),
+            Scheme::Remote(service, place) => {
+                let store = remote::open(service, url, place, false, access.variables)?;
+                let keyring = store.read_keyring(access.master_key)?.map(Arc::new);
+                Ok(Store { keyring, ..store })
+            }
         }
     }
 
@@ -137,7 +179,7 @@ impl Store {
 
     /// Any object store, for example a [`FaultyStore`]. Each request is made once and waited for without limit.
     pub fn over(objects: Arc<dyn ObjectStore>, url: &str) -> Store {
-        Store { objects, url: url.into(), lock: None, requests: None, writable: true }
+        Store { objects, url: url.into(), lock: None, requests: None, writable: true, keyring: None }
     }
 
     /// Any object store as one behind a network: with time limits and retries.
@@ -174,8 +216,8 @@ impl Store {
         matches!(scheme(&self.url), Ok(Scheme::Memory))
     }
 
-    /// Creates `name` durably, or fails with [`StoreError::Exists`] and changes nothing.
-    pub async fn put_new(&self, name: &str, bytes: impl Into<PutPayload>) -> Result<(), StoreError> {
+    /// Creates an object that is not encrypted.
+    async fn put_plain(&self, name: &str, bytes: impl Into<PutPayload>) -> Result<(), StoreError> {
         let path = self.path_to_change(name)?;
         self.mark()?;
         let created = match &self.requests {
@@ -218,8 +260,8 @@ impl Store {
         lock.sync_way_to(path).map_err(|error| Error::Generic { store: "folder", source: Box::new(error) })
     }
 
-    /// The whole object.
-    pub async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
+    /// The whole object, as it is stored.
+    async fn get_plain(&self, name: &str) -> Result<Bytes, StoreError> {
         let read = async {
             let path = parse(name)?;
             self.repeat(name, move |objects, limits| {
@@ -234,8 +276,8 @@ impl Store {
         read.await.map_err(|source| StoreError::of("read", name, source))
     }
 
-    /// Exactly the bytes of `range`; an object that is too short for it is corrupt. One request.
-    pub async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+    /// The same as they are stored.
+    async fn get_range_plain(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
@@ -250,17 +292,13 @@ impl Store {
         };
         match read.await {
             Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(size)) => {
-                let problem = format!("{size} bytes long, but bytes {start} to {end} were wanted");
-                Err(StoreError::corrupt(name, problem))
-            }
+            Ok(Err(size)) => Err(too_short(name, size, &(start..end))),
             Err(source) => Err(StoreError::of("read", name, source)),
         }
     }
 
-    /// The last `bytes` bytes of the object, or all of a shorter one; with the object's whole size. One request, where the
-    /// store knows how to be asked for that.
-    pub async fn get_suffix(&self, name: &str, bytes: u64) -> Result<(Bytes, u64), StoreError> {
+    /// The same as they are stored.
+    async fn get_suffix_plain(&self, name: &str, bytes: u64) -> Result<(Bytes, u64), StoreError> {
         let read = async {
             let path = parse(name)?;
             self.repeat(name, move |objects, limits| {
@@ -275,8 +313,8 @@ impl Store {
         }
     }
 
-    /// The object's size in bytes.
-    pub async fn size(&self, name: &str) -> Result<u64, StoreError> {
+    /// The size with which it is stored.
+    async fn size_plain(&self, name: &str) -> Result<u64, StoreError> {
         let read = async {
             let path = parse(name)?;
             self.repeat(name, move |objects, limits| {
@@ -300,10 +338,10 @@ impl Store {
         let found: Vec<ObjectMeta> = read.await.map_err(|source| StoreError::of("list", prefix, source))?;
         let mut found: Vec<_> = found
             .into_iter()
-            .map(|object| ObjectInfo {
-                name: object.location.into(),
-                bytes: object.size,
-                modified_ms: object.last_modified.timestamp_millis(),
+            .map(|object| {
+                let name = String::from(object.location);
+                let bytes = self.keyring.as_ref().map_or(object.size, |ring| listed_bytes(ring, &name, object.size));
+                ObjectInfo { name, bytes, modified_ms: object.last_modified.timestamp_millis() }
             })
             .collect();
         found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -443,6 +481,10 @@ fn local(path: &std::path::Path) -> Result<Arc<dyn ObjectStore>, StoreError> {
     Ok(Arc::new(objects.with_fsync(true).with_automatic_cleanup(true)))
 }
 
+fn too_short(name: &str, size: u64, range: &Range<u64>) -> StoreError {
+    StoreError::corrupt(name, format!("{size} bytes long, but bytes {} to {} were wanted", range.start, range.end))
+}
+
 /// The bytes, or the size of an object that is too short for them.
 async fn read_range(
     objects: &Arc<dyn ObjectStore>,
@@ -450,14 +492,29 @@ async fn read_range(
     range: Range<u64>,
     limits: Limits,
 ) -> Result<Result<Bytes, u64>, Error> {
-    let wanted = range.end - range.start;
+    let end = range.end;
+    let read = read_within(objects, path, range, limits, |size| size >= end).await?;
+    Ok(read.map(|(bytes, _)| bytes))
+}
+
+/// The bytes of the range that the object has, and its size; or the size alone, of one that ends before the range or has not
+/// `enough` bytes.
+async fn read_within(
+    objects: &Arc<dyn ObjectStore>,
+    path: &Path,
+    range: Range<u64>,
+    limits: Limits,
+    enough: impl Fn(u64) -> bool,
+) -> Result<Result<(Bytes, u64), u64>, Error> {
     let options = GetOptions::default().with_range(Some(GetRange::Bounded(range.clone())));
     match limits.answer(0, objects.get_opts(path, options)).await {
-        Ok(found) if found.meta.size < range.end => Ok(Err(found.meta.size)),
+        Ok(found) if !enough(found.meta.size) => Ok(Err(found.meta.size)),
         Ok(found) => {
+            let size = found.meta.size;
+            let wanted = range.end.min(size).saturating_sub(range.start);
             let bytes = limits.answer(wanted, found.bytes()).await?;
-            let size = bytes.len() as u64;
-            Ok(if size == wanted { Ok(bytes) } else { Err(range.start + size) })
+            let read = bytes.len() as u64;
+            Ok(if read == wanted { Ok((bytes, size)) } else { Err(range.start + read) })
         }
         // A range that begins past the end is an error of the store itself; tell it apart by the object's size.
         Err(error) if !is_transport(&error) => match limits.answer(0, objects.head(path)).await {

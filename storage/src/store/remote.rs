@@ -111,15 +111,29 @@ impl Service {
 }
 
 /// Opens the store, and asks it whether it is fit for it.
-pub(super) fn open(service: Service, url: &str, place: Place, writable: bool) -> Result<Store, StoreError> {
-    let environment: Vec<(String, String)> = std::env::vars_os()
+pub(super) fn open(
+    service: Service,
+    url: &str,
+    place: Place,
+    writable: bool,
+    prefix: &str,
+) -> Result<Store, StoreError> {
+    let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
+    let environment = within(environment, prefix);
     let address = address(url, &environment);
     let objects = connect(service, url, place, environment.into_iter())?;
     let store = Store { writable, ..Store::over_network(objects, url, Patience::default())? };
     check(service, &store, address)?;
     Ok(store)
+}
+
+/// The variables that begin with `prefix`, without it; all if there are none. The settings of two stores are never mixed.
+fn within(environment: Vec<(String, String)>, prefix: &str) -> Vec<(String, String)> {
+    let own = |(name, value): &(String, String)| Some((name.strip_prefix(prefix)?.to_owned(), value.clone()));
+    let found: Vec<(String, String)> = environment.iter().filter_map(own).collect();
+    if found.is_empty() { environment } else { found }
 }
 
 /// A number that stands for the store's location: its URL, and its endpoint in the environment.
@@ -311,6 +325,18 @@ mod tests {
             let error = Place::parse(service, text).unwrap_err().to_string();
             assert!(error.contains(problem) && !error.contains("secret"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_store_with_variables_of_its_own_has_no_others() {
+        let all = |pairs: Environment| -> Vec<(String, String)> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let shared = all(&[("AWS_REGION", "a"), ("AWS_SESSION_TOKEN", "t")]);
+        assert_eq!(within(shared.clone(), "BACKUP_"), shared);
+        let both = all(&[("AWS_SESSION_TOKEN", "t"), ("BACKUP_AWS_REGION", "b")]);
+        assert_eq!(within(both.clone(), "BACKUP_"), all(&[("AWS_REGION", "b")]));
+        assert_eq!(within(both.clone(), ""), both);
     }
 
     #[test]

@@ -33,6 +33,10 @@ unsafe impl Sync for Buffer {}
 const TAGGED: u32 = 1 << 31;
 const MARKED: u32 = 1 << 30;
 
+fn tagged_word(total: usize, tag: u16) -> u32 {
+    TAGGED | u32::from(tag) << 16 | total as u32
+}
+
 impl Buffer {
     pub const TAG_MAX: u16 = 0x7FFF;
 
@@ -41,6 +45,35 @@ impl Buffer {
         let mut buffer = Self::default();
         buffer.resize(0, TOTAL_BYTES + bytes.len());
         pace::copy(buffer.body_mut(), bytes);
+        buffer
+    }
+
+    /// These bytes one after the other, tagged.
+    ///
+    /// # Panics
+    /// If the total needs more than 16 bits, or the tag more than 15.
+    #[inline]
+    pub fn tagged<const N: usize>(parts: [&[u8]; N], tag: u16) -> Self {
+        let mut total = TOTAL_BYTES;
+        for part in parts {
+            total += part.len();
+        }
+        assert!(total <= 0xFFFF && tag <= Self::TAG_MAX, "a tag leaves 16 bits for the total");
+        let block = block::allocate(total);
+        let mut end = TOTAL_BYTES;
+        for part in parts {
+            // Many are empty, and a copy is a call.
+            if part.is_empty() {
+                continue;
+            }
+            // SAFETY: the block has room for the sum of the parts, and is new, so it overlaps none of them.
+            unsafe { block.as_ptr().add(end).copy_from_nonoverlapping(part.as_ptr(), part.len()) };
+            end += part.len();
+        }
+        // SAFETY: the block is as large as its block size; `end` is the total.
+        unsafe { block.as_ptr().add(end).write_bytes(0, block_size(total) - end) };
+        let mut buffer = Self(Some(block));
+        buffer.set_word(tagged_word(total, tag));
         buffer
     }
 
@@ -128,7 +161,7 @@ impl Buffer {
     /// If the total needs more than 16 bits, or the tag more than 15.
     pub fn resize_tagged(&mut self, kept: usize, total: usize, tag: u16) {
         assert!(total <= 0xFFFF && tag <= Self::TAG_MAX, "a tag leaves 16 bits for the total");
-        self.resize_to(kept, total, TAGGED | u32::from(tag) << 16 | total as u32);
+        self.resize_to(kept, total, tagged_word(total, tag));
     }
 
     fn resize_to(&mut self, kept: usize, total: usize, word: u32) {
@@ -233,5 +266,11 @@ mod tests {
         assert!(!nothing.is_marked() && nothing.is_empty());
         assert_eq!(Buffer::of(b"").len(), TOTAL_BYTES);
         assert_eq!(Buffer::of(b"abc").body(), b"abc");
+        for len in [0, 1, 4, 1100] {
+            let parts = [&b"abc"[..], b"", &vec![b'x'; len]];
+            let buffer = Buffer::tagged(parts, 9);
+            assert_eq!((buffer.body(), buffer.tag()), (&parts.concat()[..], Some(9)));
+            assert_eq!((buffer.len(), buffer.heap_bytes()), (TOTAL_BYTES + 3 + len, block_size(TOTAL_BYTES + 3 + len)));
+        }
     }
 }

@@ -15,7 +15,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::super::heap;
-use super::{End, Fill, Item, Listpack, ListpackRef};
+use super::super::listpack::ListpackRef;
+use super::short::{ShortRef, Spot};
+use super::{End, Fill, Item, Listpack};
 use crate::entry::Buffer;
 
 /// The largest overhead of an entry, in bytes: encoding and length, back-length (and Redis's estimate too).
@@ -73,18 +75,83 @@ impl Ordinal {
     }
 }
 
-/// A chunk to be read.
+/// A chunk to be read. Positions in it are numbers that have no meaning outside.
 #[derive(Clone, Copy)]
 pub enum ChunkRef<'a> {
     Packed(ListpackRef<'a>),
+    /// All of a small list.
+    Short(ShortRef<'a>),
     Plain(&'a [u8]),
 }
 
 impl<'a> ChunkRef<'a> {
+    #[inline]
+    pub(super) fn len(self) -> usize {
+        match self {
+            ChunkRef::Packed(view) => view.len(),
+            ChunkRef::Short(view) => view.len(),
+            ChunkRef::Plain(_) => 1,
+        }
+    }
+
+    /// The position of an element by its index.
+    pub(super) fn seek(self, index: usize) -> Option<usize> {
+        match self {
+            ChunkRef::Packed(view) => view.seek(index),
+            ChunkRef::Short(view) => (index < view.len()).then(|| view.seek(index).position()),
+            ChunkRef::Plain(_) => Some(0),
+        }
+    }
+
+    /// The position of the first element.
+    pub(super) fn start(self) -> usize {
+        match self {
+            ChunkRef::Packed(view) => view.start(),
+            ChunkRef::Short(_) | ChunkRef::Plain(_) => 0,
+        }
+    }
+
+    /// The position of the last element of a chunk that is not empty.
+    pub(super) fn last(self) -> usize {
+        match self {
+            ChunkRef::Packed(view) => view.before(view.end()),
+            ChunkRef::Short(view) => view.before(view.end()).position(),
+            ChunkRef::Plain(_) => 0,
+        }
+    }
+
+    pub(super) fn next(self, at: usize) -> Option<usize> {
+        match self {
+            ChunkRef::Packed(view) => view.next(at),
+            ChunkRef::Short(view) => {
+                let next = view.after(Spot::of(at));
+                (next != view.end()).then(|| next.position())
+            }
+            ChunkRef::Plain(_) => None,
+        }
+    }
+
+    pub(super) fn previous(self, at: usize) -> Option<usize> {
+        match self {
+            ChunkRef::Packed(view) => view.previous(at),
+            ChunkRef::Short(view) => (at > 0).then(|| view.before(Spot::of(at)).position()),
+            ChunkRef::Plain(_) => None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn item(self, at: usize) -> Item<'a> {
+        match self {
+            ChunkRef::Packed(view) => view.item(at),
+            ChunkRef::Short(view) => view.item(Spot::of(at)),
+            ChunkRef::Plain(bytes) => Item::Bytes(bytes),
+        }
+    }
+
     pub(super) fn view(self) -> Option<ListpackRef<'a>> {
         match self {
             ChunkRef::Packed(view) => Some(view),
-            ChunkRef::Plain(_) => None,
+            ChunkRef::Short(_) | ChunkRef::Plain(_) => None,
         }
     }
 }
@@ -297,7 +364,7 @@ impl Chunked {
                     self.len -= 1;
                     removed += 1;
                 }
-                ChunkRef::Plain(_) => {}
+                ChunkRef::Plain(_) | ChunkRef::Short(_) => {}
                 // One that is not changed is not put aside.
                 ChunkRef::Packed(view) if !view.iter().any(|entry| entry == item) => {}
                 ChunkRef::Packed(_) => {

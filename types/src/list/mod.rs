@@ -1,18 +1,23 @@
-//! Lists: one listpack while small, else a deque of listpacks.
+//! Lists: packed while small, else a deque of listpacks.
 //!
-//! The list is one listpack up to the size (or count) that `list-max-listpack-size` gives a listpack, and a [`Chunked`]
+//! The list is one listpack, or takes [less](short) but is shown as one, up to the size (or count) that `list-max-listpack-size` gives a listpack, and a [`Chunked`]
 //! beyond. It goes back to one listpack when a single one is left and that has shrunk to half the limit, so that a list
 //! on the border does not change to and fro. All of this is as Redis 7.2 does it, for `OBJECT ENCODING`.
 //!
 //! Reading works on chunks in both forms: a packed list is a list of one chunk.
 
 mod chunked;
+mod packed;
+mod short;
 
 pub use chunked::ChunkRef;
 use chunked::Chunked;
 
+use self::packed::PackedList;
+pub use self::short::ShortRef;
+use self::short::Spot;
 use super::item::Item;
-use super::listpack::{Listpack, ListpackRef};
+use super::listpack::Listpack;
 use super::{Limits, Malformed};
 use crate::entry::{Form, FormMut, FormRef};
 use crate::pace;
@@ -24,7 +29,7 @@ pub enum End {
 }
 
 #[derive(Default)]
-pub struct List(Form<Listpack, Chunked>);
+pub struct List(Form<PackedList, Chunked>);
 
 /// How much one listpack of a list may hold, from the setting `list-max-listpack-size`.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +69,7 @@ impl List {
 
     pub fn len(&self) -> usize {
         match self.0.view() {
-            FormRef::Packed(listpack) => listpack.view().len(),
+            FormRef::Packed(packed) => packed.len(),
             FormRef::Large(chunked) => chunked.len(),
         }
     }
@@ -87,18 +92,16 @@ impl List {
 
     pub fn heap_bytes(&self) -> usize {
         match self.0.view() {
-            FormRef::Packed(listpack) => listpack.heap_bytes(),
+            FormRef::Packed(packed) => packed.heap_bytes(),
             FormRef::Large(chunked) => chunked.heap_bytes(),
         }
     }
 
     pub fn push(&mut self, end: End, value: &[u8], limits: &Limits) {
         self.make_room(value.len(), 1, limits);
-        let item = Item::parse(value);
-        match (self.0.view_mut(), end) {
-            (FormMut::Packed(listpack), End::Head) => listpack.push_front(item),
-            (FormMut::Packed(listpack), End::Tail) => listpack.push_back(item),
-            (FormMut::Large(chunked), _) => chunked.push(end, value, Fill::new(limits)),
+        match self.0.view_mut() {
+            FormMut::Packed(packed) => packed.push(end, Item::parse(value)),
+            FormMut::Large(chunked) => chunked.push(end, value, Fill::new(limits)),
         }
     }
 
@@ -133,15 +136,9 @@ impl List {
 
     /// Removes up to `count` elements from one end.
     pub fn drop_end(&mut self, end: End, count: usize, limits: &Limits) {
-        match (self.0.view_mut(), end) {
-            (FormMut::Packed(listpack), End::Head) => listpack.remove(listpack.view().start(), count),
-            (FormMut::Packed(listpack), End::Tail) => {
-                let len = listpack.view().len();
-                if let Some(at) = listpack.view().seek(len.saturating_sub(count)) {
-                    listpack.remove(at, count);
-                }
-            }
-            (FormMut::Large(chunked), _) => {
+        match self.0.view_mut() {
+            FormMut::Packed(packed) => packed.drop_end(end, count),
+            FormMut::Large(chunked) => {
                 chunked.drop_end(end, count);
                 self.shrink(limits);
             }
@@ -156,8 +153,7 @@ impl List {
     }
 
     pub fn get(&self, index: usize) -> Option<Item<'_>> {
-        let place = self.place(index)?;
-        Some(self.at(place))
+        Some(self.place(index)?.item())
     }
 
     /// Replaces the element at `index`; returns false if it does not exist.
@@ -166,14 +162,13 @@ impl List {
             return false;
         }
         self.make_room(value.len(), 1, limits);
-        let Some(place) = self.place(index) else { return false };
-        match self.0.view_mut() {
-            FormMut::Packed(listpack) => listpack.replace(place.at, Item::parse(value)),
-            FormMut::Large(chunked) => {
-                chunked.replace(place.chunk, place.at, value, Fill::new(limits));
-                self.shrink(limits);
-            }
+        if let FormMut::Packed(packed) = self.0.view_mut() {
+            packed.replace(index, Item::parse(value));
+            return true;
         }
+        let Some(Place { index: chunk, at, .. }) = self.place(index) else { return false };
+        self.chunked().replace(chunk, at, value, Fill::new(limits));
+        self.shrink(limits);
         true
     }
 
@@ -183,13 +178,11 @@ impl List {
             return self.push(End::Tail, value, limits);
         }
         self.make_room(value.len(), 1, limits);
-        let Some(place) = self.place(index) else { return };
-        match self.0.view_mut() {
-            FormMut::Packed(listpack) => {
-                listpack.insert(place.at, Item::parse(value));
-            }
-            FormMut::Large(chunked) => chunked.insert(place.chunk, place.at, value, Fill::new(limits)),
+        if let FormMut::Packed(packed) = self.0.view_mut() {
+            return packed.insert(index, Item::parse(value));
         }
+        let Some(Place { index: chunk, at, .. }) = self.place(index) else { return };
+        self.chunked().insert(chunk, at, value, Fill::new(limits));
     }
 
     /// The index of the first element equal to `value`.
@@ -201,7 +194,7 @@ impl List {
     /// Removes up to `count` elements equal to `value`, looking from `from` on. Returns how many were removed.
     pub fn remove(&mut self, value: &[u8], count: usize, from: End, limits: &Limits) -> usize {
         match self.0.view_mut() {
-            FormMut::Packed(listpack) => chunked::remove_equal(listpack, Item::parse(value), count, from),
+            FormMut::Packed(packed) => packed.remove(Item::parse(value), count, from),
             FormMut::Large(chunked) => {
                 let removed = chunked.remove(value, count, from, Fill::new(limits));
                 self.shrink(limits);
@@ -223,12 +216,10 @@ impl List {
 
     /// The chunks in order, to be stored as they are.
     pub fn chunks(&self) -> impl ExactSizeIterator<Item = ChunkRef<'_>> {
-        let (packed, chunked) = match self.0.view() {
-            FormRef::Packed(listpack) => (Some(listpack), None),
-            FormRef::Large(chunked) => (None, Some(chunked)),
+        let count = match self.0.view() {
+            FormRef::Packed(packed) => packed.len().min(1),
+            FormRef::Large(chunked) => chunked.chunks(),
         };
-        let count =
-            chunked.map_or(usize::from(packed.is_some_and(|listpack| !listpack.view().is_empty())), |c| c.chunks());
         (0..count).map(|index| self.chunk(index))
     }
 
@@ -304,8 +295,8 @@ impl List {
     }
 
     fn chunked(&mut self) -> &mut Chunked {
-        if let FormMut::Packed(listpack) = self.0.view_mut() {
-            self.0 = Form::large(Box::new(Chunked::new(std::mem::take(listpack))));
+        if let FormMut::Packed(packed) = self.0.view_mut() {
+            self.0 = Form::large(Box::new(Chunked::new(packed.take_listpack())));
         }
         match self.0.view_mut() {
             FormMut::Large(chunked) => chunked,
@@ -315,11 +306,10 @@ impl List {
 
     /// Leaves the packed form if `count` values of `bytes` bytes would exceed it.
     fn make_room(&mut self, bytes: usize, count: usize, limits: &Limits) {
-        if let FormRef::Packed(listpack) = self.0.view() {
-            let view = listpack.view();
-            if Fill::new(limits).exceeded(view.bytes_len() + bytes, view.len() + count) {
-                self.chunked();
-            }
+        if let FormRef::Packed(packed) = self.0.view()
+            && packed.would_exceed(Fill::new(limits), bytes, count)
+        {
+            self.chunked();
         }
     }
 
@@ -333,75 +323,69 @@ impl List {
             && !chunked.is_captured()
             && let Some(listpack) = chunked.take_only_listpack(fill)
         {
-            self.0 = Form::packed(listpack);
+            self.0 = Form::packed(PackedList::of(listpack));
         }
     }
 
     fn chunk(&self, index: usize) -> ChunkRef<'_> {
         match self.0.view() {
-            FormRef::Packed(listpack) => ChunkRef::Packed(listpack.view()),
+            FormRef::Packed(packed) => packed.view(),
             FormRef::Large(chunked) => chunked.chunk(index),
         }
     }
 
-    fn place(&self, index: usize) -> Option<Place> {
+    #[inline]
+    fn place(&self, index: usize) -> Option<Place<'_>> {
         match self.0.view() {
-            FormRef::Packed(listpack) => listpack.view().seek(index).map(|at| Place { chunk: 0, at }),
+            FormRef::Packed(packed) => {
+                let chunk = packed.view();
+                Some(Place { index: 0, chunk, at: chunk.seek(index)? })
+            }
             FormRef::Large(chunked) => {
                 let (chunk, inside) = chunked.seek(index)?;
-                let at = match chunked.chunk(chunk) {
-                    ChunkRef::Packed(view) => view.seek(inside)?,
-                    ChunkRef::Plain(_) => 0,
-                };
-                Some(Place { chunk, at })
+                let (index, chunk) = (chunk, chunked.chunk(chunk));
+                Some(Place { index, chunk, at: chunk.seek(inside)? })
             }
         }
     }
 
-    fn at(&self, place: Place) -> Item<'_> {
-        match self.chunk(place.chunk) {
-            ChunkRef::Packed(view) => view.item(place.at),
-            ChunkRef::Plain(bytes) => Item::Bytes(bytes),
-        }
-    }
-
     /// The place after one that is not the last.
-    fn after(&self, place: Place) -> Place {
-        if let ChunkRef::Packed(view) = self.chunk(place.chunk)
-            && let Some(at) = view.next(place.at)
-        {
+    #[inline]
+    fn after<'a>(&'a self, place: Place<'a>) -> Place<'a> {
+        if let Some(at) = place.chunk.next(place.at) {
             return Place { at, ..place };
         }
-        let chunk = place.chunk + 1;
-        self.pace(chunk);
-        Place { chunk, at: self.chunk(chunk).view().map_or(0, ListpackRef::start) }
+        let index = place.index + 1;
+        self.pace(index);
+        let chunk = self.chunk(index);
+        Place { index, chunk, at: chunk.start() }
     }
 
     /// Says that a chunk is visited.
     fn pace(&self, chunk: usize) {
         pace::step(match self.chunk(chunk) {
-            ChunkRef::Packed(view) => view.len(),
             ChunkRef::Plain(bytes) => bytes.len() / pace::BYTES_PER_ELEMENT,
+            packed => packed.len(),
         });
     }
 
     /// The place before one that is not the first.
-    fn before(&self, place: Place) -> Place {
-        if let ChunkRef::Packed(view) = self.chunk(place.chunk)
-            && let Some(at) = view.previous(place.at)
-        {
+    #[inline]
+    fn before<'a>(&'a self, place: Place<'a>) -> Place<'a> {
+        if let Some(at) = place.chunk.previous(place.at) {
             return Place { at, ..place };
         }
-        let chunk = place.chunk - 1;
-        self.pace(chunk);
-        Place { chunk, at: self.chunk(chunk).view().map_or(0, |view| view.before(view.end())) }
+        let index = place.index - 1;
+        self.pace(index);
+        let chunk = self.chunk(index);
+        Place { index, chunk, at: chunk.last() }
     }
 }
 
 impl Clone for List {
     fn clone(&self) -> Self {
         List(match self.0.view() {
-            FormRef::Packed(listpack) => Form::packed(listpack.clone()),
+            FormRef::Packed(packed) => Form::packed(packed.clone()),
             FormRef::Large(chunked) => Form::large(Box::new(chunked.clone())),
         })
     }
@@ -413,11 +397,19 @@ impl std::fmt::Debug for List {
     }
 }
 
-/// The location of an element: its chunk, and its position in the chunk's listpack.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    chunk: usize,
+/// The location of an element: its chunk, with the number of that, and its position there.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    index: usize,
+    chunk: ChunkRef<'a>,
     at: usize,
+}
+
+impl<'a> Place<'a> {
+    #[inline]
+    fn item(self) -> Item<'a> {
+        self.chunk.item(self.at)
+    }
 }
 
 /// Elements in order; see [`List::range`].
@@ -427,8 +419,8 @@ pub struct Range<'a> {
     start: usize,
     end: usize,
     /// Of the elements given last from either end.
-    front: Option<Place>,
-    back: Option<Place>,
+    front: Option<Place<'a>>,
+    back: Option<Place<'a>>,
 }
 
 impl<'a> Iterator for Range<'a> {
@@ -444,7 +436,7 @@ impl<'a> Iterator for Range<'a> {
         };
         self.front = Some(place);
         self.start += 1;
-        Some(self.list.at(place))
+        Some(place.item())
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -459,13 +451,19 @@ impl<'a> Iterator for Range<'a> {
             Some(place) => Some(self.list.after(place)),
             None => self.list.place(self.start),
         };
-        let Some(Place { mut chunk, at }) = first else { return init };
+        let Some(Place { index: mut chunk, at, .. }) = first else { return init };
         let (mut folded, mut from) = (init, Some(at));
         while left > 0 {
             self.list.pace(chunk);
             match self.list.chunk(chunk) {
                 ChunkRef::Packed(view) => {
                     for item in view.iter_from(from.take().unwrap_or(view.start())).take(left) {
+                        folded = visit(folded, item);
+                        left -= 1;
+                    }
+                }
+                ChunkRef::Short(view) => {
+                    for item in view.iter_from(Spot::of(from.take().unwrap_or(0))).take(left) {
                         folded = visit(folded, item);
                         left -= 1;
                     }
@@ -493,7 +491,7 @@ impl DoubleEndedIterator for Range<'_> {
         };
         self.back = Some(place);
         self.end -= 1;
-        Some(self.list.at(place))
+        Some(place.item())
     }
 }
 

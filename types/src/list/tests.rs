@@ -98,6 +98,7 @@ fn chunks_can_be_stored_and_loaded() {
     for chunk in list.chunks() {
         match chunk {
             ChunkRef::Packed(view) => loaded.append_listpack(view.bytes()).unwrap(),
+            ChunkRef::Short(view) => loaded.append_listpack(&view.to_listpack_bytes()).unwrap(),
             ChunkRef::Plain(value) => loaded.append_plain(value),
         }
     }
@@ -108,6 +109,43 @@ fn chunks_can_be_stored_and_loaded() {
     short.append_listpack(list.chunks().next().unwrap().view().unwrap().bytes()).unwrap();
     short.loaded(&limits);
     assert_eq!(short.encoding(), "listpack");
+}
+
+/// Whether a list takes less than a listpack.
+fn is_short(list: &List) -> bool {
+    list.chunks().any(|chunk| matches!(chunk, ChunkRef::Short(_)))
+}
+
+#[test]
+fn a_small_list_takes_one_byte_beside_each_element() {
+    let limits = limits(-2);
+    let (mut list, value) = (List::new(), [b'x'; 32]);
+    (0..20).for_each(|_| list.push(End::Head, &value, &limits));
+    assert_eq!((list.heap_bytes(), list.encoding()), (664, "listpack"));
+    // One element too many, or too long.
+    let mut count = 20;
+    while is_short(&list) {
+        list.push(End::Head, &value, &limits);
+        count += 1;
+    }
+    assert_eq!((count, list.len()), (31, 31));
+    let mut long = List::new();
+    long.push(End::Tail, b"12", &limits);
+    long.push(End::Tail, &[b'y'; 240], &limits);
+    assert!(!is_short(&long));
+    // It is short again when it has shrunk.
+    for left in (0..31).rev() {
+        list.drop_end(End::Tail, 1, &limits);
+        assert_eq!((list.len(), is_short(&list)), (left, (1..15).contains(&left)));
+    }
+    assert!(long.set(1, &value, &limits) && is_short(&long));
+    assert_eq!(texts(&long), [&b"12"[..], &value]);
+    // What is stored is a listpack.
+    let mut loaded = List::new();
+    let Some(ChunkRef::Short(short)) = long.chunks().next() else { panic!("it is short") };
+    loaded.append_listpack(&short.to_listpack_bytes()).unwrap();
+    loaded.loaded(&limits);
+    assert!(is_short(&loaded) && texts(&loaded) == texts(&long));
 }
 
 #[derive(Clone, Debug)]
@@ -128,8 +166,9 @@ fn end() -> impl Strategy<Value = End> {
 
 fn text() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
+        2 => any::<i64>().prop_map(|number| number.to_string().into_bytes()),
         6 => (-3i64..300).prop_map(|number| number.to_string().into_bytes()),
-        3 => (0usize..200).prop_map(|len| vec![b'm'; len]),
+        3 => (0usize..300).prop_map(|len| vec![b'm'; len]),
         1 => (3000usize..9000).prop_map(|len| vec![b'l'; len]),
     ]
 }

@@ -303,6 +303,24 @@ impl<E: Entry> Segment<E> {
         next
     }
 
+    /// The number of entries in a part of the range. Only the positions of entries whose home is at an end of it are computed.
+    pub fn len_within<P: Placement>(&self, within: Range53, placement: &P) -> usize {
+        let (mut from, end) = (within.start.max(self.start), within.end().min(self.range().end()));
+        let mut len = 0;
+        while from < end && !self.is_empty() {
+            let home = self.home(from);
+            let next = self.first_prefix(home + 1);
+            let bucket = &self.buckets[home];
+            if from == self.first_prefix(home) && next <= end && !bucket.may_be_stashed() {
+                len += self.own_len(home) + bucket.in_next();
+                from = next;
+            } else {
+                from = self.scan_within(from..end, placement, |_| len += 1);
+            }
+        }
+        len
+    }
+
     /// An entry at random, each as likely as any other, if each `seed` is.
     pub fn random(&self, seed: u64) -> Option<&E> {
         const TRIES: usize = 16;

@@ -2,7 +2,7 @@
 //!
 //! All but the smallest are within a quarter of the next, so that a segment is nine tenths full just before it grows and
 //! three quarters just after; and each number of buckets fills one of the allocator's size classes. The largest is the
-//! largest that jemalloc serves from a slab: beyond it, a page of padding is added.
+//! largest that jemalloc serves from a slab: beyond it, a block takes pages of its own.
 
 use super::bucket::WIDTH;
 

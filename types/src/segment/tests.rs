@@ -397,3 +397,21 @@ proptest! {
         prop_assert!(left.into_iter().eq(keys));
     }
 }
+
+#[test]
+fn entries_are_counted_by_parts_of_the_range() {
+    for (crowd, count) in [(Crowd::Even, 900), (Crowd::Runs, 600), (Crowd::FewPositions, 60), (Crowd::OneSlot, 500)] {
+        let mut segment = Segment::new(Range53::WHOLE);
+        let keys: BTreeSet<u64> = (0..count).map(|number| crowd.key(number)).collect();
+        keys.iter().for_each(|key| segment.insert(*key, Word::of(*key), &Exact));
+        // From all of the range down to single buckets and less, around every key of some.
+        for key in keys.iter().step_by(37) {
+            for bits in (0..=PREFIX_BITS as u8).rev().step_by(3) {
+                let start = prefix53(*key) >> bits << bits;
+                let part = Range53 { start, bits };
+                let expected = keys.iter().filter(|key| part.contains(prefix53(**key))).count();
+                assert_eq!(segment.len_within(part, &Exact), expected, "{crowd:?} {part:?}");
+            }
+        }
+    }
+}

@@ -279,8 +279,9 @@ impl StreamEntries {
         self.bytes += node.heap_bytes();
         self.node_bytes_max = self.node_bytes_max.max(node.heap_bytes());
         if self.nodes.len() == self.nodes.capacity() {
-            // Grown by an eighth: a node is large beside its place here.
-            self.nodes.reserve_exact((self.nodes.len() / 8).max(1));
+            // To the end of the allocator's next size class, so that nothing of it is wasted.
+            let len = self.nodes.len();
+            self.nodes.reserve_exact(nodes_bytes(len + 1) / size_of::<Node>() - len);
         }
         self.nodes.push_back(node);
     }

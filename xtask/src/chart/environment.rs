@@ -6,13 +6,15 @@
 //!    only the options that would collide with other processes on this machine; the variables are checked all the same.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::run;
 
 /// Stands for the value that the pod takes from its Secret.
 const SECRET: &str = "dm_shop_0123456789abcdef 0123456789abcdef";
+/// The same for the token of metrics: there is one.
+const METRICS_SECRET: &str = "fedcba9876543210";
 
 /// The problems of the environment in a rendered StatefulSet.
 pub(super) fn problems(server: &Path, rendered: &str) -> Result<Vec<String>, String> {
@@ -31,7 +33,8 @@ fn environment(rendered: &str) -> Vec<(String, String)> {
     let mut variables: Vec<(String, String)> = Vec::new();
     for line in rendered.lines().map(str::trim) {
         if let Some(name) = line.strip_prefix("- name: ") {
-            variables.push((name.to_owned(), SECRET.to_owned()));
+            let secret = if name == "DORMOUSE_METRICS_TOKEN" { METRICS_SECRET } else { SECRET };
+            variables.push((name.to_owned(), secret.to_owned()));
         } else if let (Some(value), Some((_, last))) = (line.strip_prefix("value: "), variables.last_mut()) {
             *last = value.trim_matches('"').to_owned();
         }
@@ -53,7 +56,10 @@ fn refusal(server: &Path, environment: &[(String, String)]) -> Result<Option<Str
     let socket = std::env::temp_dir().join(format!("dormouse-chart-{}.sock", std::process::id()));
     let mut command = Command::new(server);
     command.env_clear().envs(environment.iter().cloned());
-    command.args(["serve", "--port", "0", "--http-port", "0", "--store", "memory://", "--unix-socket"]).arg(&socket);
+    command
+        .args(["serve", "--port", "0", "--http-port", "0", "--tls-port", "0", "--https-port", "0"])
+        .args(["--store", "memory://", "--unix-socket"])
+        .arg(&socket);
     let mut process = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -68,19 +74,6 @@ fn refusal(server: &Path, environment: &[(String, String)]) -> Result<Option<Str
     let _ = std::fs::remove_file(&socket);
     let listens = matches!(read, Some(Ok(_))) && line.contains("listens on");
     Ok((!listens).then(|| format!("the server refuses it: {}", String::from_utf8_lossy(&ended.stderr).trim())))
-}
-
-/// The server as the tests build it.
-pub(super) fn server(root: &Path) -> Result<PathBuf, String> {
-    let mut build = run::cargo(root);
-    build.args(["build", "--quiet", "--package", "dormouse", "--message-format", "json-render-diagnostics"]);
-    let (built, text) = run::output(&mut build)?;
-    let mut executable = text.lines().filter_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        let is_server = message["target"]["name"] == "dormouse" && message["target"]["kind"][0] == "bin";
-        is_server.then(|| message["executable"].as_str().map(Into::into)).flatten()
-    });
-    executable.next_back().filter(|_| built).ok_or_else(|| format!("the server could not be built:\n{text}"))
 }
 
 #[cfg(test)]

@@ -16,11 +16,15 @@ const FOLDERS: &[&str] = &["server/src/", "shard/src/"];
 /// Files that may compare names, each with its reason.
 const ALLOWED: &[(&str, &str)] = &[
     ("server/src/slowlog.rs", "secrets are hidden in requests for commands that no row has, too"),
+    (
+        "server/src/sidecar/commands.rs",
+        "it answers in place of a server, for the few commands that concern the connection",
+    ),
     ("shard/src/replication.rs", "it writes commands, for another server"),
 ];
 
-/// Files that may have a `match` on words: options of commands, and the words of the tools.
-const PARSERS: &[&str] = &["/commands/", "/cli/", "/commands.rs"];
+/// Files that may have a `match` on words: options of commands, settings of databases, and the words of the tools.
+const PARSERS: &[&str] = &["/commands/", "/cli/", "/commands.rs", "/quota.rs"];
 
 /// The ends of expressions that give a command's name.
 const SUBJECTS: &[&str] = &["arg(0)", "get(0)", "name", "name()", "command"];

@@ -54,6 +54,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
         cpu.row(format!("pipeline {pipeline}, what the log makes of it"), Unit::Times, times.collect(), target);
     }
     with_checkpoints(bench, &mut cpu)?;
+    encrypted(bench, &second, &mut cpu)?;
     drop((without, second));
 
     let nothing = start(bench, Loss::Nothing)?;
@@ -103,6 +104,29 @@ fn rounds(bench: &Bench, servers: &[&Server], pipeline: usize) -> Result<Vec<Med
         throughput: median(throughput),
     };
     Ok(samples.iter().map(medians).collect())
+}
+
+/// Dormouse alone on an encrypted store, beside the `plain` servers with the same log.
+fn encrypted(bench: &Bench, plain: &[Server], cpu: &mut Table) -> Result<()> {
+    let (pipeline, _) = SECOND[0];
+    let (mut values, mut times) = (Vec::new(), Vec::new());
+    for (program, plain) in bench.programs.iter().zip(plain) {
+        if program.kind != Kind::Dormouse {
+            values.push(None);
+            times.push(None);
+            continue;
+        }
+        let server = program.start_encrypted(Setup { loss: Loss::Second, ..Setup::default() })?;
+        fill(&mut server.client()?, KEYS)?;
+        let medians = rounds(bench, &[plain, &server], pipeline)?;
+        let [plain, encrypted] = [0, 1].map(|at| medians.get(at).and_then(|one| one.microseconds));
+        values.push(encrypted);
+        times.push(plain.zip(encrypted).map(|(plain, encrypted)| encrypted / plain));
+    }
+    let label = format!("pipeline {pipeline}, {}, encrypted", name(Loss::Second));
+    cpu.row(label, Unit::Microseconds, values, None);
+    cpu.row(format!("pipeline {pipeline}, what encryption makes of it"), Unit::Times, times, None);
+    Ok(())
 }
 
 /// Dormouse alone, for longer than its interval between checkpoints.

@@ -153,7 +153,7 @@ fn chunks_that_are_hardly_used_are_found() {
         manifest.segments[at].location = SegmentLocation { chunk, offset: 0, len };
     }
     assert_eq!(sparse_chunks(&manifest), [1]);
-    drop_unused_chunks(&mut manifest);
+    manifest.drop_unused_chunks();
     assert_eq!(manifest.chunks.iter().map(|chunk| &*chunk.name).collect::<Vec<_>>(), ["full", "sparse"]);
     assert_eq!(manifest.segments.iter().map(|segment| segment.location.chunk).collect::<Vec<_>>(), [0, 0, 1, 1]);
     manifest.chunks[1].bytes = CHUNK_GAIN_MIN / 2;
@@ -195,11 +195,11 @@ fn pieces_stay_and_go_with_their_bodies() {
     assert_eq!(numbers(&manifest, 1).len(), 2);
     // A chunk of which only a piece is needed is needed.
     manifest.segments[1].location = location(1, 300);
-    drop_unused_chunks(&mut manifest);
+    manifest.drop_unused_chunks();
     assert_eq!(manifest.chunks.len(), 2);
     // A place that is empty now has none.
     replace_segments(&mut manifest, &last_seen(&[visit(0, Range53::WHOLE, 9, Written::Empty)]), Vec::new());
     assert!(manifest.pieces.is_empty());
-    drop_unused_chunks(&mut manifest);
+    manifest.drop_unused_chunks();
     assert!(manifest.chunks.is_empty());
 }

@@ -92,8 +92,7 @@ fn run(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>, form: For
         member.with_text(|member| result.insert(score, member, &limits));
     }
     reply.integer(found.len() as i64);
-    db.put(destination, result, None);
-    Ok(())
+    db.put_result(destination, result)
 }
 
 struct Search<'a> {

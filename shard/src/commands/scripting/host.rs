@@ -11,7 +11,7 @@ use dormouse_storage::stopwatch::Stopwatch;
 use dormouse_types::pace;
 
 use crate::commands::cost::{self, BYTES_PER_ELEMENT, TURN};
-use crate::commands::growth::needs;
+use crate::commands::growth::{check_records, needs};
 use crate::commands::{self, Flags, Row, Run};
 use crate::error::Error;
 use crate::keyspace::scripts::{Running, ScriptCall};
@@ -102,12 +102,19 @@ pub(super) struct Calls<'d, 'k> {
     was_full: bool,
     /// Bytes of data when it began.
     bytes_before: usize,
+    /// Whether every key is in the shards that are held.
+    holds_all: bool,
     /// `None`: it cannot be long.
-    running: Option<Arc<Running>>,
+    running: Option<LongRun>,
+    ended: Option<Ended>,
+}
+
+/// A run that is asked again and again whether it may go on.
+struct LongRun {
+    running: Arc<Running>,
     /// Takes memory for its work from the client's budget.
     work: Reply,
     work_bytes: usize,
-    ended: Option<Ended>,
 }
 
 impl<'d, 'k> Calls<'d, 'k> {
@@ -123,8 +130,11 @@ impl<'d, 'k> Calls<'d, 'k> {
             db.forget_calls();
         }
         let is_function = matches!(run, Runnable::Function(..));
-        let begin = || db.shared().scripts.begin(Running::new(&run.title(), is_function, request));
-        let running = (!is_plain).then(begin);
+        let running = (!is_plain).then(|| LongRun {
+            running: db.shared().scripts.begin(Running::new(&run.title(), is_function, request)),
+            work: reply.another(),
+            work_bytes: 0,
+        });
         Self {
             select: db.selected(),
             reads_only: false,
@@ -136,9 +146,8 @@ impl<'d, 'k> Calls<'d, 'k> {
             is_dirty: false,
             was_full: db.shared().is_full(),
             bytes_before: db.resident_bytes(),
+            holds_all: db.holds_all(),
             running,
-            work: reply.another(),
-            work_bytes: 0,
             ended: None,
             db,
         }
@@ -161,7 +170,7 @@ impl<'d, 'k> Calls<'d, 'k> {
 
     /// Ends the run; returns why it was ended early.
     pub(super) fn end(self) -> Option<Ended> {
-        if let Some(running) = &self.running {
+        if let Some(LongRun { running, .. }) = &self.running {
             self.db.shared().scripts.end(running);
         }
         self.db.select(self.select);
@@ -241,15 +250,23 @@ impl<'d, 'k> Calls<'d, 'k> {
                 return Ok(false);
             }
         };
-        let strays = row.flags.intersects(Flags::WHOLE | Flags::BY_CURSOR) && !self.db.holds_all();
-        if strays || !row.key_indexes(request).all(|key| self.db.holds(request.arg(key))) {
+        if !self.holds_all
+            && (row.flags.intersects(Flags::WHOLE | Flags::BY_CURSOR)
+                || !row.key_indexes(request).all(|key| self.db.holds(request.arg(key))))
+        {
             // A plain script names its keys, so this is none that it has declared.
             reply.error("ERR Script attempted to access a non local key in a cluster node");
             return Ok(false);
         }
-        self.load(row, request)?;
+        if !self.db.is_resident() {
+            self.load(row, request)?;
+        }
         let cost = row.cost.map_or(0, |cost| cost(self.db, request));
         self.spend(cost.saturating_add(cost::of_request(request)))?;
+        if let Err(error) = check_records(self.db, row, request) {
+            reply.error(&error.to_string());
+            return Ok(false);
+        }
         let needs = needs(self.db, row, request);
         if (needs.adds > 0 || needs.while_it_runs > 0)
             && let Err(error) = self.db.check_growth(self.bytes_before, needs)
@@ -272,7 +289,7 @@ impl<'d, 'k> Calls<'d, 'k> {
             self.is_dirty |= self.db.changes() > 0;
             if self.is_dirty && !self.has_written {
                 self.has_written = true;
-                if let Some(running) = &self.running {
+                if let Some(LongRun { running, .. }) = &self.running {
                     // Killed in the same moment: what is written is.
                     running.writes();
                 }
@@ -304,7 +321,14 @@ impl Host for Calls<'_, '_> {
     fn call(&mut self, request: Request<'_>, reply: &mut Reply) -> Result<(), Halt> {
         let started = Stopwatch::start();
         let (command, has_run) = match self.find(request) {
-            Ok(callable) => (Some(callable.id), self.perform(callable, request, reply)?),
+            Ok(callable) => {
+                let each_key =
+                    |add: &mut dyn FnMut(&[u8])| callable.row.for_each_key(request, |key| add(request.arg(key)));
+                let outer = self.db.enter_call(each_key);
+                let performed = self.perform(callable, request, reply);
+                self.db.leave_call(outer);
+                (Some(callable.id), performed?)
+            }
             Err(Uncallable::Unknown) => {
                 reply.error("ERR Unknown Redis command called from script");
                 (None, false)
@@ -321,7 +345,7 @@ impl Host for Calls<'_, '_> {
 
     fn tick(&mut self, held_bytes: usize) -> Result<(), Halt> {
         pace::step(TICK_COST);
-        let Some(running) = &self.running else { return Ok(()) };
+        let Some(LongRun { running, work, work_bytes }) = &mut self.running else { return Ok(()) };
         let elapsed_ms = running.tick(&self.db.shared().scripts);
         if running.is_killed() && !self.has_written {
             return self.halt(Ended::Killed);
@@ -329,10 +353,10 @@ impl Host for Calls<'_, '_> {
         if elapsed_ms > TIME_MS_MAX {
             return self.halt(Ended::TimedOut);
         }
-        if held_bytes > self.work_bytes {
-            let more = held_bytes - self.work_bytes;
-            self.work_bytes = held_bytes;
-            if let Err(limit) = self.work.work(more) {
+        if held_bytes > *work_bytes {
+            let more = held_bytes - *work_bytes;
+            *work_bytes = held_bytes;
+            if let Err(limit) = work.work(more) {
                 return self.halt(Ended::OutOfMemory(limit));
             }
         }
@@ -341,7 +365,7 @@ impl Host for Calls<'_, '_> {
 
     fn weigh(&mut self, bytes: usize) -> Result<(), Halt> {
         self.spend(bytes / BYTES_PER_ELEMENT)?;
-        self.tick(self.work_bytes)
+        self.tick(0)
     }
 
     fn outgrow(&mut self) -> Result<(), Halt> {

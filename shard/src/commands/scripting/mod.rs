@@ -107,6 +107,7 @@ const SCRIPT_BYTES_MAX: usize = 4 << 20;
 fn eval(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let keys = numkeys(request)?;
     let known = by_text(request.arg(1))?;
+    learn(db.shared(), &known)?;
     run_script(db, reply, request, &known, keys, false)
 }
 
@@ -120,6 +121,7 @@ fn evalsha(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>) -> Re
 fn eval_ro(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let keys = numkeys(request)?;
     let known = by_text(request.arg(1))?;
+    learn(db.shared(), &known)?;
     run_script(db, reply, request, &known, keys, true)
 }
 
@@ -185,14 +187,13 @@ fn by_text(text: &[u8]) -> Result<Arc<KnownScript>> {
     if text.len() > SCRIPT_BYTES_MAX {
         return Err(Error::text("ERR the script is too long: it may have 4mb"));
     }
-    let hash = rapidhash::v3::rapidhash_v3(text);
-    if let Some(known) = TEXTS.with_borrow(|texts| texts.get(hash, text)) {
+    if let Some(known) = TEXTS.with_borrow_mut(|texts| texts.get(text)) {
         return Ok(known);
     }
     let script = Script::new(text).map_err(|problem| Error::Text(problem.into()))?;
     let is_plain = is_plain(&script);
     let known = Arc::new(KnownScript { script, is_plain });
-    TEXTS.with_borrow_mut(|texts| texts.keep(hash, &known));
+    TEXTS.with_borrow_mut(|texts| texts.keep(&known));
     Ok(known)
 }
 
@@ -307,7 +308,12 @@ struct Code<'a> {
     is_plain: bool,
 }
 
-/// Runs a script that is known from now on.
+/// Makes a script known that is run by its text.
+fn learn(shared: &Shared, known: &Arc<KnownScript>) -> Result<()> {
+    // One that does not fit is not found by its hash later, but may run.
+    if shared.scripts.learn(known, false, &shared.used) || known.is_plain { Ok(()) } else { Err(TOO_MUCH) }
+}
+
 fn run_script(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
@@ -317,9 +323,6 @@ fn run_script(
     reads_only: bool,
 ) -> Result<()> {
     let KnownScript { script, is_plain } = &**known;
-    if !db.shared().scripts.learn(known, false, &db.shared().used) && !is_plain {
-        return Err(TOO_MUCH);
-    }
     let flags = script.flags;
     let code = Code { run: vm::Runnable::Script(script), flags, is_plain: *is_plain };
     if reads_only && flags.is_some_and(|flags| !flags.no_writes) {

@@ -37,8 +37,7 @@ pub fn sinter(db: &mut Keyspace<'_>, reply: &mut Reply, (keys,): (Rest<'_>,)) ->
 pub fn sinterstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, keys): (&[u8], Rest<'_>)) -> Result<()> {
     let limits = *db.limits();
     let result = collect(intersection(sets(db, keys)?), &limits);
-    store(db, reply, key, result);
-    Ok(())
+    store(db, reply, key, result)
 }
 
 /// `SINTERCARD numkeys key [key ...] [LIMIT limit]`
@@ -65,8 +64,7 @@ pub fn sunionstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, keys): (&[u8]
     let sets = sets(db, keys)?;
     work(reply, union_bytes(&sets))?;
     let result = collect(union(sets), &limits);
-    store(db, reply, key, result);
-    Ok(())
+    store(db, reply, key, result)
 }
 
 /// `SDIFF key [key ...]`
@@ -83,8 +81,7 @@ pub fn sdiffstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, keys): (&[u8],
     let sets = sets(db, keys)?;
     work(reply, difference_bytes(&sets))?;
     let result = collect(difference(sets), &limits);
-    store(db, reply, key, result);
-    Ok(())
+    store(db, reply, key, result)
 }
 
 /// `[LIMIT limit]`, any number of times; 0: none.
@@ -142,9 +139,9 @@ fn collect<'s>(members: impl Iterator<Item = Item<'s>>, limits: &Limits) -> Set 
     set
 }
 
-fn store(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], result: Set) {
+fn store(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], result: Set) -> Result<()> {
     reply.integer(result.len() as i64);
-    db.put(key, result, None);
+    db.put_result(key, result)
 }
 
 fn intersection<'s>(sets: Sets<'s>) -> impl Iterator<Item = Item<'s>> {

@@ -51,8 +51,7 @@ pub fn zunionstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, count, rest):
     let (inputs, options) = read(db, "zunionstore", count, rest, WEIGHED_STORE)?;
     work(reply, all(&inputs) * SCORED_BYTES)?;
     let result = collect(union(inputs, options.aggregate), &limits);
-    store(db, reply, key, result);
-    Ok(())
+    store(db, reply, key, result)
 }
 
 /// `ZINTERSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]`
@@ -61,8 +60,7 @@ pub fn zinterstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, count, rest):
     let (inputs, options) = read(db, "zinterstore", count, rest, WEIGHED_STORE)?;
     work(reply, least(&inputs) * SCORED_BYTES)?;
     let result = collect(intersection(inputs, options.aggregate).collect(), &limits);
-    store(db, reply, key, result);
-    Ok(())
+    store(db, reply, key, result)
 }
 
 /// `ZDIFFSTORE destination numkeys key [key ...]`
@@ -71,8 +69,7 @@ pub fn zdiffstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, count, rest): 
     let (inputs, _) = read(db, "zdiffstore", count, rest, PLAIN_STORE)?;
     work(reply, first(&inputs) * SCORED_BYTES)?;
     let result = collect(difference(inputs).collect(), &limits);
-    store(db, reply, key, result);
-    Ok(())
+    store(db, reply, key, result)
 }
 
 /// `ZINTERCARD numkeys key [key ...] [LIMIT limit]`
@@ -332,7 +329,7 @@ fn collect(mut members: Vec<(Item<'_>, f64)>, limits: &Limits) -> SortedSet {
     set
 }
 
-fn store(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], result: SortedSet) {
+fn store(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], result: SortedSet) -> Result<()> {
     reply.integer(result.len() as i64);
-    db.put(key, result, None);
+    db.put_result(key, result)
 }

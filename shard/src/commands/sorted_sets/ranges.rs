@@ -63,8 +63,7 @@ pub fn zrangestore(db: &mut Keyspace<'_>, reply: &mut Reply, (destination, given
         }
     }
     reply.integer(result.len() as i64);
-    db.put(destination, result, None);
-    Ok(())
+    db.put_result(destination, result)
 }
 
 /// `ZREVRANGE key start stop [WITHSCORES]`

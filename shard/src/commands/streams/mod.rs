@@ -87,10 +87,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "O(1) when adding a new entry, O(N) when trimming where N being the number of entries evicted.",
                 "Appends a new message to a stream. Creates the key if it doesn't exist.",
             )
-            .cost(|db, request| match parse::<(&[u8], AddOptions<'_>)>(request, 1) {
-                Ok((key, added)) => added.options.trim.map_or(0, |trim| cost_of_trim(db, key, trim)),
-                Err(_) => 0,
-            }),
+            .cost(cost_of_xadd),
         Command::new("XLEN", exactly(2), KEY_LOOK, READ.union(Flags::FAST), run!(xlen)).doc(
             "5.0.0",
             "O(1)",
@@ -147,7 +144,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Returns messages from multiple streams with IDs greater than the ones requested. Blocks until a \
                  message is available otherwise.",
             )
-            .cost(reading::cost_of_xread),
+            .cost(reading::cost_of_xread)
+            .stateless(true),
         Command::new("XREADGROUP", at_least(7), KEYS_READ_IN_GROUP, WAIT_IN_GROUP, run!(reading::xreadgroup))
             .doc(
                 "5.0.0",
@@ -159,7 +157,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
                  available otherwise.",
             )
             .cost(reading::cost_of_xreadgroup)
-            .grows(reading::growth_of_xreadgroup),
+            .grows(reading::growth_of_xreadgroup)
+            .stateless(true),
         Command::container(
             "XGROUP",
             &[
@@ -289,6 +288,18 @@ fn cost_of_range(db: &Keyspace<'_>, request: Request<'_>, start: usize, end: usi
         Some(count) => count.map_or(0, |count| usize::try_from(count).unwrap_or(0)),
     };
     look(stream) + cost::some(db, request.arg(1), stream.entries().len_at_most(start, end).min(count))
+}
+
+/// The entries that an `XADD` trims.
+fn cost_of_xadd(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    // Without options the id comes first, and nothing is trimmed.
+    if let Some([b'*' | b'0'..=b'9', ..]) = request.get(2) {
+        return 0;
+    }
+    match parse::<(&[u8], AddOptions<'_>)>(request, 1) {
+        Ok((key, added)) => added.options.trim.map_or(0, |trim| cost_of_trim(db, key, trim)),
+        Err(_) => 0,
+    }
 }
 
 /// `XADD key [NOMKSTREAM] [MAXLEN | MINID [= | ~] threshold [LIMIT count]] * | id field value [field value ...]`

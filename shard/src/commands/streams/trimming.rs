@@ -44,7 +44,6 @@ pub struct AddOptions<'a> {
 
 impl<'a> Argument<'a> for AddOptions<'a> {
     fn take(args: &mut Args<'a>) -> Result<Self> {
-        let name = args.name();
         let read = read(args, true)?;
         // Without an id there are no pairs either.
         let id = match args.take::<Option<&[u8]>>()? {
@@ -55,7 +54,7 @@ impl<'a> Argument<'a> for AddOptions<'a> {
         let options = read.options(true)?;
         let pairs: Rest<'a> = args.take()?;
         if pairs.len() < 2 || !pairs.len().is_multiple_of(2) {
-            return Err(Error::WrongArity(name));
+            return Err(Error::WrongArity(args.name()));
         }
         Ok(AddOptions { options, id, pairs })
     }

@@ -307,7 +307,11 @@ proptest! {
             prop_assert!(model.keys().all(|key| stale(key) || db.contains(&key.to_be_bytes())));
         }
         held.now_ms += 10_000;
-        while !held.slice(STEPS).removed.is_empty() {}
+        // The first slice that finds nothing may have begun behind what is left.
+        let mut idle = 0;
+        while idle < 2 {
+            idle = if held.slice(STEPS).removed.is_empty() { idle + 1 } else { 0 };
+        }
         prop_assert_eq!(held.keys(), model.values().filter(|expiry| expiry.is_none()).count());
         held.check();
     }

@@ -28,6 +28,10 @@ pub(super) fn encode(list: &List, out: &mut impl ByteSink) -> u8 {
                 write_rdb_length(out, PACKED);
                 write_plain_string(out, listpack.bytes());
             }
+            ChunkRef::Short(short) => {
+                write_rdb_length(out, PACKED);
+                write_plain_string(out, &short.to_listpack_bytes());
+            }
         }
     }
     kind::LIST_QUICKLIST_2

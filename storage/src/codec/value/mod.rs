@@ -24,7 +24,7 @@ mod sorted_set;
 mod stream;
 
 use dormouse_types::record::Value;
-use dormouse_types::{Kind, Limits, Malformed, Object, ObjectRef, Stream};
+use dormouse_types::{Kind, Limits, Malformed, Object, ObjectRef};
 
 use super::{
     CodecError, Reader,
@@ -159,14 +159,17 @@ pub fn encode_unpacked(object: ObjectRef<'_>, out: &mut impl ByteSink) -> u8 {
             }
             kind::SORTED_SET
         }
-        ObjectRef::Stream(stream) => stream::encode_as(kind::STREAM, stream, out),
+        ObjectRef::Stream(stream) => stream::encode_for_others(kind::STREAM, stream, out),
         ObjectRef::Text(_) => encode_object(object, out),
     }
 }
 
-/// As [`encode_object`] of a stream, in a form of earlier servers: [`kind::STREAM`] or [`kind::STREAM_2`].
-fn encode_stream(form: u8, stream: &Stream, out: &mut impl ByteSink) -> u8 {
-    stream::encode_as(form, stream, out)
+/// As [`encode_value`], for other servers: a stream's groups have read no more than was added.
+pub fn encode_for_others(value: &Value<'_>, out: &mut impl ByteSink) -> u8 {
+    match value {
+        Value::Object(ObjectRef::Stream(stream)) => stream::encode_for_others(kind::STREAM_3, stream, out),
+        _ => encode_value(value, out),
+    }
 }
 
 /// The number of the encoding that [`encode_unpacked`] writes.
@@ -203,9 +206,11 @@ pub fn encoding_for(version: u16, value: &Value<'_>) -> u8 {
 /// Appends a value as readers of RDB `version` know it.
 pub fn encode_for(version: u16, value: &Value<'_>, out: &mut impl ByteSink) {
     match value {
-        Value::Object(ObjectRef::Stream(stream)) if version == 10 => encode_stream(kind::STREAM_2, stream, out),
+        Value::Object(ObjectRef::Stream(stream)) if version == 10 => {
+            stream::encode_for_others(kind::STREAM_2, stream, out)
+        }
         Value::Object(object) if !is_known(encoding_of(value), version) => encode_unpacked(*object, out),
-        _ => encode_value(value, out),
+        _ => encode_for_others(value, out),
     };
 }
 

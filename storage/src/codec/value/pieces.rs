@@ -208,6 +208,10 @@ fn write_node(chunk: ChunkRef<'_>, out: &mut Vec<u8>) {
             write_rdb_length(out, list::PACKED);
             write_plain_string(out, listpack.bytes());
         }
+        ChunkRef::Short(short) => {
+            write_rdb_length(out, list::PACKED);
+            write_plain_string(out, &short.to_listpack_bytes());
+        }
     }
 }
 

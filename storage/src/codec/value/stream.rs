@@ -36,11 +36,16 @@ const ID_BYTES: usize = 16;
 
 /// The third form, which Redis 7.2 writes.
 pub(super) fn encode(stream: &Stream, out: &mut impl ByteSink) -> u8 {
-    encode_as(kind::STREAM_3, stream, out)
+    encode_with(kind::STREAM_3, u64::MAX, stream, out)
 }
 
-/// One of the first three forms.
-pub(super) fn encode_as(form: u8, stream: &Stream, out: &mut impl ByteSink) -> u8 {
+/// One of the first three forms, for other servers. XGROUP and XSETID can make a group have read more than was added;
+/// Redis 8.10 ends when it loads such a stream.
+pub(super) fn encode_for_others(form: u8, stream: &Stream, out: &mut impl ByteSink) -> u8 {
+    encode_with(form, stream.entries().head().added, stream, out)
+}
+
+fn encode_with(form: u8, read_max: u64, stream: &Stream, out: &mut impl ByteSink) -> u8 {
     let entries = stream.entries();
     write_rdb_length(out, entries.nodes().len() as u64);
     for (first, listpack) in entries.nodes() {
@@ -60,7 +65,7 @@ pub(super) fn encode_as(form: u8, stream: &Stream, out: &mut impl ByteSink) -> u
         write_string(out, group.name());
         write_id(out, group.last());
         if form != kind::STREAM {
-            write_rdb_length(out, group.read().unwrap_or(UNKNOWN));
+            write_rdb_length(out, group.read().map_or(UNKNOWN, |read| read.min(read_max)));
         }
         write_rdb_length(out, group.pending_len() as u64);
         for pending in group.pending_from(StreamId::MIN) {

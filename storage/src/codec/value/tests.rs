@@ -167,11 +167,11 @@ fn the_first_pass_knows_encoding_and_length() {
 fn the_first_form_of_a_stream_has_its_entries_and_groups() {
     let Object::Stream(stream) = &collections()[6] else { panic!("the sixth small value is a stream") };
     let mut bytes = Vec::new();
-    stream::encode_as(kind::STREAM, stream, &mut bytes);
+    stream::encode_for_others(kind::STREAM, stream, &mut bytes);
     let again = decode(kind::STREAM, &bytes).unwrap();
     assert!(again.contains("group unread at 0-0") && again.contains("group read at 0-1"), "{again}");
     bytes.clear();
-    encode_stream(kind::STREAM_2, stream, &mut bytes);
+    stream::encode_for_others(kind::STREAM_2, stream, &mut bytes);
     let again = decode(kind::STREAM_2, &bytes).unwrap();
     // It has no time of the last success.
     let again = again.replace("seen 5 active Some(5)", "seen 5 active None").replace("Some(7) 0-1", "Some(0) 0-1");
@@ -391,4 +391,37 @@ proptest! {
         string.extend_from_slice(&noise);
         let _ = decode(kind, &string);
     }
+}
+
+/// As XGROUP and XSETID can leave it. A store keeps it; for other servers the number is one that each of them loads.
+#[test]
+fn other_servers_are_told_of_no_more_reads_than_entries() {
+    let mut stream = Stream::new();
+    for at in 1..10 {
+        stream.append(StreamId::new(at, 0), [(&b"field"[..], &b"value"[..])].into_iter(), &Limits::REDIS);
+    }
+    for (name, read) in [(&b"more"[..], Some(1000)), (b"some", Some(4)), (b"unknown", None)] {
+        stream.add_group(name, StreamId::MIN, read);
+    }
+    let object = Object::Stream(stream);
+    let value = Value::Object(object.as_ref());
+    let reads = |kind: u8, bytes: &[u8]| {
+        let LoadedValue::Object(Object::Stream(loaded)) =
+            decode_value(kind, &mut Reader::new(bytes), &Limits::REDIS).unwrap()
+        else {
+            panic!("it is a stream")
+        };
+        loaded.groups().map(|group| group.read()).collect::<Vec<_>>()
+    };
+    let mut stored = Vec::new();
+    let kind = encode_value(&value, &mut stored);
+    assert_eq!(reads(kind, &stored), [Some(1000), Some(4), None]);
+    for version in [10, 11, 12] {
+        let mut told = Vec::new();
+        encode_for(version, &value, &mut told);
+        assert_eq!(reads(encoding_for(version, &value), &told), [Some(9), Some(4), None], "version {version}");
+    }
+    let payload = dump(&value);
+    assert_eq!(dump_bytes(&value), payload.len() as u64);
+    assert_eq!(reads(kind, &payload[1..]), [Some(9), Some(4), None]);
 }

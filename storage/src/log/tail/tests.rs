@@ -1,7 +1,7 @@
 use super::super::format::{write_effect, write_ids};
 use super::super::recovery::LogEntry;
 use super::*;
-use crate::shown::first_ids;
+use crate::shown::{RECEIPTS, first_ids};
 
 fn entry(sequence: u64, kind: EntryKind, positions: &[u64]) -> LogEntry {
     let mut items = Vec::new();
@@ -68,7 +68,9 @@ fn effects_are_found_by_their_place_in_the_order_of_writes() {
 fn the_last_ids_count() {
     let mut items = Vec::new();
     let plain = Shown { ids: first_ids(), followed: 0, next: 17 };
-    let staged = Shown { ids: std::array::from_fn(|id| 40 + id as u32), followed: 0xffff_0001, next: 80 };
+    let mut ids = first_ids();
+    ids[..RECEIPTS].iter_mut().zip(40..).for_each(|(shown, id)| *shown = id);
+    let staged = Shown { ids, followed: 0xffff_0001, next: 80 };
     write_ids(&mut items, &plain);
     write_ids(&mut items, &staged);
     let entry = LogEntry { sequence: 1, now_ms: 0, kind: EntryKind::Effects, items: items.into() };

@@ -1,0 +1,4 @@
+//! See `dormouse_storage::fuzzing::stretch`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| dormouse_storage::fuzzing::stretch(input));
