@@ -36,8 +36,8 @@ use crate::sockets::{ClientSocket, Entrant};
 use crate::turns::{QueuePlace, after_ready_tasks};
 use crate::worker::{READ_BYTES, Worker};
 
-/// A client that closes its connection within this time still gets its commands run: it may have closed only its side.
-/// The hastiest client libraries give up after 250 ms.
+/// A client that closes its connection within this time still gets its commands run: it may have closed only its side,
+/// as `nc -N` does behind a pipeline. The hastiest client libraries give up after 250 ms.
 pub const HASTE: Duration = Duration::from_millis(100);
 /// Bytes of requests that are read before other connections of the worker get a turn.
 const READ_AT_ONCE: usize = 256 << 10;
@@ -147,27 +147,34 @@ impl Drop for Connection {
     }
 }
 
-/// Runs a command that the client waits for. If the client closes its connection meanwhile, kills the client, so that
-/// work that has not begun by then never does. The connection is checked whenever the command could continue, and a few
-/// times a second.
-pub async fn beside_client(
-    is_gone: impl Fn() -> bool,
+/// Runs what the client waits for. If the client gives up meanwhile, kills the client, so that work that has not begun by
+/// then never does. The connection is checked whenever the work could continue, and a few times a second.
+///
+/// A client that has closed its sending side by the first look, after [`HASTE`], has not given up: it waits for the replies
+/// to what it has sent.
+pub async fn beside_client<T>(
+    presence: impl Fn() -> Presence,
     client: &Client,
-    mut execution: Pin<Box<impl Future<Output = ()>>>,
-) {
+    mut work: Pin<Box<impl Future<Output = T>>>,
+) -> T {
     // Most commands finish at once.
-    if poll_fn(|cx| Poll::Ready(execution.as_mut().poll(cx))).await.is_ready() {
-        return;
+    if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+        return done;
     }
     let began = Instant::now();
     let mut look = tokio::time::interval_at((began + HASTE).into(), LOOK_EVERY);
+    let mut is_only_listening = None;
     poll_fn(|cx| {
         let is_due = look.poll_tick(cx).is_ready();
-        if (is_due || began.elapsed() > HASTE) && is_gone() {
-            client.kill();
+        if is_due || began.elapsed() > HASTE {
+            let now = presence();
+            let listens = *is_only_listening.get_or_insert(now == Presence::Listening);
+            if now == Presence::Gone || now == Presence::Listening && !listens {
+                client.kill();
+            }
         }
-        if execution.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(done);
         }
         // Polled until the interval has registered the waker.
         if is_due && look.poll_tick(cx).is_ready() {
@@ -175,20 +182,41 @@ pub async fn beside_client(
         }
         Poll::Pending
     })
-    .await;
+    .await
 }
 
-/// Whether the client has closed its connection, or at least its sending side.
-pub fn is_gone(stream: &ClientSocket) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    #[cfg(target_os = "linux")]
-    let wanted = PollFlags::RDHUP;
-    #[cfg(not(target_os = "linux"))]
-    let wanted = PollFlags::empty();
-    let mut fds = [PollFd::new(stream, wanted)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
-        && fds[0].revents().intersects(wanted | PollFlags::HUP | PollFlags::ERR)
+/// What is known of the client at the other end of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It may send more.
+    Open,
+    /// It has closed its sending side. Whether it still reads shows when something is sent.
+    Listening,
+    /// The connection is broken.
+    Gone,
+}
+
+impl Presence {
+    pub fn of(stream: &ClientSocket) -> Self {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        #[cfg(target_os = "linux")]
+        let half = PollFlags::RDHUP;
+        #[cfg(not(target_os = "linux"))]
+        let half = PollFlags::empty();
+        let mut fds = [PollFd::new(stream, half)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let events = match poll(&mut fds, Some(&now)) {
+            Ok(1..) => fds[0].revents(),
+            _ => PollFlags::empty(),
+        };
+        if events.intersects(PollFlags::HUP | PollFlags::ERR) {
+            Self::Gone
+        } else if events.intersects(half) {
+            Self::Listening
+        } else {
+            Self::Open
+        }
+    }
 }
 
 /// Work of the system and of TLS for the bytes of a read or a write, in nanoseconds.
@@ -304,7 +332,7 @@ impl Connection {
                 // Boxed: a rare and large future must not make every idle connection large.
                 let began = Instant::now();
                 let execution = Box::pin(self.session.execute(request, bytes, reply));
-                beside_client(|| is_gone(&self.stream), &self.client, execution).await;
+                beside_client(|| Presence::of(&self.stream), &self.client, execution).await;
                 if self.session.blocked.is_some() {
                     Box::pin(self.until_unblocked(reply)).await?;
                     // It has waited long enough: the reply leaves before others have a turn.
@@ -339,7 +367,7 @@ impl Connection {
     /// Waits while `CLIENT PAUSE` holds back a request.
     async fn until_resumed(&mut self, request: &OwnedRequest) -> Result<(), End> {
         let waiting = Box::pin(self.session.wait_for_pause(request.as_request()));
-        beside_client(|| is_gone(&self.stream), &self.client, waiting).await;
+        beside_client(|| Presence::of(&self.stream), &self.client, waiting).await;
         let is_over = self.client.is_killed() || self.session.node.clients.is_draining();
         if is_over { Err(End::Closed) } else { Ok(()) }
     }
@@ -362,7 +390,7 @@ impl Connection {
                 Some(BlockedEvent::Over(how)) => self.session.unblock(how, reply),
                 Some(BlockedEvent::Nudged) => {
                     let execution = Box::pin(self.session.run_again(reply));
-                    Box::pin(beside_client(|| is_gone(&self.stream), &self.client, execution)).await;
+                    Box::pin(beside_client(|| Presence::of(&self.stream), &self.client, execution)).await;
                 }
                 None => {
                     let before = reply.len();
@@ -411,7 +439,7 @@ impl Connection {
             // Its end can be seen behind the bytes that are not read.
             let look = look.get_or_insert_with(|| Box::pin(tokio::time::interval(LOOK_AT_BLOCKED_EVERY)));
             while look.poll_tick(cx).is_ready() {
-                if is_gone(stream) {
+                if Presence::of(stream) != Presence::Open {
                     return Poll::Ready(Err(End::Closed));
                 }
             }
@@ -541,11 +569,8 @@ impl Connection {
             return Ok(());
         }
         if self.session.awaited > 0 {
-            if !delivery::hold_back(&mut self.session, &mut reply.buffer).await {
-                return Err(End::Closed);
-            }
-            // No client is left to read the replies to later requests.
-            if self.session.since.elapsed() > HASTE && is_gone(&self.stream) {
+            let held_back = Box::pin(delivery::hold_back(&mut self.session, &mut reply.buffer));
+            if !beside_client(|| Presence::of(&self.stream), &self.client, held_back).await {
                 return Err(End::Closed);
             }
         }

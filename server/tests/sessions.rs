@@ -195,16 +195,53 @@ fn a_transaction_with_info_waits_no_longer_than_others() {
 #[test]
 fn a_late_reply_does_not_wait_for_those_behind_it() {
     let bench = Bench::new(&[]);
-    let mut client = bench.connect();
-    client.send(&["SET a 1", "CONFIG SET reply-timeout 3s"]);
-    client.expect("+OK\r\n+OK\r\n");
+    let (mut client, mut listener) = (bench.connect(), bench.connect());
+    client.send(&["SET a 1", "SET b 1", "CONFIG SET reply-timeout 3s"]);
+    client.expect("+OK\r\n+OK\r\n+OK\r\n");
     let database = Arc::clone(&bench.tenant("default").database);
     let held = bench.runtime.block_on(database.hold_all()).expect("it is awake");
     client.send(&["INCR a", "INCR a", "GET a"]);
-    client.expect("-TIMEOUT no reply within 3000 ms: the command waited for the lock of a shard and was not run\r\n");
+    // A client that has closed its side behind its requests still waits for the replies.
+    listener.send(&["INCR b", "INCR b", "GET b"]);
+    listener.stream.shutdown(std::net::Shutdown::Write).expect("an open connection");
+    let late = "-TIMEOUT no reply within 3000 ms: the command waited for the lock of a shard and was not run\r\n";
+    client.expect(late);
+    listener.expect(late);
     // The second waits by now, and has its own three seconds.
     drop(held);
     client.expect(":2\r\n$1\r\n2\r\n");
+    listener.expect(":2\r\n$1\r\n2\r\n");
+    listener.expect_end();
+}
+
+#[test]
+fn nothing_is_run_for_a_client_that_has_given_up() {
+    let bench = Bench::new(&["dm_a_1", "dm_b_1"]);
+    let [mut client, mut other] = ["a", "b"].map(|name| {
+        let mut client = bench.connect();
+        client.send(&[&format!("AUTH dm_{name}_1"), "SET n 1"]);
+        client.expect("+OK\r\n+OK\r\n");
+        client
+    });
+    let database = Arc::clone(&bench.tenant("a").database);
+    let held = bench.runtime.block_on(database.hold_all()).expect("it is awake");
+    let of_a = || bench.node.clients.list().into_iter().find(|client| &*client.told.lock().database == "a");
+    let last = || of_a().map(|client| client.last_command.load(Ordering::Relaxed));
+    let before = last();
+    client.send(&["INCR n"]);
+    while last() == before {
+        std::thread::yield_now();
+    }
+    // No library gives up sooner.
+    other.check("BLPOP missing 0.3", "*-1\r\n");
+    drop(client);
+    while of_a().is_some() {
+        std::thread::yield_now();
+    }
+    drop(held);
+    let mut client = bench.connect();
+    client.send(&["AUTH dm_a_1", "GET n"]);
+    client.expect("+OK\r\n$1\r\n1\r\n");
 }
 
 /// Starts jobs that keep the slow lane of a database busy until they are dropped.

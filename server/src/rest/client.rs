@@ -87,17 +87,17 @@ impl HttpClient {
                 Next::Large { bytes, spans } => (input.take(bytes, spans), bytes),
             };
             let client = Arc::clone(&self.session.client);
-            let is_gone = || connection.is_gone();
+            let presence = || connection.presence();
             if self.session.is_held_back(request.as_request()) {
                 let resumed = Box::pin(self.session.wait_for_pause(request.as_request()));
-                beside_client(is_gone, &client, resumed).await;
+                beside_client(presence, &client, resumed).await;
                 if client.is_killed() || self.session.node.clients.is_draining() {
                     return Err(Gone);
                 }
             }
             let began = Instant::now();
             let execution = Box::pin(self.session.execute(request, bytes, &mut self.reply));
-            beside_client(is_gone, &client, execution).await;
+            beside_client(presence, &client, execution).await;
             if self.session.transaction.is_none() {
                 self.session.pass_turn().await;
             }

@@ -19,6 +19,7 @@ use super::client::HttpClient;
 use super::input::RespText;
 use super::refusal::{NoResult, Refused};
 use super::route::Route;
+use crate::connection::Presence;
 use crate::pubsub::SubscriptionKind;
 use crate::session::FrontEnd;
 
@@ -105,7 +106,7 @@ async fn next(connection: &Connection, client: &HttpClient) -> Event {
         if !connection.is_http2 && connection.socket.borrow().has_bytes(cx) {
             let look = look.get_or_insert_with(|| Box::pin(tokio::time::interval(LOOK_EVERY)));
             while look.poll_tick(cx).is_ready() {
-                if connection.is_gone() {
+                if connection.presence() != Presence::Open {
                     return Poll::Ready(Event::Over);
                 }
             }

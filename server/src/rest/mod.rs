@@ -48,7 +48,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::clients::{Client, Refusal};
-use crate::connection;
+use crate::connection::{self, Presence};
 use crate::node::Node;
 use crate::peer::Peer;
 use crate::sockets::{Accepted, ClientSocket, Entrant};
@@ -139,9 +139,8 @@ impl Connection {
         clients.iter().any(|client| client.upgrade().is_some_and(|client| client.is_killed()))
     }
 
-    /// Whether the client has closed its side.
-    fn is_gone(&self) -> bool {
-        connection::is_gone(&self.socket.borrow())
+    fn presence(&self) -> Presence {
+        Presence::of(&self.socket.borrow())
     }
 }
 
