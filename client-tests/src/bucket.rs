@@ -23,7 +23,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{script::Random, server::Remote, server::free_port, toolchain, wait_for};
+use crate::{ports::free_port, script::Random, server::Remote, toolchain, wait_for};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const KEY: &str = "dormouse-test";

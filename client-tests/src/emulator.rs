@@ -16,10 +16,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{
-    server::{Remote, free_port},
-    toolchain, wait_for,
-};
+use crate::{ports::free_port, server::Remote, toolchain, wait_for};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const BUCKET: &str = "bucket";

@@ -59,6 +59,7 @@ pub mod held;
 pub mod honest;
 pub mod importer;
 pub mod load;
+pub mod ports;
 pub mod proxy;
 pub mod resp;
 pub mod sameness;

@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io,
     io::{Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::OnceLock,
@@ -15,7 +15,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{certificates::Certificates, toolchain, wait_for};
+use crate::{certificates::Certificates, ports::free_port, toolchain, wait_for};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -400,11 +400,6 @@ pub fn terminate(process: &Child) {
     let pid = Pid::from_child(process);
     // The process may have ended already. The signal then has no receiver.
     _ = kill_process(pid, Signal::TERM);
-}
-
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("a bound address").port()
 }
 
 fn ping(port: u16) -> io::Result<()> {

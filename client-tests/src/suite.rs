@@ -7,13 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    Kind, Server, Settings,
-    proxy::Proxy,
-    server::{free_port, tool},
-    unrest::Unrest,
-    wait_for,
-};
+use crate::{Kind, Server, Settings, ports::free_port, proxy::Proxy, server::tool, unrest::Unrest, wait_for};
 
 /// A time far longer than any suite needs (about 3 s), even on a machine that is busy with a build.
 const LIMIT: Duration = Duration::from_secs(180);

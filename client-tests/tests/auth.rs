@@ -3,11 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use dormouse_client_tests::{
-    Kind, Server, Settings,
-    resp::Connection,
-    server::{free_port, tool},
-};
+use dormouse_client_tests::{Kind, Server, Settings, ports::free_port, resp::Connection, server::tool};
 
 const TOKENS: &[&str] = &["dm_one_3f9a41c07be2", "dm_two_a7701dce5598"];
 

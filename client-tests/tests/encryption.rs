@@ -7,8 +7,9 @@ use std::process::Stdio;
 
 use dormouse_client_tests::{
     Kind, Server, Settings,
+    ports::free_port,
     resp::Connection,
-    server::{command, free_port, tool},
+    server::{command, tool},
 };
 use tempfile::TempDir;
 

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, process::Stdio, time::Duration};
 use dormouse_client_tests::{
     Kind, Server, Settings,
     bucket::{Bucket, Network, Trouble},
+    ports::free_port,
     resp::{Connection, Reply},
-    server::{Remote, command_on, free_port},
+    server::{Remote, command_on},
     wait_for,
 };
 

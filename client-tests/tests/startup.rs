@@ -9,8 +9,9 @@ use std::{
 
 use dormouse_client_tests::{
     Kind, Server, Settings,
+    ports::free_port,
     resp::Connection,
-    server::{command, free_port, terminate},
+    server::{command, terminate},
     wait_for,
 };
 

@@ -13,8 +13,9 @@ use std::{
 use dormouse_client_tests::{
     Kind, Server, Settings,
     emulator::{Emulated, Emulator},
+    ports::free_port,
     resp::{Connection, Reply},
-    server::{Remote, command_on, free_port, tool},
+    server::{Remote, command_on, tool},
     wait_for,
 };
 

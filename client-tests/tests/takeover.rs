@@ -8,11 +8,7 @@ use std::{
 };
 
 use dormouse_client_tests::{
-    Kind, Server, Settings,
-    honest::HonestBucket,
-    resp::Connection,
-    server::{free_port, tool},
-    wait_for,
+    Kind, Server, Settings, honest::HonestBucket, ports::free_port, resp::Connection, server::tool, wait_for,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);

@@ -11,9 +11,10 @@ use std::{
 
 use super::disk::SmallDisk;
 use crate::{
+    ports::free_port,
     resp::{Connection, Reply},
     script::Random,
-    server::{dormouse, free_port, terminate},
+    server::{dormouse, terminate},
     wait_for,
 };
 

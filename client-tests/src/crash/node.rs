@@ -16,9 +16,10 @@ use super::{
     workload::{DATABASES, INDEXES},
 };
 use crate::{
+    ports::free_port,
     resp::{Connection, Reply},
     script::Random,
-    server::{Kind, dormouse, free_port, terminate},
+    server::{Kind, dormouse, terminate},
     wait_for,
 };
 

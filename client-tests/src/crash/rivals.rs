@@ -38,9 +38,10 @@ use super::node::unix_ms;
 use crate::{
     Settings as ServerSettings,
     honest::HonestBucket,
+    ports::free_port,
     resp::{Connection, Reply},
     script::Random,
-    server::{Remote, command_on, free_port, terminate},
+    server::{Remote, command_on, terminate},
     wait_for,
 };
 

@@ -23,6 +23,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
+    ports,
     resp::{Connection, Reply},
     server, wait_for,
 };
@@ -151,7 +152,7 @@ impl fmt::Display for Report {
 /// When the server cannot be started.
 pub fn run(settings: &Settings) -> io::Result<Report> {
     let folder = TempDir::new()?;
-    let port = server::free_port();
+    let port = ports::free_port();
     let quiet: Vec<String> = (0..QUIET_TENANTS).map(|n| format!("quiet{n}")).collect();
     let noisy: Vec<String> =
         (0..settings.tenants.saturating_sub(QUIET_TENANTS).max(1)).map(|n| format!("noisy{n}")).collect();

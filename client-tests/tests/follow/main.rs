@@ -17,11 +17,12 @@ use dormouse_client_tests::{
     Kind, Server, Settings,
     importer::Importer,
     load::Load,
+    ports,
     proxy::Proxy,
     resp::{Connection, Reply},
     sameness,
     script::Random,
-    server, toolchain,
+    toolchain,
     unrest::Unrest,
     wait_for,
 };
@@ -199,7 +200,7 @@ fn what_is_in_the_way_is_said() {
         (format!("redis://127.0.0.1:{from}"), open.clone(), "NOAUTH"),
         (format!("redis://:wrong@127.0.0.1:{from}"), open.clone(), "WRONGPASS"),
         (good.clone() + "/3", open.clone(), "all SELECT indexes"),
-        (format!("redis://127.0.0.1:{}", server::free_port()), open.clone(), "refused"),
+        (format!("redis://127.0.0.1:{}", ports::free_port()), open.clone(), "refused"),
         (good.clone(), open.replace("x1", "x2"), "the target"),
         (good.clone(), good.clone(), "the same server"),
     ] {

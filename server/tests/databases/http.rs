@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dormouse::cli::Invocation;
 use dormouse::server::{Failure, Server};
+use dormouse_client_tests::ports::free_port;
 use dormouse_protocol::Response;
 use serde_json::Value;
 
@@ -21,26 +22,16 @@ pub struct Running {
     thread: Option<JoinHandle<Result<(), Failure>>>,
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 impl Running {
     /// Starts a server with the admin token and these additional options.
     pub fn start(store: &str, more: &[&str]) -> Self {
-        // Another process may take a port in between.
-        for _ in 0..20 {
-            let (port, http_port) = (free_port(), free_port());
-            let ports = [port.to_string(), http_port.to_string()];
-            let words = ["dormouse", "--port", &ports[0], "--http-port", &ports[1], "--store", store, "--workers", "2"];
-            let words = words.iter().chain(&["--admin-token", ADMIN_TOKEN]).chain(more).map(OsString::from);
-            let Invocation::Serve(options) = Invocation::parse(words, []).unwrap() else { unreachable!() };
-            if let Ok(server) = Server::start(*options) {
-                let thread = Some(std::thread::spawn(move || server.run()));
-                return Self { port, http_port, thread };
-            }
-        }
-        panic!("no port is free");
+        let (port, http_port) = (free_port(), free_port());
+        let ports = [port.to_string(), http_port.to_string()];
+        let words = ["dormouse", "--port", &ports[0], "--http-port", &ports[1], "--store", store, "--workers", "2"];
+        let words = words.iter().chain(&["--admin-token", ADMIN_TOKEN]).chain(more).map(OsString::from);
+        let Invocation::Serve(options) = Invocation::parse(words, []).unwrap() else { unreachable!() };
+        let server = Server::start(*options).unwrap();
+        Self { port, http_port, thread: Some(std::thread::spawn(move || server.run())) }
     }
 
     /// Sends a request of the API, and returns the status and the body of the answer.

@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dormouse::cli::Invocation;
 use dormouse::server::Server;
+use dormouse_client_tests::ports::free_port;
 use dormouse_protocol::Response;
 
 pub const ADMIN_TOKEN: &str = "the-admin-token";
@@ -39,20 +40,15 @@ impl Served {
     fn launch(more: &[&str], has_http: bool) -> Self {
         let token = more.iter().position(|word| *word == "--token").map(|at| more[at + 1].to_string());
         let admin: &[&str] = if token.is_some() { &["--admin-token", ADMIN_TOKEN] } else { &[] };
-        // Another process may take the port in between.
-        for _ in 0..20 {
-            let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let (port, http_port) = (free().to_string(), if has_http { free() } else { 0 });
-            let http = http_port.to_string();
-            let words = ["dormouse", "--port", &port, "--http-port", &http, "--store", "memory://", "--workers", "2"];
-            let words = words.iter().chain(more).chain(admin).map(OsString::from);
-            let Invocation::Serve(options) = Invocation::parse(words, []).unwrap() else { unreachable!() };
-            if let Ok(server) = Server::start(*options) {
-                let thread = std::thread::spawn(move || server.run());
-                return Self { port: port.parse().unwrap(), http_port, token, thread: Some(thread) };
-            }
-        }
-        panic!("no port is free");
+        let (port, http_port) = (free_port(), if has_http { free_port() } else { 0 });
+        let ports = [port.to_string(), http_port.to_string()];
+        let words =
+            ["dormouse", "--port", &ports[0], "--http-port", &ports[1], "--store", "memory://", "--workers", "2"];
+        let words = words.iter().chain(more).chain(admin).map(OsString::from);
+        let Invocation::Serve(options) = Invocation::parse(words, []).unwrap() else { unreachable!() };
+        let server = Server::start(*options).unwrap();
+        let thread = std::thread::spawn(move || server.run());
+        Self { port, http_port, token, thread: Some(thread) }
     }
 
     /// Opens a connection that has presented the first token, if there are any.

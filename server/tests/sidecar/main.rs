@@ -14,10 +14,11 @@ mod trouble;
 mod wire;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use dormouse_client_tests::ports::free_port;
 use rustix::process::{Pid, Signal, kill_process};
 use served::{Connection, Served};
 use wire::Wire;
@@ -90,10 +91,6 @@ impl Drop for Sidecar {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

@@ -8,12 +8,13 @@ mod certificates;
 mod served;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use certificates::Certificates;
+use dormouse_client_tests::ports::free_port;
 use dormouse_protocol::Response;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use served::Served;
@@ -72,10 +73,6 @@ impl TlsServer {
 fn number(info: &str, field: &str) -> u64 {
     let line = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     line.unwrap_or_else(|| panic!("no {field}")).parse().unwrap()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 struct Client(BufReader<Stream>);
