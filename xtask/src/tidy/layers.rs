@@ -159,6 +159,8 @@ const CRATES: &[(&str, &[&str])] = &[
             "dormouse-storage",
             "dormouse-types",
             "dormouse-protocol",
+            // Its tests take their ports from there.
+            "dormouse-client-tests",
         ],
     ),
     ("dormouse-importer", &["dormouse-storage", "dormouse-protocol"]),
