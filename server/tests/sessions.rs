@@ -5,10 +5,10 @@ mod node;
 
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dormouse::clients::OutputLimit;
+use dormouse::clients::{Client, OutputLimit};
 use dormouse::clock;
 use dormouse::commands::{COUNTED, SUBJECTS};
 use dormouse::databases::Tenant;
@@ -17,7 +17,7 @@ use dormouse::metering::Recorded;
 use dormouse_autoscaler::Autoscaler;
 use dormouse_shard::checkpoint::SleepOutcome;
 use dormouse_shard::database::Engine;
-use dormouse_shard::keyspace::Keyspace;
+use dormouse_shard::keyspace::{INDEXES, Keyspace};
 use dormouse_storage::log::Log;
 use dormouse_storage::log::sink::Objects;
 use dormouse_storage::store::{Store, StoreFault, StoreRequest};
@@ -242,6 +242,38 @@ fn nothing_is_run_for_a_client_that_has_given_up() {
     let mut client = bench.connect();
     client.send(&["AUTH dm_a_1", "GET n"]);
     client.expect("+OK\r\n$1\r\n1\r\n");
+}
+
+#[test]
+fn an_import_that_begins_in_a_transaction_is_not_taken_for_an_abandoned_one() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.connect();
+    let database = Arc::clone(&bench.tenant("default").database);
+    for n in 0..200 {
+        client.check("SET a 1", "+OK\r\n");
+        let held = bench.runtime.block_on(database.hold_all()).expect("it is awake");
+        client.send(&["MULTI", "DORMOUSE IMPORT BEGIN", "DORMOUSE STAGED 0", &format!("SET n {n}")]);
+        client.expect(&("+OK\r\n".to_owned() + &"+QUEUED\r\n".repeat(3)));
+        client.send(&["EXEC"]);
+        // The keeper looks for abandoned imports as soon as the transaction gives its locks back.
+        let (database, node) = (Arc::clone(&database), Arc::clone(&bench.node));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&is_over);
+        let settled = bench.runtime.spawn(async move {
+            let clients = || node.clients.of_database("default");
+            let is_filling = |client: &Arc<Client>| usize::from(client.select.load(Ordering::Relaxed)) >= INDEXES;
+            while database.shared.followed.load(Ordering::Relaxed) == 0 && !ended.load(Ordering::Relaxed) {
+                tokio::task::yield_now().await;
+            }
+            database.settle_import(|| clients().iter().any(is_filling)).await;
+        });
+        drop(held);
+        client.expect("*3\r\n+OK\r\n+OK\r\n+OK\r\n");
+        is_over.store(true, Ordering::Relaxed);
+        bench.runtime.block_on(settled).expect("no panic");
+        client.send(&["GET n", "DORMOUSE IMPORT DISCARD", "SELECT 0"]);
+        client.expect(&format!("${}\r\n{n}\r\n+OK\r\n+OK\r\n", n.to_string().len()));
+    }
 }
 
 /// Starts jobs that keep the slow lane of a database busy until they are dropped.

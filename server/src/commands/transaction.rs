@@ -174,6 +174,7 @@ pub async fn exec(session: &mut Session, once: Option<Once>, reply: &mut Reply, 
     session.is_in_exec = true;
     let outcome = run_queue(session, transaction.queue, once, reply, now_ms).await;
     session.is_in_exec = false;
+    session.select(session.select);
     session.client.let_go(transaction.bytes);
     session.unwatch();
     session.settle_tracking();
@@ -251,6 +252,8 @@ async fn run_queue(
         Some(may_change && poll.may_change())
     });
     plan.is_poll = polls.is_some();
+    // An import that begins here is filled from its first moment, as the keeper sees it.
+    session.client.select.store(context.select, Ordering::Relaxed);
     let plan = Arc::new(plan);
     if plan.watching.is_none() && plan.commands().next().is_none() {
         // The queue has no commands over the keyspace, so the database need not be woken.
