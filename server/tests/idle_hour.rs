@@ -247,8 +247,7 @@ impl Hour {
     }
 
     fn wakes(&self) -> u64 {
-        keeper::settle(&self.tenant, CLOCK_MS.load(Ordering::SeqCst));
-        self.bench.totals("default")[Meter::Wakes] as u64
+        self.bench.wakes("default") as u64
     }
 
     fn loads(&self) -> u64 {

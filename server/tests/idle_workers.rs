@@ -8,11 +8,9 @@
 mod node;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use dormouse::keeper;
 use dormouse_autoscaler::Autoscaler;
-use dormouse_shard::database::Database;
 use node::{Bench, Connection};
 
 /// A client that repeats one command.
@@ -75,20 +73,17 @@ fn round(idlers: &mut [Idler]) {
     idlers.iter_mut().for_each(Idler::end);
 }
 
-fn wakes(database: &Database) -> u64 {
-    database.counters.wakes.load(Ordering::SeqCst)
-}
-
 /// Rounds until the database has slept through some of them. A request that was between two waits when the database fell
 /// asleep wakes it once.
 #[track_caller]
-fn until_asleep(database: &Database, idlers: &mut [Idler]) {
+fn until_asleep(bench: &Bench, idlers: &mut [Idler]) {
+    let database = Arc::clone(&bench.tenant("default").database);
     const ASLEEP: usize = 5;
     let mut asleep = 0;
     for _ in 0..5_000 {
-        let before = wakes(database);
+        let before = bench.wakes("default");
         round(idlers);
-        asleep = if database.is_awake() || wakes(database) > before { 0 } else { asleep + 1 };
+        asleep = if database.is_awake() || bench.wakes("default") > before { 0 } else { asleep + 1 };
         if asleep == ASLEEP {
             return;
         }
@@ -115,20 +110,20 @@ fn idle_workers_and_subscribers_let_their_database_sleep() {
     keeper::start(&bench.node, autoscaler);
     drop(entered);
     let database = Arc::clone(&bench.tenant("default").database);
-    until_asleep(&database, &mut idlers);
+    until_asleep(&bench, &mut idlers);
 
-    let before = wakes(&database);
+    let before = bench.wakes("default");
     for _ in 0..WAITS_IN_AN_HOUR {
         round(&mut idlers);
         assert!(!database.is_awake());
     }
-    assert_eq!(wakes(&database), before, "idle clients wake nothing");
+    assert_eq!(bench.wakes("default"), before, "idle clients wake nothing");
 
     // A script that needs data wakes it once, and it falls asleep again.
     other.write(&script);
     other.expect("$1\r\n0\r\n");
-    assert_eq!(wakes(&database), before + 1);
-    until_asleep(&database, &mut idlers);
+    assert_eq!(bench.wakes("default"), before + 1);
+    until_asleep(&bench, &mut idlers);
 
     // Nobody was forgotten.
     idlers.iter_mut().for_each(Idler::begin);

@@ -13,7 +13,7 @@ use dormouse::commands::{COUNTED, SUBJECTS, TABLE};
 use dormouse::config::Settings;
 use dormouse::databases::{Tenant, Tenants};
 use dormouse::event_loop::{self, Handle};
-use dormouse::metering::Totals;
+use dormouse::metering::{Meter, Totals};
 use dormouse::node::Node;
 use dormouse::peer::Peer;
 use dormouse::rest::HandedOver;
@@ -143,6 +143,12 @@ impl Bench {
     /// Returns the meters of a database after all replies are counted, which happens just after a reply is made.
     pub fn totals(&self, name: &str) -> Totals {
         self.tenant(name).meters.totals(CLOCK_MS.load(Ordering::SeqCst))
+    }
+
+    /// How often a database has woken up, whether the keeper has told the meters or not.
+    pub fn wakes(&self, name: &str) -> u128 {
+        dormouse::keeper::settle(&self.tenant(name), CLOCK_MS.load(Ordering::SeqCst));
+        self.totals(name)[Meter::Wakes]
     }
 }
 
