@@ -18,7 +18,6 @@ use dormouse::clients::blocked;
 use dormouse::clock::Alarm;
 use dormouse::databases::Tenant;
 use dormouse::keeper::{self, Keeper};
-use dormouse::metering::Meter;
 use dormouse_autoscaler::Autoscaler;
 use dormouse_protocol::Response;
 use node::{Bench, CLOCK_MS};
