@@ -77,7 +77,15 @@ fn difference_of(
             let extra: Vec<_> = here.iter().filter(|key| there.binary_search(key).is_err()).collect();
             let name =
                 |keys: &[&Vec<u8>]| keys.iter().take(20).map(|key| key.escape_ascii().to_string()).collect::<Vec<_>>();
-            return Some(format!("index {index}: missing {:?}, too many {:?}", name(&missing), name(&extra)));
+            // KEYS may be wrong too.
+            let found =
+                missing.iter().filter(|key| ours.call(&[b"EXISTS", key.as_slice()]).number() == Some(1.0)).count();
+            let ttls: Vec<_> = missing.iter().map(|key| theirs.call(&[b"PTTL", key.as_slice()]).number()).collect();
+            return Some(format!(
+                "index {index}: missing {:?} (TTLs {ttls:?}), of which {found} are there by name, too many {:?}",
+                name(&missing),
+                name(&extra)
+            ));
         }
         for key in here {
             for words in questions(&mut theirs, &key) {
