@@ -2,11 +2,15 @@
 //!
 //! The packages that a command of cargo selects decide on the features of their dependencies, so a server that is built
 //! alone shares hardly a library with one that is built for tests. Hence each step asks for the same selection, and
-//! nothing is compiled twice. Test programs run side by side, since many of them wait more than they compute.
+//! nothing is compiled twice. For the same reason the compiler of the workspace is clippy's, which is rustc with more lints:
+//! `cargo clippy` would compile every library once more. Test programs run side by side, since many of them wait more than
+//! they compute.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use serde_json::Value;
 
 use crate::{Outcome, run};
 
@@ -16,6 +20,8 @@ const LONGEST: [&str; 4] = ["seeds", "dormouse_shard", "comparison", "applicatio
 #[derive(Debug)]
 pub(crate) struct Build {
     pub server: PathBuf,
+    /// The number of clippy's and rustc's warnings, which were shown.
+    pub warnings: usize,
     tests: Vec<TestProgram>,
 }
 
@@ -30,10 +36,10 @@ struct TestProgram {
 /// Builds the server as tests use it, with the test programs called `tests`, or all.
 pub(crate) fn workspace(root: &Path, tests: Option<&[String]>) -> Result<Build, String> {
     let mut build = run::cargo(root);
-    build.args(["build", "--workspace", "--message-format", "json-render-diagnostics", "--bin", "dormouse"]);
+    build.args(["build", "--workspace", "--message-format", "json"]).env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver");
     match tests {
-        Some(names) => build.args(names.iter().flat_map(|name| ["--test", name])),
-        None => build.arg("--tests"),
+        Some(names) => build.args(["--bin", "dormouse"]).args(names.iter().flat_map(|name| ["--test", name])),
+        None => build.arg("--all-targets"),
     };
     let mut child = build
         .stdin(Stdio::null())
@@ -41,10 +47,16 @@ pub(crate) fn workspace(root: &Path, tests: Option<&[String]>) -> Result<Build, 
         .spawn()
         .map_err(|error| format!("cannot start cargo: {error}"))?;
     let output = child.stdout.take().expect("its output is a pipe");
-    let (mut server, mut programs) = (None, Vec::new());
+    let (mut server, mut programs, mut warnings) = (None, Vec::new(), 0);
     for line in BufReader::new(output).lines() {
         let line = line.map_err(|error| error.to_string())?;
-        match artifact(&line) {
+        // What else the compiler prints is no message.
+        let Ok(message) = serde_json::from_str::<Value>(&line) else { continue };
+        if let Some(text) = diagnostic(&message) {
+            eprintln!("{text}");
+            warnings += 1;
+        }
+        match artifact(&message) {
             Some((program, true)) => programs.push(program),
             Some((program, false)) if program.name == "dormouse" => server = Some(program.program),
             _ => {}
@@ -53,7 +65,7 @@ pub(crate) fn workspace(root: &Path, tests: Option<&[String]>) -> Result<Build, 
     run::succeeded(child.wait().map_err(|error| error.to_string())?)?;
     let server = server.ok_or("cargo told of no server")?;
     programs.sort_by_key(|test| LONGEST.iter().position(|name| *name == test.name).unwrap_or(LONGEST.len()));
-    Ok(Build { server, tests: programs })
+    Ok(Build { server, tests: programs, warnings })
 }
 
 /// Builds the server alone, but as tests use it.
@@ -63,12 +75,18 @@ pub(crate) fn server(root: &Path) -> Result<PathBuf, String> {
 }
 
 /// The program that a message of cargo tells of, and whether it is one of tests.
-fn artifact(line: &str) -> Option<(TestProgram, bool)> {
-    let message: serde_json::Value = serde_json::from_str(line).ok()?;
+fn artifact(message: &Value) -> Option<(TestProgram, bool)> {
     let program = message["executable"].as_str()?.into();
     let package = Path::new(message["manifest_path"].as_str()?).parent()?.into();
     let name = message["target"]["name"].as_str()?.to_owned();
     Some((TestProgram { name, package, program }, message["profile"]["test"].as_bool()?))
+}
+
+/// The text of a warning or an error that a message of cargo tells of.
+fn diagnostic(message: &Value) -> Option<&str> {
+    let told = &message["message"];
+    let counts = message["reason"] == "compiler-message" && (told["level"] == "warning" || told["level"] == "error");
+    told["rendered"].as_str().filter(|_| counts)
 }
 
 impl Build {
@@ -91,11 +109,17 @@ impl Build {
 mod tests {
     use super::*;
 
+    fn message(text: &str) -> Value {
+        serde_json::from_str(text).expect("JSON")
+    }
+
     #[test]
     fn programs_are_found_in_what_cargo_tells() {
-        let line = r#"{"reason":"compiler-artifact","manifest_path":"/w/server/Cargo.toml",
-            "target":{"kind":["test"],"name":"tls"},"profile":{"test":true},"executable":"/w/target/debug/deps/tls-1"}"#;
-        let (test, is_test) = artifact(line).expect("it is one");
+        let message = message(
+            r#"{"reason":"compiler-artifact","manifest_path":"/w/server/Cargo.toml",
+            "target":{"kind":["test"],"name":"tls"},"profile":{"test":true},"executable":"/w/target/debug/deps/tls-1"}"#,
+        );
+        let (test, is_test) = artifact(&message).expect("it is one");
         assert!(is_test);
         assert_eq!((test.name.as_str(), test.package.as_path()), ("tls", Path::new("/w/server")));
         assert_eq!(test.program, Path::new("/w/target/debug/deps/tls-1"));
@@ -103,9 +127,17 @@ mod tests {
 
     #[test]
     fn other_messages_tell_of_none() {
-        for line in ["", "no json", r#"{"reason":"build-finished"}"#, r#"{"executable":null,"profile":{"test":false}}"#]
-        {
-            assert!(artifact(line).is_none(), "{line}");
+        for text in ["{}", r#"{"reason":"build-finished"}"#, r#"{"executable":null,"profile":{"test":false}}"#] {
+            assert!(artifact(&message(text)).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn warnings_and_errors_are_told_and_notes_are_not() {
+        for (level, expected) in [("warning", Some("text")), ("error", Some("text")), ("note", None), ("help", None)] {
+            let text = format!(r#"{{"reason":"compiler-message","message":{{"level":"{level}","rendered":"text"}}}}"#);
+            assert_eq!(diagnostic(&message(&text)), expected, "{level}");
+        }
+        assert_eq!(diagnostic(&message(r#"{"reason":"build-finished"}"#)), None);
     }
 }

@@ -61,15 +61,7 @@ impl Step {
         match self {
             Step::Format => run::check(run::cargo(root).args(["fmt", "--all", "--check"])),
             Step::Tidy => tidy::run(root),
-            Step::Lint => run::check(run::cargo(root).args([
-                "clippy",
-                "--quiet",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ])),
+            Step::Lint => Ok(Count::of(build::workspace(root, None)?.warnings == 0)),
             Step::Units => {
                 tools::system_packages();
                 build::workspace(root, None)?.run(|package| package != CLIENTS, |_| {})
