@@ -166,7 +166,8 @@ fn events(body: &str) -> Vec<Event> {
         id: field(text, "id").expect("each event has an id"),
         kind: field(text, "type").expect("each event has a type"),
         key: field(text, "key").unwrap_or_default(),
-        text: text.to_owned(),
+        // Behind it, the list goes on or ends.
+        text: text.trim_end_matches([',', ']']).to_owned(),
     };
     body.split("{\"specversion\"").skip(1).map(read).collect()
 }
