@@ -10,15 +10,19 @@
 //!
 //! - `wrap`: reads 64 hexadecimal digits from standard input and prints them encrypted, in whatever form;
 //! - `unwrap`: reads what `wrap` has printed, and prints the 64 digits.
+//!
+//! When a key is wrapped, it is unwrapped again before it is used. A command has a minute, and a process group of its own.
 
 use std::fmt;
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use aws_lc_rs::aead::LessSafeKey;
+use rustix::process::{Pid, Signal, kill_process_group};
 use zeroize::Zeroizing;
 
 use super::keys::{CryptoFailure, KEY_BYTES, KeyBytes, unwrap, wrap, wrapping_key};
@@ -88,7 +92,7 @@ impl MasterKey {
             }
             Source::Command(command) => {
                 let digits = to_hex(key);
-                let wrapped = run(command, "wrap", digits.as_bytes())?;
+                let wrapped = run(command, "wrap", digits.as_bytes(), COMMAND_MS_MAX)?;
                 if wrapped.is_empty() {
                     return Err("the command of the master key printed nothing for `wrap`".to_owned());
                 }
@@ -110,7 +114,7 @@ impl MasterKey {
                 Ok(Zeroizing::new(*bytes))
             }
             (Source::Command(command), _, Some(wrapped)) => {
-                let printed = run(command, "unwrap", wrapped)?;
+                let printed = run(command, "unwrap", wrapped, COMMAND_MS_MAX)?;
                 let digits = std::str::from_utf8(&printed).ok();
                 digits.and_then(from_hex).ok_or_else(|| {
                     "the command of the master key printed no 64 hexadecimal digits for `unwrap`".to_owned()
@@ -132,7 +136,8 @@ impl fmt::Debug for MasterKey {
 }
 
 fn read_file(path: &str) -> Result<Zeroizing<String>, String> {
-    let mut text = Zeroizing::new(String::new());
+    // As a whole, so that no part of the key stays in memory that was given back.
+    let mut text = Zeroizing::new(String::with_capacity(OUTPUT_BYTES_MAX as usize + 1));
     let read = std::fs::File::open(path).and_then(|file| file.take(OUTPUT_BYTES_MAX).read_to_string(&mut text));
     read.map_err(|error| format!("cannot read {path}: {error}"))?;
     Ok(text)
@@ -160,48 +165,50 @@ fn to_hex(key: &KeyBytes) -> Zeroizing<String> {
     digits
 }
 
-/// Runs the operator's command, and returns what it prints.
-fn run(command: &str, action: &'static str, input: &[u8]) -> Result<Zeroizing<Vec<u8>>, String> {
+/// Runs the operator's command, and returns what it prints. It and the processes that it starts, unless they leave their
+/// process group, are ended after `ms_max`.
+fn run(command: &str, action: &'static str, input: &[u8], ms_max: u64) -> Result<Zeroizing<Vec<u8>>, String> {
     let failed = |problem: &dyn fmt::Display| format!("the command of the master key failed to {action}: {problem}");
     let mut child = Command::new("/bin/sh")
         .args(["-c", &format!("{command} \"$1\""), "sh", action])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .process_group(0)
         .spawn()
         .map_err(|error| failed(&error))?;
-    let (sender, output) = mpsc::sync_channel(1);
-    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let end = || {
+        // It may have ended in this moment.
+        let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+    };
+    let (sender, ended) = mpsc::sync_channel(1);
     let input = Zeroizing::new(input.to_vec());
-    // On a thread of its own, so that a command which does not end can be ended.
+    // On a thread of its own, so that the command can be ended whatever it does: it may read nothing, print without end, or
+    // close its output and go on.
     let work = move || {
         // A command that does not read its input says why in its exit code.
-        let _ = stdin.map(|mut stdin| stdin.write_all(&input));
-        let mut printed = Zeroizing::new(Vec::new());
+        let _ = child.stdin.take().map(|mut stdin| stdin.write_all(&input));
+        // As a whole, so that no part of a key stays in memory that was given back.
+        let mut printed = Zeroizing::new(Vec::with_capacity(OUTPUT_BYTES_MAX as usize + 2));
+        let stdout = child.stdout.take();
         let read = stdout.map_or(Ok(0), |stdout| stdout.take(OUTPUT_BYTES_MAX + 1).read_to_end(&mut printed));
-        drop(sender.send(read.map(|_| printed)));
+        drop(sender.send(child.wait().and_then(|status| read.map(|_| (status, printed)))));
     };
-    let reader = thread::Builder::new().name("master-key".into()).spawn(work);
-    let read = reader.map(|_| output.recv_timeout(Duration::from_millis(COMMAND_MS_MAX)));
-    let printed = match read {
-        Ok(Ok(printed)) => printed,
-        outcome => {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(match outcome {
-                Err(error) => failed(&error),
-                _ => failed(&format_args!("it did not end within {} seconds", COMMAND_MS_MAX / 1000)),
-            });
-        }
-    };
-    // Its output has ended, and so does it.
-    let status = child.wait().map_err(|error| failed(&error))?;
-    if !status.success() {
-        return Err(failed(&status));
+    if let Err(error) = thread::Builder::new().name("master-key".into()).spawn(work) {
+        end();
+        return Err(failed(&error));
     }
-    let printed = printed.map_err(|error| failed(&error))?;
-    match printed.len() as u64 > OUTPUT_BYTES_MAX {
-        true => Err(failed(&"it printed more than 64 KiB")),
-        false => Ok(printed),
+    let Ok(ended) = ended.recv_timeout(Duration::from_millis(ms_max)) else {
+        end();
+        return Err(failed(&format_args!("it did not end within {} seconds", ms_max.div_ceil(1000))));
+    };
+    let (status, printed) = ended.map_err(|error| failed(&error))?;
+    if printed.len() as u64 > OUTPUT_BYTES_MAX {
+        return Err(failed(&"it printed more than 64 KiB"));
+    }
+    match status.success() {
+        true => Ok(printed),
+        false => Err(failed(&status)),
     }
 }
 
@@ -266,5 +273,40 @@ mod tests {
         }
         let empty = MasterKey::parse("command:echo nonsense; :").unwrap();
         assert!(empty.unwrap(&wrapped).unwrap_err().contains("no 64 hexadecimal digits"));
+    }
+
+    /// Whatever it does in the meantime; and nothing of it is left.
+    #[test]
+    fn a_command_that_does_not_end_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = [
+            ("sleep", ""),
+            ("output-closed", "exec >&-;"),
+            ("input-closed", "exec <&-;"),
+            ("prints", "while :; do echo x; done > /dev/null & echo x;"),
+        ];
+        for (name, first) in rows {
+            let note = folder.path().join(name);
+            let note = note.display();
+            let command = format!("f() {{ echo $$ > {note}; {first} sleep 1000; }}; f");
+            let error = run(&command, "wrap", &[b'x'; 100_000], 400).unwrap_err();
+            assert!(error.contains("did not end"), "{error}");
+            let group: u32 = std::fs::read_to_string(note.to_string()).unwrap().trim().parse().unwrap();
+            // Of the process itself and of those that it has started.
+            while live_of_group(group) > 0 {
+                thread::yield_now();
+            }
+        }
+    }
+
+    fn live_of_group(group: u32) -> usize {
+        let stat = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("stat")).ok();
+        let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| stat(entry.unwrap()));
+        let is_live = |stat: &String| {
+            // After the name: state, parent, group.
+            let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+            !matches!(fields.next(), Some("Z" | "X")) && fields.nth(1) == Some(&group.to_string())
+        };
+        processes.filter(is_live).count()
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct Unencrypted {
 /// Encodes the object.
 ///
 /// # Errors
-/// When the master key cannot wrap.
+/// When the master key cannot wrap, or does not give back what it has wrapped: the store could never be opened again.
 pub(super) fn encode(root: &KeyBytes, master: &MasterKey, unencrypted: &Unencrypted) -> Result<Vec<u8>, String> {
     let mut contents = vec![u8::from(unencrypted.is_mixed)];
     write_varint(&mut contents, unencrypted.databases.len() as u64);
@@ -47,9 +47,13 @@ pub(super) fn encode(root: &KeyBytes, master: &MasterKey, unencrypted: &Unencryp
     }
     let sealed = DataKey::of(root).derive(&[CONTEXT.as_bytes()]).and_then(|key| wrap(&key, CONTEXT, &contents));
     let sealed = sealed.map_err(|CryptoFailure| "the system has no randomness".to_owned())?;
+    let wrapped = master.wrap(root)?;
+    if master.unwrap(&wrapped)? != *root {
+        return Err("the command of the master key gives back another key than it was given".to_owned());
+    }
     let mut object = MAGIC.to_vec();
     object.extend_from_slice(&VERSION.to_le_bytes());
-    for part in [&master.wrap(root)?, &sealed] {
+    for part in [&wrapped, &sealed] {
         let length = u32::try_from(part.len()).map_err(|_| "the store has too many databases".to_owned())?;
         object.extend_from_slice(&length.to_le_bytes());
         object.extend_from_slice(part);

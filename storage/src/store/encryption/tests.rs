@@ -244,3 +244,33 @@ fn a_wrong_or_missing_master_key_opens_nothing_and_changes_nothing() {
     let error = block_on(rotate(&store, &second)).unwrap_err().to_string();
     assert!(error.contains("is not encrypted"), "{error}");
 }
+
+fn names(objects: &Arc<InMemory>, folder: &str) -> Vec<String> {
+    let store = Store::over(Arc::clone(objects) as Arc<dyn ObjectStore>, "memory://");
+    block_on(store.list(folder)).unwrap().into_iter().map(|object| object.name).collect()
+}
+
+#[test]
+fn a_command_that_does_not_give_back_what_it_wraps_encrypts_nothing() {
+    let objects = Arc::new(InMemory::new());
+    let plain = Store::over(Arc::clone(&objects) as Arc<dyn ObjectStore>, "memory://");
+    let rows = [
+        ("f() { echo nonsense; }; f", "no 64 hexadecimal digits"),
+        ("f() { case $1 in wrap) cat;; unwrap) exit 5;; esac; }; f", "exit status: 5"),
+        ("f() { case $1 in wrap) echo x;; unwrap) printf 0a%.0s $(seq 32);; esac; }; f", "another key"),
+    ];
+    for (command, why) in rows {
+        let key = MasterKey::parse(&format!("command:{command}")).unwrap();
+        let error = block_on(plain.clone().encrypted(&key)).unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains("nothing was changed"), "{error}");
+        assert_eq!(names(&objects, ROOTS), [""; 0]);
+    }
+    let store = encrypted(&objects);
+    block_on(store.put_new("db/a/chunk/1", object(100))).unwrap();
+    for (command, why) in rows {
+        let key = MasterKey::parse(&format!("command:{command}")).unwrap();
+        let error = block_on(rotate(&store, &key)).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+        assert_eq!(block_on(encrypted(&objects).get("db/a/chunk/1")).unwrap(), object(100));
+    }
+}
