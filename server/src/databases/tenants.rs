@@ -143,6 +143,10 @@ impl Tenants {
         let directory = directory.map_err(|error| {
             format!("the directory of databases cannot be read: {error}; `dormouse check` says what to do")
         })?;
+        let owner = engine.log.as_ref().and_then(|log| log.owner());
+        if let Err(error) = manifest::sweep_keys(&engine.store, owner.map(|owner| &**owner)).await {
+            tracing::warn!(%error, "failed to look for keys of deleted databases");
+        }
         let record = directory.find(DEFAULT_DATABASE);
         let (default, swept) = futures::join!(
             opener.open(DEFAULT_DATABASE, record.as_ref()),

@@ -64,8 +64,8 @@ impl BackupRun {
     /// Makes its point.
     ///
     /// # Errors
-    /// [`StoreError::Exists`] when a later run has ended this one. [`StoreError::Missing`] when an object is not there: an
-    /// earlier run that deletes was still at work.
+    /// [`StoreError::Exists`] when a later run has ended this one. [`StoreError::Missing`] when an object or a key is not there:
+    /// an earlier run that deletes was still at work.
     pub(super) async fn commit(&self, point: &BackupPoint) -> Result<(), StoreError> {
         let (data, images) = (list_data(&self.store).await?, list_images(&self.store).await?);
         for (_, saved) in point.data() {
@@ -77,6 +77,7 @@ impl BackupRun {
                 return Err(StoreError::Missing { name: data_name(&missing.name) });
             }
         }
+        self.store.check_keys().await?;
         self.store.put_new(&name(POINTS, self.number), point.encode()).await
     }
 

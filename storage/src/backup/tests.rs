@@ -9,7 +9,7 @@ use super::*;
 use crate::chunk::{ChunkWriter, SegmentLocation};
 use crate::codec::segment::encode_segment;
 use crate::manifest::{self, ChunkInfo, Manifest, Names, SegmentInfo, Stretch, Timeline};
-use crate::store::{FaultyStore, Store, StoreError, StoreRequest};
+use crate::store::{FaultyStore, MasterKey, Store, StoreError, StoreRequest};
 
 const SEED: u64 = 42;
 /// As powers of two: the chunks of a database, one for each segment.
@@ -349,4 +349,32 @@ fn a_point_without_one_of_its_objects_is_not_made() {
     }
     assert_eq!(back_up(&source, &target, 20).unwrap().point.databases.len(), 2);
     assert_eq!(check(&target).len(), 1);
+}
+
+/// A run that was overtaken may delete a key that the later one has found.
+#[test]
+fn a_point_without_one_of_its_keys_is_not_made() {
+    let source = Arc::new(Store::memory());
+    write(&source, "a", 0..50);
+    write(&source, "b", 0..50);
+    let objects = FaultyStore::memory();
+    let target = || {
+        let store = Store::over(Arc::clone(&objects) as Arc<dyn object_store::ObjectStore>, "memory://");
+        Arc::new(block_on(store.encrypted(&MasterKey::of_bytes([1; 32]))).unwrap())
+    };
+    let this = target();
+    let mut watch = |step: BackupStep<'_>| {
+        if let BackupStep::Done(SavedDatabase { name, .. }) = step
+            && name == "b"
+        {
+            let target = Arc::clone(&this);
+            std::thread::spawn(move || block_on(target.delete("key/db/a/000001"))).join().unwrap().unwrap();
+        }
+    };
+    let error = back_up_watched(&source, &this, 10, &mut watch).unwrap_err();
+    assert!(matches!(error, BackupError::Target(StoreError::Missing { .. })), "{error}");
+    assert_eq!(check(&target()), [0; 0]);
+    // The next process copies again what cannot be read.
+    back_up(&source, &target(), 20).unwrap();
+    assert_eq!(check(&target()), [2]);
 }

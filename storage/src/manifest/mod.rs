@@ -46,7 +46,7 @@ pub use self::{
     names::{Names, object_origin as origin_of},
     page::{Page, PageInfo},
     paged::PagedManifest,
-    sharing::{LostBranch, create_branch, delete_database, lost_branches, mark_shared, sweep},
+    sharing::{LostBranch, create_branch, delete_database, lost_branches, mark_shared, sweep, sweep_keys},
     timeline::{DroppedObject, Moment, Stretch, Timeline},
 };
 use crate::chunk::{ChunkOrigin, SegmentLocation};

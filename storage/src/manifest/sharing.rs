@@ -50,10 +50,11 @@ use futures::future::join_all;
 use super::{
     Manifest, Names, PagedManifest, format,
     kept::{Garbage, KEPT, copy_first, databases, delete_object, numbers},
-    names::{manifest_number, marker_parts, object_origin, owner},
+    names::{ROOT, manifest_number, marker_parts, object_origin, owner},
 };
 use crate::{
     codec::block,
+    owner::Ownership,
     store::{ObjectInfo, Store, StoreError},
 };
 
@@ -203,6 +204,27 @@ pub async fn sweep(store: &Store, now_ms: u64) -> Result<Garbage, StoreError> {
         }
     }
     Ok(garbage)
+}
+
+/// Deletes the keys of databases of which nothing is left, for the start of a process, before it uses a database: the one
+/// before may have died in between. `owner`: the proof that this process owns a store without a lock.
+///
+/// # Errors
+/// When the store refuses, or another process has taken it over.
+pub async fn sweep_keys(store: &Store, owner: Option<&Ownership>) -> Result<(), StoreError> {
+    let keyed = store.encrypted_databases().await?;
+    if keyed.is_empty() {
+        return Ok(());
+    }
+    // A process that takes the store over makes keys too. If it has not yet, these are older.
+    if let Some(owner) = owner {
+        owner.look().await?;
+    }
+    let there: HashSet<String> = store.list_folders(ROOT).await?.into_iter().collect();
+    for folder in keyed.iter().filter(|folder| !there.contains(*folder)) {
+        store.delete_keys(&format!("{ROOT}/{folder}")).await?;
+    }
+    Ok(())
 }
 
 /// The objects of a database without manifests.
@@ -465,19 +487,36 @@ impl Lists {
         needed: &HashSet<String>,
         garbage: &mut Garbage,
     ) -> Result<(), StoreError> {
-        let mut deleted = 0;
-        for (list, objects) in &self.0 {
-            if !folder.objects.iter().any(|object| objects.contains(&object.name) && needed.contains(&object.name)) {
-                store.delete(list).await?;
-                garbage.objects += 1;
-                deleted += 1;
-            }
+        let is_unneeded = |objects: &HashSet<String>| {
+            !folder.objects.iter().any(|object| objects.contains(&object.name) && needed.contains(&object.name))
+        };
+        let mut unneeded: Vec<&str> =
+            self.0.iter().filter(|(_, objects)| is_unneeded(objects)).map(|(list, _)| list.as_str()).collect();
+        garbage.objects += unneeded.len() as u64;
+        // The newest list stays until the keys are gone, so that a crash in between forgets nothing.
+        let newest = if unneeded.len() == self.0.len() { unneeded.pop() } else { None };
+        for list in unneeded {
+            store.delete(list).await?;
         }
-        if deleted > 0 && deleted == self.0.len() {
-            store.delete_retired_keys(names.folder()).await?;
+        if let Some(newest) = newest {
+            delete_keys_before(newest, (store, names), folder).await?;
+            store.delete(newest).await?;
         }
         Ok(())
     }
+}
+
+/// Deletes the keys of what earlier databases of this name have left, of which nothing is needed. `list`: the newest one,
+/// encrypted with the first key after theirs.
+///
+/// A database whose deletion was cut short may go on with the objects and manifests that it had. Its objects are needed and
+/// on the newest list. Its manifests are on none, so their keys are looked for.
+async fn delete_keys_before(list: &str, (store, names): (&Store, &Names), folder: &Folder) -> Result<(), StoreError> {
+    let Some(mut before) = store.key_of(list).await? else { return Ok(()) };
+    for &number in &folder.manifests {
+        before = store.key_of(&names.manifest(number)).await?.map_or(before, |key| before.min(key));
+    }
+    store.delete_retired_keys(names.folder(), before).await
 }
 
 impl Marker {

@@ -128,7 +128,8 @@ impl Store {
             Scheme::File(path) => {
                 // Before the lock, whose taking cleans up after a crash.
                 marker::check_folder(&path)?;
-                sealed::check_folder(&path, access.master_key)?;
+                let root = sealed::root_of_folder(&path)?;
+                let keyring = Keyring::unlock(root.as_ref(), access.master_key)?;
                 let lock = FolderLock::acquire(&path)?;
                 match marker::claim_folder(&path, marker::check_folder(&path)?) {
                     Ok(()) => {}
@@ -139,12 +140,17 @@ impl Store {
                     Err(error) => return Err(error),
                 }
                 let store = Store { lock: Some(Arc::new(lock)), ..Store::over(local(&path)?, url) };
-                store.unlocked(sealed::check_folder(&path, access.master_key)?, access.master_key)
+                let newest = sealed::root_of_folder(&path)?;
+                let keyring = match newest == root {
+                    true => keyring,
+                    false => Keyring::unlock(newest.as_ref(), access.master_key)?,
+                };
+                store.unlocked(newest.as_ref(), keyring, access.master_key)
             }
             Scheme::Remote(service, place) => {
                 let store = remote::open(service, url, place, true, access.variables)?;
-                let keyring = store.read_keyring(access.master_key)?;
-                store.unlocked(keyring, access.master_key)
+                let (root, keyring) = store.read_keyring(access.master_key)?;
+                store.unlocked(root.as_ref(), keyring, access.master_key)
             }
         }
     }
@@ -161,13 +167,13 @@ impl Store {
             Scheme::Memory => Ok(Store { writable: false, ..Store::over(Arc::new(InMemory::new()), url) }),
             Scheme::File(path) => {
                 marker::check_folder(&path)?;
-                let keyring = sealed::check_folder(&path, access.master_key)?.map(Arc::new);
-                Ok(Store { writable: false, keyring, ..Store::over(local(&path)?, url) })
+                let keyring = Keyring::unlock(sealed::root_of_folder(&path)?.as_ref(), access.master_key)?;
+                Ok(Store { writable: false, keyring: keyring.map(Arc::new), ..Store::over(local(&path)?, url) })
             }
             Scheme::Remote(service, place) => {
                 let store = remote::open(service, url, place, false, access.variables)?;
-                let keyring = store.read_keyring(access.master_key)?.map(Arc::new);
-                Ok(Store { keyring, ..store })
+                let (_, keyring) = store.read_keyring(access.master_key)?;
+                Ok(Store { keyring: keyring.map(Arc::new), ..store })
             }
         }
     }

@@ -10,9 +10,13 @@ use futures::executor::block_on;
 use object_store::PutPayload;
 
 use super::encryption::{
-    Cover, EXTRA_BYTES, FRAME_BYTES, Keyring, MasterKey, ROOTS, SEALED_BYTES, frames_of, key_number, plain_bytes,
+    Cover, EXTRA_BYTES, FRAME_BYTES, KEYS, Keyring, MasterKey, ROOTS, SEALED_BYTES, StoredRoot, frames_of, key_number,
+    lost_root, newest_root, plain_bytes,
 };
 use super::{Store, StoreError, encryption, parse, read_within, too_short};
+
+/// How often the root key is looked for while the master key is being changed.
+const LOOKS_MAX: usize = 8;
 
 impl Store {
     /// Encrypts a store that is not, or unlocks one that is. For stores that are not opened by their URL.
@@ -20,7 +24,8 @@ impl Store {
     /// # Errors
     /// When the master key is not the store's, or the store refuses.
     pub async fn encrypted(self, master: &MasterKey) -> Result<Store, StoreError> {
-        let keyring = match Keyring::unlock(&self.roots().await?, Some(master))? {
+        let root = self.root().await?;
+        let keyring = match Keyring::unlock(root.as_ref(), Some(master))? {
             Some(keyring) => keyring,
             None => Keyring::begin(&self, master).await?,
         };
@@ -38,30 +43,58 @@ impl Store {
     }
 
     /// A store that was just opened for writing, with its keys, which a master key brings if it has none.
-    pub(super) fn unlocked(self, found: Option<Keyring>, master: Option<&MasterKey>) -> Result<Store, StoreError> {
+    pub(super) fn unlocked(
+        self,
+        root: Option<&StoredRoot>,
+        found: Option<Keyring>,
+        master: Option<&MasterKey>,
+    ) -> Result<Store, StoreError> {
         let keyring = match (found, master) {
             (None, Some(master)) => Some(block_on(Keyring::begin(&self, master))?),
             (found, _) => found,
         };
+        for older in root.iter().flat_map(|root| &root.older) {
+            if let Err(error) = block_on(self.delete(older)) {
+                tracing::warn!(%error, "failed to delete the root key of the master key before");
+            }
+        }
         Ok(Store { keyring: keyring.map(Arc::new), ..self })
     }
 
-    /// The keys of a store behind a network; `None` if it is not encrypted.
-    pub(super) fn read_keyring(&self, master: Option<&MasterKey>) -> Result<Option<Keyring>, StoreError> {
-        Keyring::unlock(&block_on(self.roots())?, master)
+    /// The root key of a store behind a network, and the keys that it opens; `None` if it is not encrypted.
+    pub(super) fn read_keyring(
+        &self,
+        master: Option<&MasterKey>,
+    ) -> Result<(Option<StoredRoot>, Option<Keyring>), StoreError> {
+        let mut root = block_on(self.root())?;
+        if root.is_none() && master.is_some() && block_on(self.has_keys())? {
+            // Another process may have begun to encrypt it just now.
+            root = Some(block_on(self.root())?.ok_or_else(lost_root)?);
+        }
+        let keyring = Keyring::unlock(root.as_ref(), master)?;
+        Ok((root, keyring))
     }
 
-    async fn roots(&self) -> Result<Vec<(String, Bytes)>, StoreError> {
-        let mut roots = Vec::new();
-        for object in self.list(ROOTS).await? {
-            match self.get_plain(&object.name).await {
-                Ok(bytes) => roots.push((object.name, bytes)),
-                // The master key was changed meanwhile: the newer one is listed too.
+    /// The newest root key; `None` if the store is not encrypted.
+    pub(super) async fn root(&self) -> Result<Option<StoredRoot>, StoreError> {
+        for _ in 0..LOOKS_MAX {
+            let listed = self.list(ROOTS).await?;
+            let Some((name, older)) = newest_root(listed.into_iter().map(|object| object.name)) else {
+                return Ok(None);
+            };
+            match self.get_plain(&name).await {
+                Ok(object) => return Ok(Some(StoredRoot { name, object, older })),
+                // The master key was changed since the list: there is a newer one.
                 Err(error) if error.is_missing() => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(roots)
+        Err(changes())
+    }
+
+    /// Whether there is a key of any kind, which a root key opens.
+    pub(super) async fn has_keys(&self) -> Result<bool, StoreError> {
+        Ok(!self.list(KEYS).await?.is_empty())
     }
 
     /// Creates `name` durably, or fails with [`StoreError::Exists`] and changes nothing.
@@ -193,14 +226,38 @@ impl Store {
         }
     }
 
-    /// Deletes the retired keys of a database's folder, in which nothing is left that they have encrypted.
+    /// The number of the key that has encrypted an object; `None` if it is not there, or not encrypted.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub(crate) async fn key_of(&self, name: &str) -> Result<Option<u32>, StoreError> {
+        let Some((_, Cover::Sealed(_))) = self.cover(name) else { return Ok(None) };
+        match self.get_range_plain(name, 0..EXTRA_BYTES).await {
+            Ok(bytes) => Ok(key_number(&bytes)),
+            Err(StoreError::Missing { .. } | StoreError::Corrupt { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes the keys of a database's folder before number `before`. Nothing may be left that they have encrypted.
     ///
     /// # Errors
     /// When the store refuses.
-    pub(crate) async fn delete_retired_keys(&self, folder: &str) -> Result<(), StoreError> {
+    pub(crate) async fn delete_retired_keys(&self, folder: &str, before: u32) -> Result<(), StoreError> {
         let Some(keyring) = &self.keyring else { return Ok(()) };
         self.settle_deletes(folder)?;
-        keyring.delete_retired(self, folder).await
+        keyring.delete_retired(self, folder, before).await
+    }
+
+    /// Looks for the keys of databases that this process has used.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when another process has deleted one, so that what it has encrypted cannot be read again.
+    pub(crate) async fn check_keys(&self) -> Result<(), StoreError> {
+        match &self.keyring {
+            Some(keyring) => keyring.check_used(self).await,
+            None => Ok(()),
+        }
     }
 
     /// Deletes all keys of a database's folder in which nothing is left. The database must not be made meanwhile.
@@ -227,29 +284,52 @@ impl Store {
     }
 }
 
-/// The keys of the store in a folder, which need not exist; `None` if it is not encrypted.
+/// The newest root key of the store in a folder, which need not exist; `None` if it is not encrypted.
 ///
 /// # Errors
-/// When it is encrypted and the master key is missing or wrong.
-pub(super) fn check_folder(folder: &FolderPath, master: Option<&MasterKey>) -> Result<Option<Keyring>, StoreError> {
+/// When it cannot be read, or there are keys without it.
+pub(super) fn root_of_folder(folder: &FolderPath) -> Result<Option<StoredRoot>, StoreError> {
     let failed = |source| StoreError::Folder { path: folder.to_owned(), source };
-    let entries = match fs::read_dir(folder.join(ROOTS)) {
-        Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(failed(error)),
-    };
-    let mut roots = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        match fs::read(entry.path()) {
-            Ok(bytes) => roots.push((entry.file_name().to_string_lossy().into_owned(), Bytes::from(bytes))),
+    for _ in 0..LOOKS_MAX {
+        let names = names_in(&folder.join(ROOTS)).map_err(failed)?;
+        let Some((name, older)) = newest_root(names.into_iter().map(|name| format!("{ROOTS}/{name}"))) else {
+            return match has_file(&folder.join(KEYS)).map_err(failed)? {
+                true => Err(lost_root()),
+                false => Ok(None),
+            };
+        };
+        match fs::read(folder.join(&name)) {
+            Ok(object) => return Ok(Some(StoredRoot { name, object: object.into(), older })),
+            // The master key was changed since the list: there is a newer one.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
     }
-    Keyring::unlock(&roots, master)
+    Err(changes())
+}
+
+fn changes() -> StoreError {
+    StoreError::Encrypted { problem: "the master key is being changed over and over".to_owned() }
+}
+
+/// The names in a folder, of which a missing one has none.
+fn names_in(folder: &FolderPath) -> io::Result<Vec<String>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether there is a file anywhere in a folder, which need not exist.
+fn has_file(folder: &FolderPath) -> io::Result<bool> {
+    for name in names_in(folder)? {
+        let path = folder.join(name);
+        if !path.is_dir() || has_file(&path)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn sync_tree(folder: &FolderPath) -> io::Result<()> {

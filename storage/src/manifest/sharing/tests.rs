@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     chunk::SegmentLocation,
     manifest::{ChunkInfo, SegmentInfo, TailInfo, collect_garbage, commit, latest},
-    store::FaultyStore,
+    store::{FaultyStore, MasterKey},
 };
 
 /// A store, and a process that may die.
@@ -23,6 +23,7 @@ struct World {
     inner: Arc<InMemory>,
     faults: Arc<FaultyStore>,
     store: Store,
+    is_encrypted: bool,
     /// The process's knowledge of the databases; forgotten when it dies.
     known: BTreeMap<String, Manifest>,
     writer: u64,
@@ -56,7 +57,21 @@ impl World {
         let inner = Arc::new(InMemory::new());
         let faults = FaultyStore::new(inner.clone());
         let store = Store::over(faults.clone(), "memory://");
-        World { inner, faults, store, known: BTreeMap::new(), writer: 1, crashes: 0 }
+        World { inner, faults, store, is_encrypted: false, known: BTreeMap::new(), writer: 1, crashes: 0 }
+    }
+
+    async fn encrypted() -> World {
+        let mut world = World { is_encrypted: true, ..World::new() };
+        world.store = world.opened(world.store.clone()).await;
+        world
+    }
+
+    /// The store as another process would open it, with no key in memory.
+    async fn opened(&self, store: Store) -> Store {
+        match self.is_encrypted {
+            true => store.encrypted(&MasterKey::of_bytes([1; 32])).await.unwrap(),
+            false => store,
+        }
     }
 
     async fn step(&mut self, step: &Step) {
@@ -86,6 +101,8 @@ impl World {
         self.known.clear();
         self.writer += 1;
         self.crashes += 1;
+        self.store = self.opened(Store::over(self.faults.clone(), "memory://")).await;
+        sweep_keys(&self.store, None).await.unwrap();
         sweep(&self.store, u64::MAX).await.unwrap();
     }
 
@@ -178,8 +195,17 @@ impl World {
     /// The invariants.
     async fn check(&self) {
         let objects = self.objects().await;
+        let store = self.opened(Store::over(self.inner.clone(), "memory://")).await;
         for name in self.named().await {
             assert!(objects.contains(&name), "{name} is gone");
+            if self.is_encrypted {
+                store.get(&name).await.unwrap();
+            }
+        }
+        for database in databases(&store).await.unwrap() {
+            for (_, manifest) in crate::manifest::history(&store, &database).await.unwrap().into_iter().take(KEPT) {
+                manifest.unwrap();
+            }
         }
         for database in databases(&self.store).await.unwrap() {
             for (_, manifest) in crate::manifest::history(&self.store, &database).await.unwrap().into_iter().take(KEPT)
@@ -392,6 +418,47 @@ proptest! {
             world.settle().await;
         });
     }
+
+    #[test]
+    fn whatever_happens_everything_in_use_has_its_key(steps in prop::collection::vec(step(), 1..40)) {
+        block_on(async {
+            let mut world = World::encrypted().await;
+            for step in &steps {
+                world.step(step).await;
+            }
+            world.settle().await;
+            for name in NAMES {
+                world.delete(name).await.unwrap();
+            }
+            world.restart().await;
+            world.restart().await;
+            assert_eq!(world.objects().await, BTreeSet::new());
+            assert_eq!(world.store.encrypted_databases().await.unwrap(), [""; 0], "keys are left");
+        });
+    }
+}
+
+/// A deletion that ended before it had changed anything but the keys.
+#[test]
+fn a_database_that_was_about_to_be_deleted_keeps_its_keys() {
+    block_on(async {
+        let mut world = World::encrypted().await;
+        world.checkpoint("a", 0, false).await.unwrap();
+        world.branch("a", "c").await.unwrap();
+        world.delete("a").await.unwrap();
+        world.checkpoint("a", 0, false).await.unwrap();
+        world.checkpoint("a", 0, false).await.unwrap();
+        world.faults.crash_after(1);
+        world.delete("a").await.unwrap_err();
+        world.restart().await;
+        // What is left of the first one goes with its branch, or with the next garbage.
+        world.delete("c").await.unwrap();
+        world.check().await;
+        world.checkpoint("a", 0, false).await.unwrap();
+        world.check().await;
+        world.restart().await;
+        world.checkpoint("a", 0, false).await.unwrap();
+    });
 }
 
 /// The databases of one process, each under the lock that its changes take.

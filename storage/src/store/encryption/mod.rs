@@ -35,14 +35,18 @@
 //!    Objects that branches need stay readable with it. A new database of that name uses the new key.
 //! 3. Retired keys are deleted when the last object that was left is deleted, and all keys when nothing is in the folder any more.
 //!    From then on no copy of the deleted objects can be read, wherever it may be: in a backup of the disk, or in older versions
-//!    of a bucket's objects.
+//!    of a bucket's objects. A process that starts deletes the keys that one before it did not come to.
+//!
+//! A deletion may end after step 2, and the database be as it was. So keys are never deleted by their age alone: see
+//! `Lists::delete_unneeded` in the manifests.
 //!
 //! The entries of a deleted database in the log go with the log's file, which stays until the other databases that it mentions
 //! have a checkpoint beyond it. The key of a log goes with its last file.
 //!
 //! # Changing the master key
 //!
-//! [`rotate`] wraps the same root key by another master key, so nothing else is written. Copies of the old wrapped root key that
+//! [`rotate`] wraps the same root key by another master key, so nothing else is written. The object with the highest number
+//! counts; those before it are deleted, at the latest when the store is next opened for writing. Copies of the old wrapped root key that
 //! the store's own history may have can still be opened with the old master key.
 
 mod frames;
@@ -51,7 +55,7 @@ mod log;
 mod master;
 mod root;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 use bytes::Bytes;
@@ -69,9 +73,11 @@ use super::{Store, StoreError};
 /// The folder of the root key.
 pub(super) const ROOTS: &str = "encryption";
 /// The folder of the data keys.
-const KEYS: &str = "key";
+pub(super) const KEYS: &str = "key";
 /// That of the databases' keys.
 pub(super) const DATABASE_KEYS: &str = "key/db";
+/// That of the logs' keys.
+const LOG_KEYS: &str = "key/log";
 const DIGITS: usize = 6;
 
 const KEY_MAGIC: &[u8; 8] = b"DMKEY\n\n\n";
@@ -115,14 +121,12 @@ impl Keyring {
         Self { root: DataKey::of(&root_bytes), root_bytes, unencrypted, known: Mutex::default() }
     }
 
-    /// Opens the newest of the `roots`, each with its name. `None`: the store is not encrypted.
+    /// Opens the root key. `None`: the store is not encrypted.
     ///
     /// # Errors
     /// When it is encrypted and the master key is missing or wrong.
-    pub fn unlock(roots: &[(String, Bytes)], master: Option<&MasterKey>) -> Result<Option<Self>, StoreError> {
-        let newest =
-            roots.iter().filter_map(|(name, bytes)| Some((number(name)?, bytes))).max_by_key(|(number, _)| *number);
-        let Some((_, object)) = newest else { return Ok(None) };
+    pub fn unlock(root: Option<&StoredRoot>, master: Option<&MasterKey>) -> Result<Option<Self>, StoreError> {
+        let Some(StoredRoot { object, .. }) = root else { return Ok(None) };
         let failed = |problem: String| StoreError::Encrypted { problem };
         let Some(master) = master else {
             return Err(failed("it needs its master key: give --master-key or DORMOUSE_MASTER_KEY".to_owned()));
@@ -134,8 +138,12 @@ impl Keyring {
     /// Begins the encryption of a store that has none. `store`: without its keys.
     ///
     /// # Errors
-    /// When the store refuses, or the master key cannot wrap.
+    /// When the store refuses, has keys without a root key, or the master key cannot wrap.
     pub async fn begin(store: &Store, master: &MasterKey) -> Result<Self, StoreError> {
+        if store.has_keys().await? {
+            // Another process may have begun just now.
+            return Self::unlock(store.root().await?.as_ref(), Some(master))?.ok_or_else(lost_root);
+        }
         let mut unencrypted = Unencrypted::default();
         for database in store.list_folders("db").await? {
             unencrypted.databases.insert(database);
@@ -151,14 +159,15 @@ impl Keyring {
         let root = new_key().map_err(|CryptoFailure| no_randomness())?;
         let object = root::encode(&root, master, &unencrypted).map_err(|problem| StoreError::Encrypted { problem })?;
         let name = numbered(ROOTS, 1);
-        match store.put_plain(&name, object).await {
-            Ok(()) => Ok(Self::new(root, unencrypted)),
-            // Another process has begun at the same moment.
-            Err(StoreError::Exists { .. }) => {
-                let there = [(name.clone(), store.get_plain(&name).await?)];
-                Self::unlock(&there, Some(master))?.ok_or(StoreError::Missing { name })
-            }
-            Err(error) => Err(error),
+        let is_ours = match store.put_plain(&name, object).await {
+            Ok(()) => true,
+            Err(StoreError::Exists { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        // Another process may have begun at the same moment, and changed the master key since.
+        match store.root().await? {
+            Some(newest) if is_ours && newest.name == name => Ok(Self::new(root, unencrypted)),
+            newest => Self::unlock(newest.as_ref(), Some(master))?.ok_or(StoreError::Missing { name }),
         }
     }
 
@@ -309,27 +318,79 @@ impl Keyring {
         }
     }
 
-    /// Deletes the keys of a scope before its newest one.
-    pub async fn delete_retired(&self, store: &Store, scope: &str) -> Result<(), StoreError> {
+    /// Deletes the keys of a scope before this number. The newest one stays.
+    pub async fn delete_retired(&self, store: &Store, scope: &str, before: u32) -> Result<(), StoreError> {
         let mut numbers = numbers(store, scope).await?;
         numbers.pop_last();
+        numbers.retain(|number| *number < before);
         self.delete(store, scope, numbers).await
     }
 
     /// Deletes all keys of a scope of which nothing is left.
     pub async fn delete_all(&self, store: &Store, scope: &str) -> Result<(), StoreError> {
         let numbers = numbers(store, scope).await?;
-        self.known.lock().current.remove(scope);
         self.delete(store, scope, numbers).await
     }
 
     async fn delete(&self, store: &Store, scope: &str, numbers: BTreeSet<u32>) -> Result<(), StoreError> {
         for number in numbers {
-            self.known.lock().keys.remove(&(scope.to_owned(), number));
-            store.delete(&key_name(scope, number)).await?;
+            let deleted = store.delete(&key_name(scope, number)).await;
+            // Afterwards, so that no read in between keeps it in memory; and after an error too, as it may be gone.
+            let mut known = self.known.lock();
+            known.keys.remove(&(scope.to_owned(), number));
+            if known.current.get(scope) == Some(&number) {
+                known.current.remove(scope);
+            }
+            drop(known);
+            deleted?;
         }
         Ok(())
     }
+
+    /// Looks for the keys of databases that this process has used.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when another process has deleted one; then it is not used again.
+    pub async fn check_used(&self, store: &Store) -> Result<(), StoreError> {
+        let listed = store.list(DATABASE_KEYS).await?;
+        let listed: HashSet<&str> = listed.iter().map(|object| object.name.as_str()).collect();
+        let mut known = self.known.lock();
+        let used = known.keys.keys().map(|(scope, number)| (scope.clone(), *number));
+        let used = used.chain(known.current.iter().map(|(scope, number)| (scope.clone(), *number)));
+        let gone = |(scope, number): &(String, u32)| {
+            scope.starts_with("db/") && !listed.contains(key_name(scope, *number).as_str())
+        };
+        let Some((scope, number)) = used.into_iter().find(gone) else { return Ok(()) };
+        known.current.remove(&scope);
+        known.keys.remove(&(scope.clone(), number));
+        Err(StoreError::Missing { name: key_name(&scope, number) })
+    }
+}
+
+/// The newest root key in a store, as the master key has wrapped it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct StoredRoot {
+    pub name: String,
+    pub object: Bytes,
+    /// Those before it, which a change of the master key has not come to delete.
+    pub older: Vec<String>,
+}
+
+/// The newest of the objects in the folder of the root keys, and the others.
+pub(super) fn newest_root(names: impl Iterator<Item = String>) -> Option<(String, Vec<String>)> {
+    let mut roots: Vec<(u32, String)> = names.filter_map(|name| Some((number(&name)?, name))).collect();
+    roots.sort_unstable();
+    let (_, newest) = roots.pop()?;
+    Some((newest, roots.into_iter().map(|(_, name)| name).collect()))
+}
+
+/// Beginning once more would write data of the same databases unencrypted.
+pub(super) fn lost_root() -> StoreError {
+    let problem = format!(
+        "the store has keys under {KEYS}/, and the root key that opens them, an object under {ROOTS}/, is missing: put it \
+         back from a copy of the store"
+    );
+    StoreError::Encrypted { problem }
 }
 
 impl Known {
@@ -342,11 +403,14 @@ impl Known {
     }
 }
 
-/// Wraps the root key by another master key. `store` must be open for writing.
+/// Wraps the root key by another master key. `store` must be open for writing. Returns the error that has kept the root key
+/// as the old master key has wrapped it from being deleted, if there was one: the next process that opens the store for
+/// writing deletes it.
 ///
 /// # Errors
-/// When the store is not encrypted, or refuses: then the old master key still opens it.
-pub async fn rotate(store: &Store, master: &MasterKey) -> Result<(), StoreError> {
+/// When the store is not encrypted, or refuses: then the old master key still opens it. If the store did not answer, perhaps
+/// the new one does instead.
+pub async fn rotate(store: &Store, master: &MasterKey) -> Result<Option<StoreError>, StoreError> {
     let failed = |problem: String| StoreError::Encrypted { problem };
     let Some(keyring) = &store.keyring else {
         return Err(failed("the store is not encrypted".to_owned()));
@@ -356,9 +420,11 @@ pub async fn rotate(store: &Store, master: &MasterKey) -> Result<(), StoreError>
     let object = root::encode(&keyring.root_bytes, master, &keyring.unencrypted).map_err(failed)?;
     store.put_plain(&numbered(ROOTS, last + 1), object).await?;
     for object in before {
-        store.delete(&object.name).await?;
+        if let Err(error) = store.delete(&object.name).await {
+            return Ok(Some(error));
+        }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The ciphers of the logs in an encrypted store.
@@ -400,6 +466,16 @@ impl LogKeys {
             }
             None => Ok(None),
         }
+    }
+
+    /// The writers of logs that have keys. It blocks.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub fn writers(&self) -> Result<Vec<u64>, StoreError> {
+        let folders = block_on(self.store.list_folders(LOG_KEYS))?;
+        let hexadecimal = folders.iter().filter(|folder| folder.len() == 16);
+        Ok(hexadecimal.filter_map(|folder| u64::from_str_radix(folder, 16).ok()).collect())
     }
 
     /// Whether logs that are not encrypted may be read.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use futures::executor::block_on;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
-use crate::store::StoreAccess;
+use crate::store::{FaultyStore, StoreAccess, StoreFault, StoreRequest};
 
 fn master(byte: u8) -> MasterKey {
     MasterKey::of_bytes([byte; 32])
@@ -126,7 +127,7 @@ fn a_database_that_is_deleted_takes_its_keys_along() {
     assert_eq!(block_on(store.get("db/a/chunk/1")).unwrap(), object(100));
     assert_eq!(key_number(&stored(&objects, "db/a/chunk/2")), Some(2));
     block_on(store.delete("db/a/chunk/1")).unwrap();
-    block_on(store.delete_retired_keys("db/a")).unwrap();
+    block_on(store.delete_retired_keys("db/a", 2)).unwrap();
     assert_eq!(keys(&store), ["key/db/a.b/000001", "key/db/a/000002"]);
     replace(&objects, "db/a/chunk/1", copy.clone());
     block_on(store.get("db/a/chunk/1")).unwrap_err();
@@ -273,4 +274,124 @@ fn a_command_that_does_not_give_back_what_it_wraps_encrypts_nothing() {
         assert!(error.contains(why), "{error}");
         assert_eq!(block_on(encrypted(&objects).get("db/a/chunk/1")).unwrap(), object(100));
     }
+}
+
+/// Encryption must not begin once more: what is there could not be read, and new data of the same databases would be plain.
+#[test]
+fn a_store_that_has_lost_its_root_key_is_not_opened() {
+    let objects = Arc::new(InMemory::new());
+    let store = encrypted(&objects);
+    block_on(store.put_new("db/a/chunk/1", object(100))).unwrap();
+    let root = stored(&objects, "encryption/000001");
+    block_on(store.delete("encryption/000001")).unwrap();
+    let again = || {
+        let store = Store::over(Arc::clone(&objects) as Arc<dyn ObjectStore>, "memory://");
+        block_on(store.encrypted(&master(1)))
+    };
+    let error = again().unwrap_err();
+    assert!(error.to_string().contains("encryption/"), "{error}");
+    assert_eq!(names(&objects, ROOTS), [""; 0]);
+    replace(&objects, "encryption/000001", root);
+    assert_eq!(block_on(again().unwrap().get("db/a/chunk/1")).unwrap(), object(100));
+
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", folder.path().display());
+    let key = master(1);
+    let store = Store::open_with(&url, access(Some(&key))).unwrap();
+    block_on(store.put_new("db/a/chunk/1", object(100))).unwrap();
+    drop(store);
+    std::fs::remove_file(folder.path().join("encryption/000001")).unwrap();
+    let before = all(folder.path());
+    for access in [access(None), access(Some(&key))] {
+        for opened in [Store::open_with(&url, access), Store::open_read_only_with(&url, access)] {
+            let error = opened.unwrap_err();
+            assert!(matches!(&error, StoreError::Encrypted { problem } if problem.contains("encryption/")), "{error}");
+        }
+    }
+    assert_eq!(all(folder.path()), before);
+}
+
+/// The master key is changed between the list of the root keys and the look at one.
+#[test]
+fn a_store_is_opened_while_its_master_key_is_changed() {
+    for round in 0..200 {
+        let objects = Arc::new(InMemory::new());
+        let store = encrypted(&objects);
+        block_on(store.put_new("db/a/chunk/1", object(100))).unwrap();
+        let faults = FaultyStore::new(Arc::clone(&objects) as Arc<dyn ObjectStore>);
+        faults.interleave();
+        let slow = Store::over(faults, "memory://");
+        let key = master(1);
+        let mut opening = Box::pin(slow.encrypted(&key));
+        let mut context = Context::from_waker(Waker::noop());
+        let opened = (0..round).find_map(|_| match opening.as_mut().poll(&mut context) {
+            Poll::Ready(opened) => Some(opened),
+            Poll::Pending => None,
+        });
+        let is_over = opened.is_some();
+        block_on(rotate(&store, &master(1))).unwrap();
+        let opened = match opened {
+            Some(opened) => opened.unwrap(),
+            None => block_on(opening).unwrap(),
+        };
+        let unslowed = Store::over(Arc::clone(&objects) as Arc<dyn ObjectStore>, "memory://");
+        block_on(opened.put_new("db/b/chunk/1", object(100))).unwrap();
+        assert_eq!(block_on(opened.get("db/a/chunk/1")).unwrap(), object(100), "after {round} steps");
+        let later = block_on(unslowed.encrypted(&key)).unwrap();
+        assert_eq!(block_on(later.get("db/b/chunk/1")).unwrap(), object(100), "after {round} steps");
+        assert_eq!(names(&objects, ROOTS), ["encryption/000002"]);
+        if is_over {
+            assert!(round > 2, "it takes {round} steps only");
+            return;
+        }
+    }
+    panic!("it does not end");
+}
+
+#[test]
+fn a_root_key_of_the_master_key_before_is_deleted_with_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", folder.path().display());
+    let (first, second) = (master(1), master(2));
+    let store = Store::open_with(&url, access(Some(&first))).unwrap();
+    block_on(store.put_new("db/a/chunk/1", object(100))).unwrap();
+    let root = folder.path().join("encryption/000001");
+    let old = std::fs::read(&root).unwrap();
+    assert!(block_on(rotate(&store, &second)).unwrap().is_none());
+    drop(store);
+    // As after a crash between the two.
+    std::fs::write(&root, old).unwrap();
+    Store::open_read_only_with(&url, access(Some(&second))).unwrap();
+    assert!(root.exists());
+    let store = Store::open_with(&url, access(Some(&second))).unwrap();
+    assert!(!root.exists());
+    assert_eq!(block_on(store.get("db/a/chunk/1")).unwrap(), object(100));
+}
+
+#[test]
+fn an_old_root_key_that_cannot_be_deleted_is_told() {
+    let objects = Arc::new(InMemory::new());
+    encrypted(&objects);
+    let faults = FaultyStore::new(Arc::clone(&objects) as Arc<dyn ObjectStore>);
+    let key = master(1);
+    let store =
+        block_on(Store::over(Arc::clone(&faults) as Arc<dyn ObjectStore>, "memory://").encrypted(&key)).unwrap();
+    faults.fail(StoreRequest::Delete, 0, 1, StoreFault::Lost);
+    assert!(block_on(rotate(&store, &master(2))).unwrap().is_some());
+    let both = Store::over(objects as Arc<dyn ObjectStore>, "memory://");
+    assert!(block_on(both.clone().encrypted(&key)).is_err());
+    block_on(both.encrypted(&master(2))).unwrap();
+}
+
+#[test]
+fn a_command_is_asked_once_to_open_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("file://{}/data", folder.path().display());
+    let calls = folder.path().join("calls");
+    let key = MasterKey::parse(&format!("command:f() {{ echo $1 >> {}; cat; }}; f", calls.display())).unwrap();
+    let asked = || std::fs::read_to_string(&calls).unwrap();
+    drop(Store::open_with(&url, access(Some(&key))).unwrap());
+    assert_eq!(asked(), "wrap\nunwrap\n");
+    drop(Store::open_with(&url, access(Some(&key))).unwrap());
+    assert_eq!(asked(), "wrap\nunwrap\nunwrap\n");
 }
