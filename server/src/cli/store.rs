@@ -56,7 +56,20 @@ impl RotateKey {
             StoreError::Locked { .. } => format!("{error}: stop the server first"),
             error => error.to_string(),
         })?;
-        block_on(encryption::rotate(&store, &new)).map_err(|error| error.to_string())?;
-        Ok(print_line("the store opens with the new master key from now on; the old one is not needed any more")?)
+        let old_root = block_on(encryption::rotate(&store, &new)).map_err(|error| match error {
+            StoreError::Unavailable { .. } => {
+                format!("{error}: either master key may open the store now; try the new one first")
+            }
+            error => error.to_string(),
+        })?;
+        print_line("the store opens with the new master key from now on; the old one is not needed any more")?;
+        match old_root {
+            None => Ok(()),
+            Some(error) => Err(format!(
+                "the root key as the old master key has wrapped it was not deleted ({error}): the next start of the server \
+                 deletes it"
+            )
+            .into()),
+        }
     }
 }
