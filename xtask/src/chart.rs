@@ -134,7 +134,7 @@ const CASES: &[Case] = &[
                 "name: DORMOUSE_TLS_CERT_FILE\n              value: \"/tls/tls.crt\"",
                 "name: DORMOUSE_TLS_KEY_FILE\n              value: \"/tls/tls.key\"",
                 "mountPath: /tls",
-                "secretName: cert",
+                "secretName: \"cert\"",
                 "volumeClaimTemplates",
                 "mountPath: /data",
                 "containerPort: 8380",
@@ -176,6 +176,88 @@ const CASES: &[Case] = &[
         arguments: &["--set=tls.enabled=true"],
         expect: Fails("/tls/existingSecret"),
     },
+    Case {
+        name: "a master key, from a file that the server alone can read",
+        arguments: &["--set=encryption.existingSecret=keys", "--set=store.url=s3://bucket"],
+        expect: Renders {
+            with: &[
+                "name: DORMOUSE_MASTER_KEY\n              value: \"file:/encryption/master-key\"",
+                "name: encryption\n              mountPath: /encryption\n              readOnly: true",
+                "secretName: \"keys\"\n            defaultMode: 0440",
+            ],
+            without: &["secretKeyRef:\n                  name: keys", "name: data", "/usage", "/tls"],
+        },
+    },
+    Case {
+        name: "a master key beside a volume and a certificate",
+        arguments: &[
+            "--set=encryption.existingSecret=keys",
+            "--set=encryption.existingSecretKey=of-2026",
+            "--set=tls.enabled=true",
+            "--set=tls.existingSecret=cert",
+        ],
+        expect: Renders {
+            with: &[
+                "value: \"file:/encryption/of-2026\"",
+                "mountPath: /data",
+                "mountPath: /tls",
+                "mountPath: /encryption",
+                "volumeClaimTemplates",
+            ],
+            without: &["emptyDir"],
+        },
+    },
+    Case {
+        name: "a master key in the values, where a release would keep it",
+        arguments: &["--set=encryption.masterKey=00"],
+        expect: Fails("'masterKey' not allowed"),
+    },
+    Case {
+        name: "usage is pushed, with a header from a Secret, past the network policy",
+        arguments: &[
+            "--set=usage.to=https://billing.example.com:8443/api/v1/events",
+            "--set=usage.every=5m",
+            "--set=usage.existingSecret=billing",
+            "--set=networkPolicy.enabled=true",
+        ],
+        expect: Renders {
+            with: &[
+                "name: DORMOUSE_USAGE_TO\n              value: \"https://billing.example.com:8443/api/v1/events\"",
+                "name: DORMOUSE_USAGE_EVERY\n              value: \"5m\"",
+                "name: DORMOUSE_USAGE_HEADER_FILE\n              value: \"/usage/usage-headers\"",
+                "name: usage\n              mountPath: /usage\n              readOnly: true",
+                "secretName: \"billing\"",
+                "- port: 8443\n",
+                "port: 53\n",
+            ],
+            without: &["egress: []", "port: 443\n", "MASTER_KEY"],
+        },
+    },
+    Case {
+        name: "usage is pushed to the port of its scheme",
+        arguments: &[
+            "--set=usage.to=https://billing.example.com/events",
+            "--set=networkPolicy.enabled=true",
+            "--show-only=templates/networkpolicy.yaml",
+        ],
+        expect: Renders { with: &["- port: 443\n"], without: &["port: 80\n", "169.254"] },
+    },
+    Case {
+        name: "no usage is pushed, and no key is there",
+        arguments: &[],
+        expect: Renders { with: &[], without: &["DORMOUSE_USAGE", "DORMOUSE_MASTER_KEY", "/usage", "/encryption"] },
+    },
+    Case {
+        name: "a receiver with credentials in its URL",
+        arguments: &["--set=usage.to=https://key:secret@billing.example.com"],
+        expect: Fails("/usage/to"),
+    },
+    Case {
+        name: "headers for no receiver",
+        arguments: &["--set=usage.existingSecret=billing"],
+        expect: Fails("/usage/to"),
+    },
+    Case { name: "usage never", arguments: &["--set=usage.every=never"], expect: Fails("/usage/every") },
     Case {
         name: "a claim of the user's",
         arguments: &["--set=persistence.existingClaim=mine"],

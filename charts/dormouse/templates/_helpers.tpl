@@ -53,6 +53,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.metrics.existingSecret }}{{ .Values.metrics.existingSecretKey }}{{ else }}metrics-token{{ end }}
 {{- end }}
 
+{{/* The Secrets that are mounted, by the names of their folders. */}}
+{{- define "dormouse.secretVolumes" -}}
+{{- if .Values.tls.enabled }}
+tls: {{ .Values.tls.existingSecret | quote }}
+{{- end }}
+{{- with .Values.encryption.existingSecret }}
+encryption: {{ . | quote }}
+{{- end }}
+{{- with .Values.usage.existingSecret }}
+usage: {{ . | quote }}
+{{- end }}
+{{- end }}
+
 {{/*
 The tokens of the chart's own Secret. A token that is made while rendering would be another one each time, which a
 pipeline that renders and applies would notice only by its clients' errors. So one has to be given, and an upgrade

@@ -3,7 +3,8 @@
 //! 1. Each rendered `DORMOUSE_<OPTION>` must be an option that `dormouse serve --help` lists: the server ignores
 //!    variables that it does not know.
 //! 2. The server is started with exactly these variables, and must report that it listens. The command line overrides
-//!    only the options that would collide with other processes on this machine; the variables are checked all the same.
+//!    only the options that would collide with other processes on this machine; the variables are checked all the same. A file
+//!    stands for the one with the master key that the pod gets from a Secret.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -15,6 +16,8 @@ use crate::run;
 const SECRET: &str = "dm_shop_0123456789abcdef 0123456789abcdef";
 /// The same for the token of metrics: there is one.
 const METRICS_SECRET: &str = "fedcba9876543210";
+/// Stands for the contents of the master key's file.
+const MASTER_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
 
 /// The problems of the environment in a rendered StatefulSet.
 pub(super) fn problems(server: &Path, rendered: &str) -> Result<Vec<String>, String> {
@@ -53,9 +56,14 @@ fn unknown<'a>(environment: &'a [(String, String)], help: &'a str) -> impl Itera
 
 /// The reason why the server does not start with this environment, if it does not.
 fn refusal(server: &Path, environment: &[(String, String)]) -> Result<Option<String>, String> {
-    let socket = std::env::temp_dir().join(format!("dormouse-chart-{}.sock", std::process::id()));
+    let temporary = |end: &str| std::env::temp_dir().join(format!("dormouse-chart-{}.{end}", std::process::id()));
+    let (socket, key) = (temporary("sock"), temporary("key"));
+    std::fs::write(&key, MASTER_KEY).map_err(|error| format!("{}: {error}", key.display()))?;
     let mut command = Command::new(server);
     command.env_clear().envs(environment.iter().cloned());
+    if environment.iter().any(|(name, value)| name == "DORMOUSE_MASTER_KEY" && value.starts_with("file:/")) {
+        command.env("DORMOUSE_MASTER_KEY", format!("file:{}", key.display()));
+    }
     command
         .args(["serve", "--port", "0", "--http-port", "0", "--tls-port", "0", "--https-port", "0"])
         .args(["--store", "memory://", "--unix-socket"])
@@ -72,6 +80,7 @@ fn refusal(server: &Path, environment: &[(String, String)]) -> Result<Option<Str
     let _ = process.kill();
     let ended = process.wait_with_output().map_err(|error| error.to_string())?;
     let _ = std::fs::remove_file(&socket);
+    let _ = std::fs::remove_file(&key);
     let listens = matches!(read, Some(Ok(_))) && line.contains("listens on");
     Ok((!listens).then(|| format!("the server refuses it: {}", String::from_utf8_lossy(&ended.stderr).trim())))
 }
