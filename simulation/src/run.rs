@@ -193,6 +193,8 @@ impl Schedule {
         }
         if self.extras.features.deletions {
             let store = node::store(&self.disk).await?;
+            let keys = manifest::sweep_keys(&store, None).await;
+            keys.map_err(|error| format!("keys of deleted branches: {error}"))?;
             let swept = manifest::sweep(&store, clock::now_ms()).await;
             swept.map_err(|error| format!("leftovers of deleted branches: {error}"))?;
         }

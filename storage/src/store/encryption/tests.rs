@@ -395,3 +395,35 @@ fn a_command_is_asked_once_to_open_a_folder() {
     drop(Store::open_with(&url, access(Some(&key))).unwrap());
     assert_eq!(asked(), "wrap\nunwrap\nunwrap\n");
 }
+
+#[test]
+fn a_change_of_the_master_key_that_is_cut_short_leaves_one_that_opens_the_store() {
+    for changes in 0.. {
+        let objects = Arc::new(InMemory::new());
+        block_on(encrypted(&objects).put_new("db/a/chunk/1", object(100))).unwrap();
+        let faults = FaultyStore::new(Arc::clone(&objects) as Arc<dyn ObjectStore>);
+        let store = Store::over(Arc::clone(&faults) as Arc<dyn ObjectStore>, "memory://");
+        let store = block_on(store.encrypted(&master(1))).unwrap();
+        faults.crash_after(changes);
+        let outcome = block_on(rotate(&store, &master(2)));
+        let opened = [1, 2].map(|key| {
+            let store = Store::over(Arc::clone(&objects) as Arc<dyn ObjectStore>, "memory://");
+            block_on(store.encrypted(&master(key)))
+        });
+        assert_eq!(
+            opened.each_ref().map(Result::is_ok),
+            [outcome.is_err(), outcome.is_ok()],
+            "after {changes} changes"
+        );
+        for store in opened.into_iter().flatten() {
+            assert_eq!(block_on(store.get("db/a/chunk/1")).unwrap(), object(100));
+            // And it can be changed once more.
+            assert!(block_on(rotate(&store, &master(3))).unwrap().is_none());
+            assert_eq!(names(&objects, ROOTS).len(), 1);
+        }
+        if outcome.is_ok_and(|left| left.is_none()) {
+            assert_eq!(changes, 2);
+            return;
+        }
+    }
+}
