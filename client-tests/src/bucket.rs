@@ -102,6 +102,16 @@ impl Bucket {
         found.sort();
         found
     }
+
+    /// Returns the name of an object that contains this text, if there is one.
+    pub fn find(&self, text: &str) -> Option<String> {
+        let folder = self.folder.path().join("data").join(NAME);
+        let shows = |name: &String| {
+            let bytes = fs::read(folder.join(name)).unwrap_or_default();
+            bytes.windows(text.len()).any(|window| window == text.as_bytes())
+        };
+        self.objects("").into_iter().find(shows)
+    }
 }
 
 impl Drop for Bucket {

@@ -1,13 +1,18 @@
 //! A database on S3: a real server process, a real S3 server, and a network that fails between them.
 
-use std::{collections::BTreeMap, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use dormouse_client_tests::{
     Kind, Server, Settings,
     bucket::{Bucket, Network, Trouble},
     ports::free_port,
     resp::{Connection, Reply},
-    server::{Remote, command_on},
+    server::{Remote, command_on, tool},
     wait_for,
 };
 
@@ -326,4 +331,113 @@ fn s3_that_cannot_be_used_is_explained() {
     }
     let said = gives_up(&bucket.store("", network.port()));
     assert!(said.contains("overwrites objects that are there"), "{said}");
+}
+
+/// The texts of values have no repetitions, as objects are compressed.
+const TEXT: &str = "q7Zk0vXw93LmTb";
+const ENCRYPTED_KEYS: usize = 300;
+
+/// Settings of a server with the master key in this file. They stay for the rest of the process.
+fn with_key(file: &str) -> Settings {
+    let option: &'static str = Box::leak(file.to_owned().into_boxed_str());
+    let options: &'static [&'static str] = Box::leak(Box::new(["--master-key", option, "--history", "1h"]));
+    Settings { loss_window: Some("0"), options, ..Settings::default() }
+}
+
+fn run_tool(store: &Remote, arguments: &[&str]) -> (bool, String) {
+    let environment = store.environment.iter().map(|(name, value)| (name, value));
+    let output = tool(arguments).envs(environment).output().expect("the tool runs");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(!said.contains("panicked"), "{said}");
+    (output.status.success(), said)
+}
+
+/// The server's time, as `AT` takes it.
+fn moment(connection: &mut Connection) -> String {
+    let time = format!("{:?}", connection.run("TIME"));
+    let digits: Vec<&str> = time.split(|byte: char| !byte.is_ascii_digit()).filter(|part| !part.is_empty()).collect();
+    let at = format!("@{}.{:0>6}", digits[0], digits[1]);
+    let date = Command::new("date").args(["-u", "-d", &at, "+%FT%T.%3NZ"]).output().expect("date runs");
+    String::from_utf8(date.stdout).expect("digits").trim().to_owned()
+}
+
+#[test]
+fn an_encrypted_store_on_s3_shows_no_data_and_loses_none() {
+    let Some(bucket) = bucket() else { return };
+    let keys = tempfile::tempdir().expect("a folder");
+    let [first, second] = [("first", "0a"), ("second", "0b")].map(|(name, byte)| {
+        let path = keys.path().join(name);
+        fs::write(&path, byte.repeat(32)).expect("a file");
+        format!("file:{}", path.display())
+    });
+    let store = bucket.store("encrypted", bucket.port());
+    let mut server = Server::start_on_with(&store, with_key(&first));
+    let mut connection = Connection::open(server.port());
+    for n in 0..ENCRYPTED_KEYS {
+        connection.run(&format!("SET key:{n} {TEXT}{n}"));
+    }
+    expect(&mut connection, "DORMOUSE CHECKPOINT", "+OK");
+    connection.run(&format!("SET key:0 {TEXT}before"));
+    let before = moment(&mut connection);
+    while moment(&mut connection) == before {}
+    connection.run(&format!("SET key:0 {TEXT}after"));
+    expect(&mut connection, "DORMOUSE CHECKPOINT", "+OK");
+    connection.run(&format!("SET key:1 {TEXT}logged"));
+    let made = format!("{:?}", connection.run(&format!("DORMOUSE BRANCH default.past AT {before}")));
+    assert!(!made.starts_with('-'), "{made}");
+
+    let check = |server: &Server| {
+        let mut connection = Connection::open(server.port());
+        expect(&mut connection, "DBSIZE", &format!(":{ENCRYPTED_KEYS}"));
+        for (key, value) in [("0", "after"), ("1", "logged"), ("299", "299")] {
+            expect(&mut connection, &format!("GET key:{key}"), &format!("\"{TEXT}{value}\""));
+        }
+        connection
+    };
+    server.crash();
+    let mut connection = check(&server);
+    let mut past = Connection::open(server.port());
+    past.run("AUTH default.past x");
+    expect(&mut past, "GET key:0", &format!("\"{TEXT}before\""));
+    expect(&mut past, "DBSIZE", &format!(":{ENCRYPTED_KEYS}"));
+    expect(&mut connection, "DORMOUSE CHECKPOINT", "+OK");
+    assert_eq!(bucket.find(TEXT), None);
+    assert_eq!(bucket.find("key:1"), None);
+
+    // The master key is changed beside the server.
+    let url = store.url.as_str();
+    let rotate = ["store", "rotate-key", "--store", url, "--master-key", &first, "--new-master-key", &second];
+    let (fine, said) = run_tool(&store, &rotate);
+    assert!(fine, "{said}");
+    check(&server).run("DEL key:2");
+    server.kill();
+    for (settings, why) in [(Settings::default(), "--master-key"), (with_key(&first), "not the one")] {
+        let output = command_on(&store, free_port(), settings).output().expect("the server runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(why) && !said.contains("panicked"), "{said}");
+    }
+    let server = Server::start_on_with(&store, with_key(&second));
+    let mut connection = Connection::open(server.port());
+    connection.run(&format!("SET key:2 {TEXT}2"));
+    let mut connection = check(&server);
+
+    // A database goes with its key.
+    let has_key = || bucket.objects("encrypted").iter().any(|name| name.starts_with("key/db/default.past/"));
+    assert!(has_key());
+    expect(&mut connection, "DORMOUSE DELETE default.past", "+OK");
+    assert!(!has_key());
+    check(&server);
+
+    let copies = "s3://bucket/copies";
+    for (arguments, expected) in [
+        (vec!["backup", "--store", url, "--to", copies, "--master-key", &second], "1 database"),
+        (vec!["restore", "--from", copies, "--store", "s3://bucket/restored", "--master-key", &second], "300 keys"),
+        (vec!["check", "--store", "s3://bucket/restored", "--master-key", &second], ""),
+    ] {
+        let (fine, said) = run_tool(&store, &arguments);
+        assert!(fine && said.contains(expected), "{arguments:?}: {said}");
+    }
+    assert_eq!(bucket.find(TEXT), None);
+    let server = Server::start_on_with(&bucket.store("restored", bucket.port()), with_key(&second));
+    check(&server);
 }
