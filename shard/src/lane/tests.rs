@@ -356,3 +356,31 @@ fn jobs_of_many_senders_all_run() {
     }
     (0..4 * JOBS).for_each(|_| runs.recv().expect("a sender"));
 }
+
+#[test]
+fn a_job_that_must_wait_for_another_calls_no_thread_and_none_is_forgotten() {
+    Bench::run(async |mut bench| {
+        let a = bench.lane.queue();
+        let long = |bench: &mut Bench, name: &str, claims: &[u64]| {
+            let note = bench.note(name);
+            let (sender, end) = oneshot::channel::<()>();
+            bench.ends.insert(name.to_owned(), sender);
+            let ready = async move {
+                note();
+                end.await.ok()
+            };
+            a.run_after(claims.into(), ready, |()| ()).expect("room in the queue");
+        };
+        long(&mut bench, "a1", &[1, 2]);
+        settle().await;
+        long(&mut bench, "a2", &[1]);
+        long(&mut bench, "a3", &[2]);
+        assert_eq!(bench.lane.open.0.state.lock().coming, 0);
+        assert_eq!(bench.began().await, "a1");
+        // Both may begin now: the thread that has ended a1 takes one, and calls another for the other.
+        bench.end("a1").await;
+        assert_eq!(bench.began().await, "a2 a3");
+        bench.end("a2").await;
+        bench.end("a3").await;
+    });
+}
