@@ -363,7 +363,8 @@ impl Known {
 }
 
 impl Running {
-    pub fn new(title: &str, is_function: bool, request: Request<'_>) -> Self {
+    /// `started`: runs since its beginning.
+    pub fn new(title: &str, is_function: bool, request: Request<'_>, started: Stopwatch) -> Self {
         const WORDS_MAX: usize = 32;
         const WORD_BYTES_MAX: usize = 128;
         let request =
@@ -372,7 +373,7 @@ impl Running {
             title: title.into(),
             is_function,
             request,
-            started: Stopwatch::start(),
+            started,
             has_written: AtomicBool::new(false),
             is_killed: AtomicBool::new(false),
         }
@@ -478,13 +479,13 @@ mod tests {
         let scripts = Scripts::new();
         assert_eq!(scripts.kill(false), Err(Unkillable::NotRunning));
         let request = dormouse_protocol::OwnedRequest::from_args(&[b"EVAL", b"x", b"0"]);
-        let running = scripts.begin(Running::new("x", false, request.as_request()));
+        let running = scripts.begin(Running::new("x", false, request.as_request(), Stopwatch::start()));
         assert_eq!(scripts.kill(true), Err(Unkillable::OtherKind));
         assert!(running.writes());
         assert_eq!(scripts.kill(false), Err(Unkillable::HasWritten));
         assert!(!running.is_killed());
         scripts.end(&running);
-        let running = scripts.begin(Running::new("y", false, request.as_request()));
+        let running = scripts.begin(Running::new("y", false, request.as_request(), Stopwatch::start()));
         assert_eq!(scripts.kill(false), Ok(()));
         assert!(running.is_killed() && !running.writes());
     }

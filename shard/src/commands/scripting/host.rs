@@ -14,7 +14,7 @@ use crate::commands::cost::{self, BYTES_PER_ELEMENT, TURN};
 use crate::commands::growth::{check_records, needs};
 use crate::commands::{self, Flags, Row, Run};
 use crate::error::Error;
-use crate::keyspace::scripts::{Running, ScriptCall};
+use crate::keyspace::scripts::{Running, ScriptCall, Scripts};
 use crate::keyspace::{Asked, Fault, Keyspace};
 
 /// The cost of the steps of a script between two ticks, in elements looked at.
@@ -85,7 +85,7 @@ pub(super) enum Ended {
 }
 
 /// The calls of one run.
-pub(super) struct Calls<'d, 'k> {
+pub(super) struct Calls<'d, 'k, 'r> {
     db: &'d mut Keyspace<'k>,
     /// The index that is selected outside.
     select: u8,
@@ -105,33 +105,53 @@ pub(super) struct Calls<'d, 'k> {
     /// Whether every key is in the shards that are held.
     holds_all: bool,
     /// `None`: it cannot be long.
-    running: Option<LongRun>,
+    running: Option<LongRun<'r>>,
     ended: Option<Ended>,
 }
 
 /// A run that is asked again and again whether it may go on.
-struct LongRun {
-    running: Arc<Running>,
+struct LongRun<'r> {
+    run: Runnable<'r>,
+    request: Request<'r>,
+    started: Stopwatch,
+    /// Shows it to other clients, once it has taken a while.
+    shown: Option<Arc<Running>>,
     /// Takes memory for its work from the client's budget.
     work: Reply,
     work_bytes: usize,
 }
 
-impl<'d, 'k> Calls<'d, 'k> {
+impl LongRun<'_> {
+    /// Shows the run to other clients, which may kill it.
+    fn show(&mut self, scripts: &Scripts, has_written: bool) -> &Running {
+        self.shown.get_or_insert_with(|| {
+            let is_function = matches!(self.run, Runnable::Function(..));
+            let running = Running::new(&self.run.title(), is_function, self.request, self.started);
+            if has_written {
+                running.writes();
+            }
+            scripts.begin(running)
+        })
+    }
+}
+
+impl<'d, 'k, 'r> Calls<'d, 'k, 'r> {
     pub(super) fn new(
         db: &'d mut Keyspace<'k>,
         reply: &Reply,
-        request: Request<'_>,
-        run: Runnable<'_>,
+        request: Request<'r>,
+        run: Runnable<'r>,
         is_plain: bool,
     ) -> Self {
         let turn = reply.is_inline().then_some(TURN);
         if !db.must_finish() {
             db.forget_calls();
         }
-        let is_function = matches!(run, Runnable::Function(..));
         let running = (!is_plain).then(|| LongRun {
-            running: db.shared().scripts.begin(Running::new(&run.title(), is_function, request)),
+            run,
+            request,
+            started: Stopwatch::start(),
+            shown: None,
             work: reply.another(),
             work_bytes: 0,
         });
@@ -170,7 +190,7 @@ impl<'d, 'k> Calls<'d, 'k> {
 
     /// Ends the run; returns why it was ended early.
     pub(super) fn end(self) -> Option<Ended> {
-        if let Some(LongRun { running, .. }) = &self.running {
+        if let Some(LongRun { shown: Some(running), .. }) = &self.running {
             self.db.shared().scripts.end(running);
         }
         self.db.select(self.select);
@@ -262,6 +282,11 @@ impl<'d, 'k> Calls<'d, 'k> {
             self.load(row, request)?;
         }
         let cost = row.cost.map_or(0, |cost| cost(self.db, request));
+        if cost > TURN
+            && let Some(running) = &mut self.running
+        {
+            running.show(&self.db.shared().scripts, self.is_dirty);
+        }
         self.spend(cost.saturating_add(cost::of_request(request)))?;
         if let Err(error) = check_records(self.db, row, request) {
             reply.error(&error.to_string());
@@ -289,7 +314,7 @@ impl<'d, 'k> Calls<'d, 'k> {
             self.is_dirty |= self.db.changes() > 0;
             if self.is_dirty && !self.has_written {
                 self.has_written = true;
-                if let Some(LongRun { running, .. }) = &self.running {
+                if let Some(LongRun { shown: Some(running), .. }) = &self.running {
                     // Killed in the same moment: what is written is.
                     running.writes();
                 }
@@ -317,7 +342,7 @@ fn missing(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Option<Fault> 
     })
 }
 
-impl Host for Calls<'_, '_> {
+impl Host for Calls<'_, '_, '_> {
     fn call(&mut self, request: Request<'_>, reply: &mut Reply) -> Result<(), Halt> {
         let started = Stopwatch::start();
         let (command, has_run) = match self.find(request) {
@@ -345,11 +370,14 @@ impl Host for Calls<'_, '_> {
 
     fn tick(&mut self, held_bytes: usize) -> Result<(), Halt> {
         pace::step(TICK_COST);
-        let Some(LongRun { running, work, work_bytes }) = &mut self.running else { return Ok(()) };
-        let elapsed_ms = running.tick(&self.db.shared().scripts);
-        if running.is_killed() && !self.has_written {
+        let Some(run) = &mut self.running else { return Ok(()) };
+        let scripts = &self.db.shared().scripts;
+        let running = run.show(scripts, self.is_dirty);
+        let (elapsed_ms, is_killed) = (running.tick(scripts), running.is_killed());
+        if is_killed && !self.has_written {
             return self.halt(Ended::Killed);
         }
+        let LongRun { work, work_bytes, .. } = run;
         if elapsed_ms > TIME_MS_MAX {
             return self.halt(Ended::TimedOut);
         }
