@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use mlua::{Lua, LuaString, MultiValue, Table, Value};
 
-use crate::errors::{bad_argument, raise};
+use crate::errors::{Raised, bad_argument, raise};
 use crate::number;
+use crate::stack;
 use crate::strings::{lua_type, number_argument, string_argument};
 use crate::vm::State;
 
@@ -42,6 +43,18 @@ impl Default for Settings {
             digits: 14,
             encode_invalid: Invalid::Refused,
             decode_invalid: true,
+        }
+    }
+}
+
+impl Settings {
+    fn rules(&self) -> stack::json::Rules {
+        stack::json::Rules {
+            digits: self.digits as usize,
+            depth_max: self.encode_depth_max,
+            sparse_safe: self.sparse_safe,
+            sparse_ratio: self.sparse_ratio,
+            write_text: string,
         }
     }
 }
@@ -130,6 +143,13 @@ fn encode(lua: &Lua, state: &State, arguments: &MultiValue) -> mlua::Result<LuaS
         return Err(bad_argument(lua, 1, "encode", "expected 1 argument"));
     };
     let settings = *state.json.borrow();
+    let mut json = Vec::new();
+    if stack::json::encode(lua, state, &settings.rules(), value, &mut json) {
+        return lua.create_string(json);
+    }
+    if state.halted.get() {
+        return Err(Raised::Halt.into());
+    }
     let mut encoder = Encoder { lua, state, settings, json: Vec::new() };
     encoder.value(value, 0)?;
     lua.create_string(encoder.json)

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use mlua::{Lua, LuaString, MultiValue, Table, Value};
 
 use crate::errors::{Raised, bad_argument, raise};
+use crate::stack;
 use crate::strings::{number_argument, string_argument};
 use crate::vm::State;
 
@@ -196,6 +197,9 @@ fn unpack(lua: &Lua, text: &[u8], limit: i64, offset: i64) -> mlua::Result<Multi
         return Err(raise(lua, format!("Start offset {offset} greater than input length {}.", text.len())));
     }
     let all = limit == 0 && offset == 0;
+    if all && let Some(values) = stack::msgpack::unpack(lua, text) {
+        return values;
+    }
     let limit = if limit == 0 && offset == 0 { i64::MAX } else { limit };
     let mut reader = Reader { lua, rest: &text[offset as usize..] };
     let mut values = MultiValue::new();

@@ -450,12 +450,67 @@ fn deep_things_are_errors() {
     assert_eq!(run("return 1"), ":1");
 }
 
+/// A text that has no error is read in one go, and with a limit value by value.
+#[test]
+fn a_text_of_message_pack_is_the_same_in_either_way() {
+    let same = r"
+        local function same(a, b)
+          if type(a) ~= 'table' or type(b) ~= 'table' then return a == b or a ~= a and b ~= b end
+          for k, v in pairs(a) do if not same(v, b[k]) then return false end end
+          for k in pairs(b) do if a[k] == nil then return false end end
+          return true
+        end
+        local function all(...) return {...}, select('#', ...) end
+        local function caught(ok, values, n)
+          if ok then return values, n end
+          return (tostring(values):gsub('^.-:%d+: ', '')), 0
+        end
+        local function compare(text)
+          local a, n = caught(pcall(function() return all(cmsgpack.unpack(text)) end))
+          local b, m = caught(pcall(function() return all(select(2, cmsgpack.unpack_limit(text, 6999, 0))) end))
+          return same(a, b) and n == m
+        end
+        local wrong = 0
+        for seed = 1, 3000 do
+          math.randomseed(seed)
+          local bytes = {}
+          for at = 1, math.random(1, 12) do
+            local kinds = {math.random(0, 255), math.random(128, 223), math.random(192, 223), math.random(0, 127)}
+            bytes[at] = string.char(kinds[math.random(1, 4)])
+          end
+          if not compare(table.concat(bytes)) then wrong = wrong + 1 end
+        end
+        for _, value in ipairs({0, 127, 128, 255, 256, 65535, 65536, 4294967295, 4294967296, 2^53, -1, -32, -33, -128, -129, -32768, -32769,
+          -2147483648, -2147483649, -2^53, 0.5, 1/3, 1e300, '', ('x'):rep(31), ('x'):rep(32), ('x'):rep(255), ('x'):rep(70000), true, false,
+          {}, {1, {2, {3}}}, {a = {b = 1}, [2] = 'x'}}) do
+          local text = cmsgpack.pack(value)
+          if not compare(text) or not same(cmsgpack.unpack(text), value) then wrong = wrong + 1 end
+        end
+        local many, deep = {}, 1
+        for i = 1, 2000 do many[i] = i end
+        for i = 1, 15 do deep = {deep, k = deep} end
+        for _, text in ipairs({cmsgpack.pack(unpack(many)), cmsgpack.pack(many), cmsgpack.pack(deep), ('\145'):rep(40) .. 'x'}) do
+          if not compare(text) then wrong = wrong + 1 end
+        end
+        return wrong";
+    assert_eq!(run(same), ":0");
+}
+
 #[test]
 fn libraries_pack_and_unpack() {
     for (text, reply) in [
         ("return cjson.encode({1, 2.5, 'x', true, cjson.null, {a = 1}})", "$29 [1,2.5,\"x\",true,null,{\"a\":1}]"),
         ("return cjson.encode({})", "$2 {}"),
         ("return cjson.encode('a/\"\\n')", "$9 \"a\\/\\\"\\n\""),
+        ("return cjson.encode({[1] = 1, [3] = {}})", "$11 [1,null,{}]"),
+        ("return cjson.encode({[10] = false})", "$52 [null,null,null,null,null,null,null,null,null,false]"),
+        ("return cjson.encode({[1.5] = 'x'})", "$11 {\"1.5\":\"x\"}"),
+        ("return cjson.encode({[0] = 1e15})", "$11 {\"0\":1e+15}"),
+        ("return cjson.encode({[2^40] = 1})", "$19 {\"1099511627776\":1}"),
+        ("cjson.encode_number_precision(3) return cjson.encode({1/3})", "$7 [0.333]"),
+        ("cjson.encode_invalid_numbers('null') return cjson.encode({0/0})", "$6 [null]"),
+        ("cjson.encode_sparse_array(true) return cjson.encode({[100] = 1})", "$9 {\"100\":1}"),
+        ("local t = 1 for i = 1, 40 do t = {t} end return #cjson.encode({t})", ":83"),
         ("return cjson.decode('{\"a\": [1, 2, {\"b\": null}]}').a[3].b == cjson.null", ":1"),
         ("return cjson.decode('\"\\\\u00e9\\\\ud83d\\\\ude00\"')", "$6 \u{e9}\u{1f600}"),
         ("return cmsgpack.unpack(cmsgpack.pack({1, 'x', {a = -1.5}}))[3].a * 2", ":-3"),

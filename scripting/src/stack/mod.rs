@@ -8,11 +8,16 @@
 //!    Everything else, above all raising an error, is left to a function of `mlua`.
 //! 3. [`Stack::run`] writes the value that the function has left as a reply ([`result`]).
 //!
+//! MessagePack that is read and JSON that is written go over the stack too ([`msgpack`], [`json`]): in one protected call,
+//! without a reference to each value.
+//!
 //! An error of Lua jumps over the frames between it and its protected call, and no destructor in them runs. So a function
 //! here that may raise one has nothing to drop: it is a C function, or called by one when its other work is done. All other
 //! functions are called while memory has no limit, or do not allocate in Lua.
 
 mod arguments;
+pub(crate) mod json;
+pub(crate) mod msgpack;
 mod reply;
 mod result;
 
