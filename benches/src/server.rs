@@ -168,6 +168,12 @@ impl Program {
         self.wait_for(self.spawn_over(folder, setup, None, &options)?)
     }
 
+    /// As [`Self::start_as`], with more options.
+    pub fn start_with(&self, setup: Setup, options: &[&str]) -> Result<Server> {
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        self.wait_for(self.spawn_over(new_folder()?, setup, None, &options)?)
+    }
+
     /// Starts it with a second port, for TLS. Returns the address of that.
     pub fn start_over_tls(&self, certificates: &Certificates) -> Result<(Server, SocketAddr)> {
         let port = free_port()?;

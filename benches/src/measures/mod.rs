@@ -13,6 +13,7 @@ mod restart;
 mod sidecar;
 mod stalls;
 mod tls;
+mod triggers;
 mod waiting;
 mod wake;
 
@@ -54,6 +55,8 @@ pub(crate) enum Measure {
     Http,
     /// Time that the sidecar adds to a GET, and that a copy saves.
     Sidecar,
+    /// CPU that triggers add to a SET, and events that one core delivers.
+    Triggers,
 }
 
 impl Measure {
@@ -78,6 +81,7 @@ impl Measure {
             Measure::Tls => "tls",
             Measure::Http => "http",
             Measure::Sidecar => "sidecar",
+            Measure::Triggers => "triggers",
         }
     }
 
@@ -108,6 +112,7 @@ impl Measure {
             Measure::Tls => tls::measure(bench),
             Measure::Http => http::measure(bench),
             Measure::Sidecar => sidecar::measure(bench),
+            Measure::Triggers => triggers::measure(bench),
         }
     }
 }
