@@ -163,6 +163,11 @@ impl<'p> Glob<'p> {
         &self.pattern
     }
 
+    /// Whether it has something between two stars, so that a match looks at the whole text.
+    pub fn searches(&self) -> bool {
+        !self.middle.is_empty()
+    }
+
     /// The cost of matching this many texts of this many bytes together, in units of about 100 ns: the time that a
     /// command takes for one element of a collection.
     pub fn cost(&self, texts: usize, bytes: usize) -> usize {

@@ -76,7 +76,7 @@ const KEY_BYTES: usize = 20;
 /// The outbox of a database: its triggers, and what waits for them.
 #[derive(Debug)]
 pub struct Outbox {
-    triggers: ArcSwap<Vec<Arc<TriggerQueue>>>,
+    present: ArcSwap<Present>,
     /// The number of the last record.
     last: AtomicU64,
     pub(super) salt: u64,
@@ -87,11 +87,42 @@ pub struct Outbox {
 impl Default for Outbox {
     fn default() -> Self {
         Self {
-            triggers: ArcSwap::default(),
+            present: ArcSwap::default(),
             last: AtomicU64::new(0),
             salt: RandomState::new().hash_one(0),
             is_listed: AtomicBool::new(false),
         }
+    }
+}
+
+/// The triggers that are in force.
+#[derive(Debug, Default)]
+struct Present {
+    triggers: Vec<Arc<TriggerQueue>>,
+    letters: Vec<Letters>,
+}
+
+/// A stream of events that were not delivered. Only a trigger that names it gets its events. If the trigger that fills the
+/// stream names one itself, none does: two triggers whose receivers fail would fill each other's for ever.
+#[derive(Debug)]
+struct Letters {
+    key: Box<[u8]>,
+    is_told: bool,
+}
+
+impl Present {
+    fn new(triggers: Vec<Arc<TriggerQueue>>) -> Self {
+        let mut letters: Vec<Letters> = Vec::new();
+        for filter in triggers.iter().map(|trigger| &trigger.filter) {
+            let is_of_another = |key: &&[u8]| *key != filter.letters();
+            let mut others = triggers.iter().map(|other| other.filter.letters()).filter(is_of_another);
+            let is_told = !others.any(|key| filter.names(key));
+            match letters.iter_mut().find(|letters| *letters.key == *filter.letters()) {
+                Some(shared) => shared.is_told &= is_told,
+                None => letters.push(Letters { key: filter.letters().into(), is_told }),
+            }
+        }
+        Self { triggers, letters }
     }
 }
 
@@ -101,7 +132,7 @@ pub struct TriggerQueue {
     pub id: u64,
     pub filter: TriggerFilter,
     pub(super) waiting: Mutex<Waiting>,
-    /// Called when something was queued, perhaps under the locks of shards.
+    /// Called when something was queued and nothing waited before, perhaps under the locks of shards.
     arrived: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -168,7 +199,7 @@ pub struct EventBacklog {
 }
 
 impl TriggerQueue {
-    /// `arrived` is called when something was queued.
+    /// `arrived` is called when something was queued and nothing waited before.
     pub fn new(id: u64, filter: TriggerFilter, arrived: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self { id, filter, waiting: Mutex::default(), arrived: Box::new(arrived) })
     }
@@ -241,10 +272,11 @@ impl fmt::Debug for TriggerQueue {
 }
 
 impl Waiting {
-    /// Takes an entry in. Its bytes are counted already.
-    fn push(&mut self, entry: OutboxEntry) {
+    /// Takes an entry in. Its bytes are counted already. Returns whether it is the only one.
+    fn push(&mut self, entry: OutboxEntry) -> bool {
         self.events += u64::from(entry.events);
         self.entries.push_back(entry);
+        self.entries.len() == 1
     }
 }
 
@@ -282,12 +314,13 @@ impl Outbox {
     /// Replaces the triggers. One that stays is given as before. Returns a bit for each class of events that any wants.
     pub fn set(&self, triggers: Vec<Arc<TriggerQueue>>) -> u32 {
         let interest = triggers.iter().fold(0, |bits, trigger| bits | trigger.filter.interest());
-        self.triggers.store(Arc::new(triggers));
+        self.present.store(Arc::new(Present::new(triggers)));
         interest
     }
 
-    pub fn triggers(&self) -> Arc<Vec<Arc<TriggerQueue>>> {
-        self.triggers.load_full()
+    /// Number of triggers.
+    pub(super) fn len(&self) -> usize {
+        self.present.load().triggers.len()
     }
 
     /// Whether the records of earlier processes are queued.
@@ -302,7 +335,10 @@ impl Outbox {
         if usize::from(select) >= INDEXES || key.len() > KEY_BYTES_MAX {
             return;
         }
-        for queue in self.triggers.load().iter().filter(|queue| queue.filter.wants(event, key)) {
+        let present = self.present.load();
+        let letters = present.letters.iter().find(|letters| *letters.key == *key);
+        let is_told = |queue: &TriggerQueue| letters.is_none_or(|letters| letters.is_told && queue.filter.names(key));
+        for queue in present.triggers.iter().filter(|queue| queue.filter.wants(event, key) && is_told(queue)) {
             let is_lost = captured.bytes > CAPTURED_BYTES_MAX;
             let last = captured.list.iter_mut().rev().find(|captured| Arc::ptr_eq(&captured.queue, queue));
             let has_room = |last: &&mut Captured| {
@@ -343,10 +379,10 @@ impl Outbox {
         if self.is_listed.swap(true, Ordering::SeqCst) {
             return Vec::new();
         }
-        let (triggers, mut gone, mut found) = (self.triggers.load(), Vec::new(), Vec::new());
+        let (present, mut gone, mut found) = (self.present.load(), Vec::new(), Vec::new());
         for record in records {
             let read = read_key(record.key());
-            let queue = read.and_then(|(_, trigger, _)| triggers.iter().find(|queue| queue.id == trigger));
+            let queue = read.and_then(|(_, trigger, _)| present.triggers.iter().find(|queue| queue.id == trigger));
             let (Some((slot, _, number)), Some(queue)) = (read, queue) else {
                 gone.push(record.key().into());
                 continue;
@@ -366,9 +402,11 @@ impl Outbox {
         for (queue, entry) in found {
             let mut waiting = queue.waiting.lock();
             waiting.bytes += entry.bytes as usize;
-            waiting.push(entry);
+            let is_first = waiting.push(entry);
             drop(waiting);
-            (queue.arrived)();
+            if is_first {
+                (queue.arrived)();
+            }
         }
         gone
     }
@@ -377,9 +415,9 @@ impl Outbox {
     pub(super) fn queue(kept: Vec<Kept>, awaited: Lsn) {
         for Kept { queue, entry } in kept {
             let mut waiting = queue.waiting.lock();
-            if !waiting.is_closed {
-                waiting.push(OutboxEntry { awaited, ..entry });
-                drop(waiting);
+            let is_first = !waiting.is_closed && waiting.push(OutboxEntry { awaited, ..entry });
+            drop(waiting);
+            if is_first {
                 (queue.arrived)();
             }
         }

@@ -15,8 +15,9 @@ use super::{Contents, Keyspace, Shared};
 /// Most bytes that wait for one trigger; less if the database has a limit on its memory.
 pub(super) const TRIGGER_BYTES_MAX: usize = 8 << 20;
 pub(super) const TRIGGER_BYTES_MIN: usize = 64 << 10;
-/// The part of the database's memory that waits for one trigger at most.
+/// The parts of the database's memory that wait for one trigger, and for all of them, at most.
 pub(super) const TRIGGER_SHARE: usize = 16;
+pub(super) const OUTBOX_SHARE: usize = 4;
 /// Gaps of which the number of events is known.
 const GAPS_MAX: usize = 64;
 
@@ -101,7 +102,10 @@ fn keep(
     let memory_max = shared.settings.load().memory_max;
     let limit = match memory_max {
         0 => TRIGGER_BYTES_MAX,
-        max => (max / TRIGGER_SHARE).clamp(TRIGGER_BYTES_MIN, TRIGGER_BYTES_MAX),
+        max => {
+            let share = TRIGGER_SHARE.max(OUTBOX_SHARE * shared.outbox.len());
+            (max / share).clamp(TRIGGER_BYTES_MIN, TRIGGER_BYTES_MAX)
+        }
     };
     let number = shared.outbox.next_number(now_ms);
     let key = key_of(slot, queue.id, number);

@@ -5,8 +5,8 @@ use dormouse_protocol::glob::Glob;
 use super::KEY_BYTES_MAX;
 use crate::keyspace::changes::{EventClass, KeyEvent};
 
-/// The cost of comparing the longest key with all patterns of a trigger, in units of about 100 ns. A simple pattern costs 8, one
-/// with `?` or a class between stars more than 100.
+/// The cost of comparing the longest key with all patterns of a trigger, in units of about 100 ns. A pattern such as `order:*` costs
+/// nothing here, one with text between two stars 8, one with `?` or a class there more than 100.
 const COST_MAX: usize = 32;
 
 /// The names of events, with their classes.
@@ -76,24 +76,26 @@ pub struct TriggerFilter {
     /// A bit for each class that it wants whole.
     classes: u32,
     names: Vec<&'static str>,
+    /// A bit for each class of which it wants any event.
+    interest: u32,
     /// Any of these; none: all keys.
     keys: Vec<Glob<'static>>,
-    /// The stream of events that were not delivered: its own events are never wanted.
-    left_out: Box<[u8]>,
+    /// The stream of its events that were not delivered: the events of that are never wanted.
+    letters: Box<[u8]>,
 }
 
 impl TriggerFilter {
     /// Reads the words of events: names such as `set`, classes such as `@string`, and `@all`. An event is wanted if its key
-    /// matches one of `keys`, or if there are none, and is not `left_out`.
+    /// matches one of `keys`, or if there are none, and is not `letters`.
     ///
     /// # Errors
     /// The problem with them.
     pub fn new<'a>(
         events: impl IntoIterator<Item = &'a str>,
         keys: impl IntoIterator<Item = &'a str>,
-        left_out: &[u8],
+        letters: &[u8],
     ) -> Result<Self, String> {
-        let mut filter = Self { classes: 0, names: Vec::new(), keys: Vec::new(), left_out: left_out.into() };
+        let mut filter = Self { classes: 0, names: Vec::new(), interest: 0, keys: Vec::new(), letters: letters.into() };
         for word in events {
             let class = CLASSES.iter().find(|(name, _)| *name == word);
             let name = NAMES.iter().flat_map(|(_, names)| *names).find(|name| **name == word);
@@ -105,14 +107,18 @@ impl TriggerFilter {
                 (None, None) => return Err(unknown(word)),
             }
         }
-        if filter.interest() == 0 {
+        let of_names = NAMES.iter().filter(|(_, names)| names.iter().any(|name| filter.names.contains(name)));
+        filter.interest = of_names.fold(filter.classes, |bits, (class, _)| bits | bit(*class));
+        if filter.interest == 0 {
             return Err("no event: expected names such as `set`, or classes such as `@string`".to_owned());
         }
         for pattern in keys {
             let glob = Glob::new(pattern.as_bytes()).map_err(|_| format!("the pattern `{pattern}` is too complex"))?;
             filter.keys.push(glob.into_owned());
         }
-        let cost: usize = filter.keys.iter().map(|pattern| pattern.cost(1, KEY_BYTES_MAX)).sum();
+        // Without a search no more of a key is looked at than the pattern has.
+        let looked_at = |glob: &Glob<'_>| if glob.searches() { KEY_BYTES_MAX } else { glob.pattern().len() };
+        let cost: usize = filter.keys.iter().map(|pattern| pattern.cost(1, looked_at(pattern))).sum();
         if cost > COST_MAX {
             return Err("the patterns of keys are too complex: each change of a key is compared with them".to_owned());
         }
@@ -121,13 +127,23 @@ impl TriggerFilter {
 
     /// A bit for each class of which it wants any event.
     pub(super) fn interest(&self) -> u32 {
-        let of_names = NAMES.iter().filter(|(_, names)| names.iter().any(|name| self.names.contains(name)));
-        of_names.fold(self.classes, |bits, (class, _)| bits | bit(*class))
+        self.interest
+    }
+
+    /// The stream of its events that were not delivered.
+    pub(super) fn letters(&self) -> &[u8] {
+        &self.letters
+    }
+
+    /// Whether one of its patterns is this very key.
+    pub(super) fn names(&self, key: &[u8]) -> bool {
+        self.keys.iter().any(|pattern| pattern.pattern() == key)
     }
 
     pub(super) fn wants(&self, event: KeyEvent, key: &[u8]) -> bool {
-        (self.classes & bit(event.class) != 0 || self.names.contains(&event.name))
-            && *key != *self.left_out
+        self.interest & bit(event.class) != 0
+            && (self.classes & bit(event.class) != 0 || self.names.contains(&event.name))
+            && *key != *self.letters
             && (self.keys.is_empty() || self.keys.iter().any(|pattern| pattern.matches(key)))
     }
 }
