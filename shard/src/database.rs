@@ -609,7 +609,7 @@ impl Database {
                 let id = ids[usize::from(select)];
                 let places = places(manifest.into(), &replay, id, first, end);
                 if places.iter().any(|place| place.stored().is_some()) {
-                    let places = if usize::from(select) == OUTBOX { self.read_all(id, places).await } else { places };
+                    let places = if usize::from(select) == OUTBOX { self.read_all(id, places).await? } else { places };
                     contents.put_index(select, Some(Box::new(Index::new(id, places))));
                 }
             }

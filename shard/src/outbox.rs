@@ -69,6 +69,8 @@ impl Database {
             // The wake drops it.
             self.awake_briefly().await?;
         }
+        // A batch that has captured an event for it keeps its locks until the event is queued.
+        drop(self.hold_all().await);
         let keys: Vec<_> = queue.close().iter().map(|entry| key_of_entry(queue.id, entry)).collect();
         self.delete_records(&keys).await
     }

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use dormouse_storage::loading::{Loaded, READ_TOGETHER, load};
 use dormouse_storage::replay::{Body, Effects, Stored};
 use dormouse_storage::stopwatch::Stopwatch;
+use dormouse_storage::store::StoreError;
 use dormouse_types::segment::Range53;
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use tokio::sync::Mutex as AsyncMutex;
@@ -319,8 +320,11 @@ impl Database {
         Ok((places, records))
     }
 
-    /// Loads places that are not those of a shard yet. One that cannot be read stays as it is.
-    pub(crate) async fn read_all(&self, keyspace: u32, mut places: Vec<Place>) -> Vec<Place> {
+    /// Loads places that are not those of a shard yet. A damaged one stays as it is.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub(crate) async fn read_all(&self, keyspace: u32, mut places: Vec<Place>) -> Result<Vec<Place>> {
         let mut read = Vec::new();
         places.reverse();
         while let Some(place) = places.pop() {
@@ -328,15 +332,27 @@ impl Database {
                 read.push(place);
                 continue;
             };
-            match self.read_places(&Wanted { keyspace, range: place.range, stored }, None).await {
+            let wanted = Wanted { keyspace, range: place.range, stored };
+            match self.read_places(&wanted, None).await {
                 Ok((found, _)) => places.extend(found.into_iter().rev()),
+                Err(error @ Error::Store(_)) if !self.is_damaged(&wanted).await => return Err(error),
                 Err(error) => {
                     self.note_unread(ConditionKind::Data, &error);
                     read.push(place);
                 }
             }
         }
-        read
+        Ok(read)
+    }
+
+    /// Whether a place that could not be read never will be.
+    async fn is_damaged(&self, Wanted { range, stored, .. }: &Wanted) -> bool {
+        if stored.page.is_some() {
+            return false;
+        }
+        let (store, limits) = (&self.engine.store, self.shared.settings.load().limits);
+        let read = load(store, stored, *range, &self.shared.placement, &limits, None).await;
+        matches!(read, Err(StoreError::Corrupt { .. } | StoreError::Missing { .. }))
     }
 
     /// Lets commands that hold a shard's lock load places of it: see [`crate::keyspace::Keyspace::load_now`].

@@ -323,6 +323,12 @@ impl Outbox {
         self.present.load().triggers.len()
     }
 
+    /// Differs from process to process.
+    #[cfg(test)]
+    pub(crate) fn salt(&self) -> u64 {
+        self.salt
+    }
+
     /// Whether the records of earlier processes are queued.
     pub(crate) fn is_listed(&self) -> bool {
         self.is_listed.load(Ordering::SeqCst)
