@@ -380,7 +380,11 @@ fn every_change_is_delivered_in_the_order_of_its_key() {
                     let (max, delivered) = (random.u64(1..30), random.bool());
                     let some = setup.receive(&database, &queue, max, delivered);
                     for (id, _) in &some {
-                        if delivered { kept.remove(id) } else { kept.insert(*id) };
+                        if delivered {
+                            kept.remove(id)
+                        } else {
+                            kept.insert(*id)
+                        };
                     }
                     received.extend(some);
                 }
@@ -438,7 +442,10 @@ fn every_change_is_delivered_in_the_order_of_its_key() {
             let (mut got, mut told) = (by_process.remove(&salt).unwrap_or_default(), told.by_key());
             for (key, (names, durable)) in &mut told {
                 let got = got.remove(key).unwrap_or_default();
-                assert!(got.len() >= *durable, "seed {seed}: {key:?} {names:?}, of which {durable} are durable: {got:?}");
+                assert!(
+                    got.len() >= *durable,
+                    "seed {seed}: {key:?} {names:?}, of which {durable} are durable: {got:?}"
+                );
                 assert_eq!(got, names[..got.len()], "seed {seed}: {key:?}");
             }
             assert!(got.is_empty(), "seed {seed}: {got:?} were not told");
