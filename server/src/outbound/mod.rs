@@ -9,7 +9,9 @@
 //!    one address and the connection with another.
 //! 3. Redirects are not followed: they are answers like any other. Proxies of the environment are not used, since a proxy
 //!    resolves the name itself.
-//! 4. Connecting, the whole exchange, and the bytes that are read of an answer are bounded.
+//! 4. Connecting, the whole exchange, and the bytes that are read of an answer are bounded. So are the lookups of one tenant.
+//! 5. A receiver has taken what was posted when its status says so, whatever becomes of the rest of the answer. Where the
+//!    answer repeats parts of the URL or values of headers, these are replaced, as both are often secrets.
 //!
 //! A kept connection goes to an address that was checked when it was made. Connections use HTTP/1.1, one exchange at a time:
 //! those of HTTP/2 would be shared among the tenants of a receiver, and a slow exchange of one would hold up the others.
@@ -35,7 +37,8 @@ use reqwest::{Certificate, Client, Response, StatusCode, redirect};
 pub use self::address::Reach;
 pub use self::header::{HeaderSource, parse_header};
 pub use self::receiver_url::ReceiverUrl;
-use self::resolver::{CheckedResolver, OutOfReach};
+pub use self::resolver::LookupShare;
+use self::resolver::{CheckedResolver, HostLookup, OutOfReach, look_up};
 
 /// Time for finding a host and connecting to it.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,6 +48,10 @@ pub const TIMEOUT: Duration = Duration::from_secs(15);
 const ANSWER_BYTES_MAX: usize = 16 << 10;
 /// Bytes that are kept of an answer.
 const EXCERPT_BYTES_MAX: usize = 256;
+/// Shorter parts of a request are no secrets.
+const SECRET_BYTES_MIN: usize = 6;
+/// What replaces them.
+const HIDDEN: &str = "***";
 /// How long a connection is kept for the next post.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_PER_HOST_MAX: usize = 4;
@@ -65,6 +72,8 @@ struct Clients {
     authorities: Vec<Certificate>,
     /// Time for a whole post, in place of the usual one.
     timeout: Option<Duration>,
+    /// In place of the system's.
+    lookup: Option<HostLookup>,
 }
 
 /// The answer to a post that reached its receiver, whatever it says.
@@ -83,6 +92,12 @@ impl PostAnswer {
         (200..300).contains(&self.status)
     }
 
+    /// The status and its meaning, without anything that the receiver has written.
+    pub fn status_text(&self) -> String {
+        let reason = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
+        format!("status {}{}", self.status, reason.map_or_else(String::new, |reason| format!(" ({reason})")))
+    }
+
     /// Whether the receiver would take less at once.
     pub fn is_too_large(&self) -> bool {
         self.status == 413
@@ -97,9 +112,7 @@ impl PostAnswer {
 
 impl std::fmt::Display for PostAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let reason = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
-        write!(f, "status {}", self.status)?;
-        reason.map_or(Ok(()), |reason| write!(f, " ({reason})"))?;
+        f.write_str(&self.status_text())?;
         if self.excerpt.is_empty() { Ok(()) } else { write!(f, ": {}", self.excerpt) }
     }
 }
@@ -138,9 +151,10 @@ impl Sender {
     pub async fn post(&self, receiver: &ReceiverUrl, headers: HeaderMap, body: Bytes) -> Result<PostAnswer, SendError> {
         let client = self.shared.client(receiver.reach());
         let client = client.map_err(|reason| SendError::Connect { receiver: receiver.to_string(), reason })?;
+        let secrets = secrets(receiver, &headers);
         let request = client.post(receiver.url().clone()).headers(headers).body(body);
         let response = request.send().await.map_err(|error| explained(receiver, &error))?;
-        read(response).await.map_err(|error| explained(receiver, &error))
+        read(response, &secrets).await.map_err(|error| explained(receiver, &error))
     }
 }
 
@@ -155,7 +169,7 @@ impl Clients {
         }
         let builder = Client::builder()
             .user_agent(USER_AGENT)
-            .dns_resolver(CheckedResolver::new(reach))
+            .dns_resolver(CheckedResolver::new(reach, self.lookup.unwrap_or(look_up)))
             .redirect(redirect::Policy::none())
             .no_proxy()
             .referer(false)
@@ -170,20 +184,45 @@ impl Clients {
     }
 }
 
+/// Parts of a request that its sender may want to be kept secret, the longest first.
+fn secrets(receiver: &ReceiverUrl, headers: &HeaderMap) -> Vec<String> {
+    let url = receiver.url();
+    let mut secrets: Vec<String> = [url.path(), url.query().unwrap_or_default()].map(str::to_owned).into();
+    secrets.extend(url.path_segments().into_iter().flatten().map(str::to_owned));
+    secrets.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
+    for value in headers.values().filter(|value| value.is_sensitive()).filter_map(|value| value.to_str().ok()) {
+        secrets.push(value.to_owned());
+        // Such as the token of an authorization, behind its scheme.
+        secrets.extend(value.split_once(' ').map(|(_, token)| token.trim().to_owned()));
+    }
+    secrets.retain(|secret| secret.len() >= SECRET_BYTES_MIN);
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets
+}
+
 /// Reads an answer to its end, or as far as is read of any.
-async fn read(mut response: Response) -> Result<PostAnswer, reqwest::Error> {
+async fn read(mut response: Response, secrets: &[String]) -> Result<PostAnswer, reqwest::Error> {
     let status = response.status().as_u16();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    let (mut kept, mut length) = (Vec::new(), 0);
-    while length <= ANSWER_BYTES_MAX {
-        let Some(chunk) = response.chunk().await? else { break };
-        length += chunk.len();
-        let room = EXCERPT_BYTES_MAX - kept.len();
-        kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
+    let mut kept = Vec::new();
+    let mut answer = PostAnswer { status, retry_after: retry_after.map(Duration::from_secs), excerpt: String::new() };
+    while kept.len() <= ANSWER_BYTES_MAX {
+        match response.chunk().await {
+            Ok(Some(chunk)) => kept.extend_from_slice(&chunk[..chunk.len().min(ANSWER_BYTES_MAX + 1)]),
+            Ok(None) => break,
+            Err(_) if answer.is_success() => break,
+            Err(error) => return Err(error),
+        }
     }
-    let text = String::from_utf8_lossy(&kept);
-    let visible = text.trim().chars().map(|symbol| if symbol.is_control() { ' ' } else { symbol });
-    Ok(PostAnswer { status, retry_after: retry_after.map(Duration::from_secs), excerpt: visible.collect() })
+    kept.truncate(EXCERPT_BYTES_MAX + header::VALUE_BYTES_MAX);
+    let mut text = String::from_utf8_lossy(&kept).into_owned();
+    for secret in secrets {
+        text = text.replace(secret, HIDDEN);
+    }
+    let fits = |(at, symbol): &(usize, char)| at + symbol.len_utf8() <= EXCERPT_BYTES_MAX;
+    let visible = |(_, symbol): (usize, char)| if symbol.is_control() { ' ' } else { symbol };
+    answer.excerpt = text.trim().char_indices().take_while(fits).map(visible).collect();
+    Ok(answer)
 }
 
 fn explained(receiver: &ReceiverUrl, error: &reqwest::Error) -> SendError {

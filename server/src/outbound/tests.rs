@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -159,6 +159,66 @@ async fn a_long_answer_is_not_read_to_its_end() {
     let receiver = Receiver::plain(&endless).await;
     let error = post(&sender, &receiver.url(Reach::Private)).await.unwrap_err();
     assert!(matches!(error, SendError::Broken { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_receiver_that_has_taken_it_may_break_off_its_answer() {
+    let clients = Clients { timeout: Some(Duration::from_millis(200)), ..Clients::default() };
+    let sender = Sender { shared: Arc::new(clients) };
+    for (status, is_taken) in [("200 OK", true), ("202 Accepted", true), ("500 Broken", false)] {
+        let receiver = Receiver::plain(&format!("HTTP/1.1 {status}\r\ncontent-length: 100\r\n\r\nwell")).await;
+        let answer = post(&sender, &receiver.url(Reach::Private)).await;
+        assert_eq!(answer.is_ok_and(|answer| answer.is_success() && answer.excerpt == "well"), is_taken, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_repeats_the_request_shows_no_secret() {
+    let body = "Cannot POST /hook/T0K3N?key=s3cret&b=%2Fx: bearer abcdef, abcdef; /hook/T0K3N, key=s3cret&amp;b";
+    let answer = format!("HTTP/1.1 404 Not Found\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let receiver = Receiver::plain(&answer).await;
+    let url = format!("http://127.0.0.1:{}/hook/T0K3N?key=s3cret&b=%2Fx", receiver.port);
+    let (name, value) = parse_header("Authorization: Bearer abcdef").unwrap();
+    let url = ReceiverUrl::parse(&url, Reach::Private).unwrap();
+    let answer =
+        Sender::default().post(&url, HeaderMap::from_iter([(name, value)]), Bytes::from_static(b"x")).await.unwrap();
+    for secret in ["T0K3N", "s3cret", "abcdef"] {
+        assert!(!answer.to_string().contains(secret), "{answer}");
+    }
+    assert!(answer.excerpt.starts_with("Cannot POST ***?***: bearer ***, ***; ***, key="), "{answer}");
+    assert_eq!(answer.status_text(), "status 404 (Not Found)");
+}
+
+/// Names whose servers do not answer until the test ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lookups_of_one_tenant_do_not_hold_up_those_of_another() {
+    static ARE_HELD: AtomicBool = AtomicBool::new(true);
+    let lookup = |name: &str| {
+        while name.ends_with(".slow") && ARE_HELD.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(vec!["127.0.0.1:0".parse().unwrap()])
+    };
+    let clients = Clients { lookup: Some(lookup), ..Clients::default() };
+    let sender = Sender { shared: Arc::new(clients) };
+    let receiver = Receiver::plain(OK).await;
+    let at = |host: &str| format!("http://{host}:{}/", receiver.port);
+    let (slow, other) = (LookupShare::default(), LookupShare::default());
+    let posts: Vec<_> = (0..200)
+        .map(|number| {
+            let (sender, share, url) = (sender.clone(), slow.clone(), at(&format!("name{number}.slow")));
+            let url = ReceiverUrl::parse(&url, Reach::Private).unwrap();
+            tokio::spawn(async move { share.scope(post(&sender, &url)).await })
+        })
+        .collect();
+    while slow.is_free() {
+        tokio::task::yield_now().await;
+    }
+    let url = ReceiverUrl::parse(&at("quick"), Reach::Private).unwrap();
+    let posted = other.scope(post(&sender, &url)).await;
+    ARE_HELD.store(false, Ordering::SeqCst);
+    assert!(posted.unwrap().is_success());
+    posts.iter().for_each(|post| post.abort());
 }
 
 #[tokio::test]
