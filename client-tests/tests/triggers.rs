@@ -412,6 +412,37 @@ fn what_cannot_be_delivered_goes_to_the_dead_letters_and_the_rest_goes_on() {
     assert!(told.is_some_and(|told| told.contains("WRONGTYPE")));
     connection.run("DEL letters");
     assert!(wait_for(PATIENCE, || (integer(&connection.run("XLEN letters")) == 1).then_some(())).is_some());
+    // Nor do they wait for the stream if the receiver takes them after all.
+    connection.run("SET letters text");
+    connection.run("SET e 1");
+    let told = wait_for(PATIENCE, || {
+        let shown = db(&server, &["show", "default", "t"]).expect("it shows");
+        shown.contains("takes no dead letters").then_some(())
+    });
+    assert!(told.is_some());
+    receiver.answer_with(200);
+    receiver.wait_for("what the stream does not take", |taken| taken.iter().any(|event| event.key == "e"));
+}
+
+#[test]
+fn a_pause_ends_with_the_request_under_way_and_no_request_overtakes_another() {
+    const EVENTS: usize = 50;
+    let (server, receiver) = (start(PRIVATE), Receiver::start());
+    receiver.behaviour.stalls.store(true, Ordering::SeqCst);
+    add(&server, &receiver, "set", &["--batch", "1"]);
+    let mut connection = Connection::open(server.port());
+    connection.run("MULTI");
+    (0..EVENTS).for_each(|at| _ = connection.run(&format!("SET k{at} v")));
+    connection.run("EXEC");
+    assert!(wait_for(PATIENCE, || (receiver.requests() == 1).then_some(())).is_some());
+    db(&server, &["pause", "default", "t"]).expect("it is paused");
+    db(&server, &["resume", "default", "t"]).expect("it is resumed");
+    receiver.behaviour.stalls.store(false, Ordering::SeqCst);
+    assert!(wait_for(PATIENCE, || (info(&mut connection, "trigger_events_waiting") == 0).then_some(())).is_some());
+    // The first was under way when its task was stopped, so it comes twice.
+    let keys: Vec<String> = receiver.taken().into_iter().map(|event| event.key).collect();
+    let in_order: Vec<String> = std::iter::once(0).chain(0..EVENTS).map(|at| format!("k{at}")).collect();
+    assert_eq!(keys, in_order);
 }
 
 #[test]

@@ -20,6 +20,8 @@ impl Tenants {
             let text = "this database has no triggers until the operator has claimed it";
             return Err(ChangeRefusal::Conflict(text.to_owned()));
         }
+        let now_ms = (tenant.database.engine.clock)();
+        tenant.triggers.check(&wish, now_ms)?;
         // Without a directory, and without a record in it, a database is opened at the start anyway. The directory is
         // changed first, so that no start misses a trigger.
         if record.is_some_and(|record| !record.has_triggers) {
@@ -29,6 +31,6 @@ impl Tenants {
             };
             self.directory.change(tenant.name(), Vec::new(), note).await?;
         }
-        tenant.triggers.add(wish, (tenant.database.engine.clock)()).await
+        tenant.triggers.add(wish, now_ms).await
     }
 }

@@ -16,6 +16,8 @@ const EVENTS_MAX: usize = 64;
 const PATTERNS_MAX: usize = 16;
 const PATTERN_BYTES_MAX: usize = 256;
 const HEADERS_MAX: usize = 16;
+/// Bytes of all headers: each manifest has them.
+const HEADER_BYTES_MAX: usize = 8 << 10;
 const RATE_MAX: u32 = 1_000_000;
 const BATCH: u32 = 100;
 const BATCH_MAX: u32 = 1000;
@@ -92,6 +94,8 @@ impl TriggerWish {
         within("number of events", self.on.len() as u64, 1..=EVENTS_MAX as u64)?;
         within("number of patterns", self.keys.len() as u64, 0..=PATTERNS_MAX as u64)?;
         within("number of headers", self.headers.len() as u64, 0..=HEADERS_MAX as u64)?;
+        let header_bytes: usize = self.headers.iter().map(String::len).sum();
+        within("number of bytes in headers", header_bytes as u64, 0..=HEADER_BYTES_MAX as u64)?;
         within("rate", self.rate.into(), 0..=RATE_MAX.into())?;
         if let Some(long) = self.keys.iter().find(|pattern| pattern.len() > PATTERN_BYTES_MAX) {
             return Err(format!("invalid pattern of {} bytes: expected at most {PATTERN_BYTES_MAX}", long.len()));
@@ -266,7 +270,7 @@ mod tests {
             change(&mut wish);
             wish.define(Reach::Public, 7).unwrap_err()
         };
-        let cases: [(Change, &str); 13] = [
+        let cases: [(Change, &str); 14] = [
             (|wish| wish.name = "Orders".to_owned(), "invalid name of a trigger"),
             (|wish| wish.name = String::new(), "invalid name of a trigger"),
             (|wish| wish.to = "ftp://example.com".to_owned(), "expected http:// or https://"),
@@ -276,6 +280,10 @@ mod tests {
             (|wish| wish.on = vec!["sett".to_owned()], "unknown event `sett`"),
             (|wish| wish.keys = vec!["a".repeat(257)], "invalid pattern"),
             (|wish| wish.headers = vec!["Webhook-Id: 1".to_owned()], "the server sets it"),
+            (
+                |wish| wish.headers = vec![format!("a: {}", "b".repeat(3000)); 3],
+                "invalid number of bytes in headers 9009",
+            ),
             (|wish| wish.batch = Some(0), "invalid batch 0"),
             (|wish| wish.attempts = Some(101), "invalid number of attempts 101"),
             (|wish| wish.backoff = Some("1ms".to_owned()), "invalid backoff in milliseconds 1"),

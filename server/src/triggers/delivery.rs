@@ -4,7 +4,7 @@
 //!    left any.
 //! 2. It reads the first records, and posts their events. As long as that works the database stays awake.
 //! 3. After a failure it waits. The batch is in its memory, so the next attempt needs no database. After the last one the
-//!    events go to the dead letters.
+//!    events go to the dead letters. If these take none, the receiver is asked again.
 //! 4. It deletes the records. If that fails, it is repeated, and the batch is not sent again.
 
 use std::sync::{Arc, LazyLock, Weak};
@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use super::event::{CloudEvent, body, cloud_events, headers};
 use super::{Run, Trigger, TriggerHost, dead_letters};
 use crate::clock::rfc3339;
-use crate::outbound::{PostAnswer, Reach, ReceiverUrl, SendError, Sender};
+use crate::outbound::{LookupShare, PostAnswer, Reach, ReceiverUrl, SendError, Sender};
 
 /// The longest delay between two attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(15 * 60);
@@ -26,12 +26,14 @@ const BACKOFF_MAX: Duration = Duration::from_secs(15 * 60);
 const READ_BYTES: usize = 128 << 10;
 /// Memory for an event beside its key, with its part of a body.
 const EVENT_BYTES: usize = 1024;
-/// An event has its key twice, and so has the body.
-const COPIES: usize = 4;
+/// An event has its key twice, and so has the body, where a byte may take six.
+const COPIES: usize = 2 + 2 * 6;
 /// Most requests of all triggers that are under way.
 const POSTS_MAX: usize = 1024;
 /// A cause that is kept has so many characters at most.
 const REASON_CHARS_MAX: usize = 300;
+/// Time between two lines of a kind about one trigger in the log.
+const LINES_EVERY: Duration = Duration::from_secs(60);
 
 /// Posts for all databases of the process, which share the connections to a receiver.
 static SENDER: LazyLock<Sender> = LazyLock::new(Sender::default);
@@ -77,13 +79,25 @@ impl DeliveryProgress {
 }
 
 /// Delivers the events of a trigger until it is stopped, or its database leaves memory.
-pub async fn deliver(host: Weak<dyn TriggerHost>, trigger: Arc<Trigger>, run: Arc<Run>, reach: Reach) {
-    let mut due = None;
+pub async fn deliver(
+    host: Weak<dyn TriggerHost>,
+    trigger: Arc<Trigger>,
+    run: Arc<Run>,
+    (reach, lookups): (Reach, LookupShare),
+) {
+    let (mut due, mut lines) = (None, Lines::default());
+    // One that was there before may still wait for an answer.
+    let _turn = trigger.turn.lock().await;
     while !run.is_stopped() {
+        if trigger.definition.is_paused {
+            run.stopped.notified().await;
+            continue;
+        }
         let Some(present) = host.upgrade() else { break };
         let is_new = present.database().may_have_unlisted_events();
-        if !trigger.definition.is_paused && (is_new || !trigger.queue.is_empty()) {
-            let courier = Courier { host: present, trigger: &trigger, run: &run, reach, due: &mut due };
+        if is_new || !trigger.queue.is_empty() {
+            let (trigger, run, lookups) = (&*trigger, &*run, &lookups);
+            let courier = Courier { host: present, trigger, run, reach, lookups, due: &mut due, lines: &mut lines };
             // It ends without success only if it is stopped.
             let _ = courier.work(is_new).await;
             continue;
@@ -104,8 +118,29 @@ struct Courier<'t> {
     trigger: &'t Trigger,
     run: &'t Run,
     reach: Reach,
+    lookups: &'t LookupShare,
     /// When the rate permits the next request.
     due: &'t mut Option<Instant>,
+    lines: &'t mut Lines,
+}
+
+/// Lets a line of each kind into the log once in a while: how often a receiver fails is not the operator's to decide.
+#[derive(Default)]
+struct Lines {
+    failed: Option<Instant>,
+    waits: Option<Instant>,
+    gave_up: Option<Instant>,
+    /// Events in the dead letters of which no line has told.
+    untold: usize,
+}
+
+/// Whether a line is due, which it is not again for a while.
+fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
+    let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= LINES_EVERY);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
 }
 
 /// The task is to end.
@@ -146,12 +181,16 @@ impl Courier<'_> {
     }
 
     /// Delivers the events of some records, and deletes them.
-    async fn deliver(&mut self, entries: &[OutboxEntry]) -> Result<(), Stopped> {
+    async fn deliver(&mut self, mut entries: &[OutboxEntry]) -> Result<(), Stopped> {
         let database = Arc::clone(self.host.database());
         let mut failures = 0;
         let mut running = Some(database.keep_running());
         let (records, _charged) = loop {
             let problem = match self.charge(entries) {
+                None if entries.len() > 1 => {
+                    entries = &entries[..entries.len() / 2];
+                    continue;
+                }
                 Some(charged) => match database.undelivered(&self.trigger.queue, entries).await {
                     Ok(records) => break (records, charged),
                     Err(error) => error.to_string(),
@@ -164,14 +203,10 @@ impl Courier<'_> {
         };
         let definition = &self.trigger.definition;
         let events = cloud_events(database.name(), &definition.name, records);
-        let mut delivered = 0;
-        for batch in events.chunks(definition.batch as usize) {
+        for batch in events.chunks(events_together(definition.batch, definition.rate)) {
             if self.post(batch, &mut running).await? {
-                delivered += batch.len() as u64;
+                self.host.delivered(batch.len() as u64);
             }
-        }
-        if delivered > 0 {
-            self.host.delivered(delivered);
         }
         failures = 0;
         while let Err(error) = database.delivered(&self.trigger.queue, entries).await {
@@ -189,7 +224,8 @@ impl Courier<'_> {
         self.host.take(bytes).then(|| Charged(Arc::clone(&self.host), bytes))
     }
 
-    /// Posts one batch until it is taken, or goes to the dead letters. Returns whether it was taken.
+    /// Posts one batch until it is taken, or goes to the dead letters. Returns whether it was taken. Begins no attempt when it
+    /// is stopped.
     async fn post<R>(&mut self, batch: &[CloudEvent], running: &mut Option<R>) -> Result<bool, Stopped> {
         let definition = &self.trigger.definition;
         let (text, kind) = body(batch, definition.batch > 1);
@@ -197,14 +233,18 @@ impl Courier<'_> {
         let mut attempts = 0;
         loop {
             self.wait_for_rate(batch.len()).await?;
+            if self.run.is_stopped() {
+                return Err(Stopped);
+            }
             let failed = match self.prepared() {
-                Err(problem) => Failed { problem, retry_after: None },
+                Err(problem) => Failed::without_answer(problem),
                 Ok((receiver, own)) => {
-                    let now_ms = (self.host.database().engine.clock)();
-                    let headers = headers(&own, &secret, batch, (&text[..], kind), now_ms / 1000);
                     // It is never closed.
                     let _place = POSTS.acquire().await;
-                    match Failed::of(SENDER.post(&receiver, headers, text.clone()).await) {
+                    let now_ms = (self.host.database().engine.clock)();
+                    let headers = headers(&own, &secret, batch, (&text[..], kind), now_ms / 1000);
+                    let posted = self.lookups.scope(SENDER.post(&receiver, headers, text.clone())).await;
+                    match Failed::of(posted) {
                         None => {
                             let mut progress = self.trigger.progress.lock();
                             progress.requests += 1;
@@ -218,21 +258,24 @@ impl Courier<'_> {
                 }
             };
             attempts += 1;
-            let reason: String = failed.problem.chars().take(REASON_CHARS_MAX).collect();
+            let mut reason: String = failed.problem.chars().take(REASON_CHARS_MAX).collect();
+            if attempts == 1 && is_due(&mut self.lines.failed, Instant::now()) {
+                let (database, reason) = (self.host.database().name(), &failed.logged);
+                tracing::info!(database, trigger = &*definition.name, reason, "failed to deliver events");
+            }
+            if attempts >= definition.attempts {
+                match self.give_up(batch, (&reason, &failed.logged), attempts).await {
+                    Ok(()) => return Ok(false),
+                    Err(problem) => reason = problem.chars().take(REASON_CHARS_MAX).collect(),
+                }
+                self.tell_waiting(&reason);
+            }
             {
                 let mut progress = self.trigger.progress.lock();
                 progress.requests += 1;
                 progress.failures += 1;
                 progress.attempts = attempts;
-                progress.problem = Some(reason.clone());
-            }
-            if attempts == 1 {
-                let database = self.host.database().name();
-                tracing::info!(database, trigger = &*definition.name, reason, "failed to deliver events");
-            }
-            if attempts >= definition.attempts {
-                self.give_up(batch, &reason, attempts).await?;
-                return Ok(false);
+                progress.problem = Some(reason);
             }
             // The database may sleep until the next attempt, and beyond it if that fails too.
             *running = None;
@@ -241,25 +284,36 @@ impl Courier<'_> {
         }
     }
 
-    /// Puts a batch that could not be delivered into the dead letters.
-    async fn give_up(&self, batch: &[CloudEvent], reason: &str, attempts: u32) -> Result<(), Stopped> {
+    /// Puts a batch that could not be delivered into the dead letters, with the reason.
+    ///
+    /// # Errors
+    /// When the stream does not take it.
+    async fn give_up(
+        &mut self,
+        batch: &[CloudEvent],
+        (reason, logged): (&str, &str),
+        attempts: u32,
+    ) -> Result<(), String> {
         let (database, definition) = (self.host.database(), &self.trigger.definition);
-        let mut failures = 0;
-        while let Err(error) = dead_letters::put(database, &definition.dead_letters, batch, reason, attempts).await {
-            failures += 1;
-            let problem = format!("the stream `{}` takes no dead letters: {error}", definition.dead_letters);
-            self.is_in_trouble(&problem, failures).await?;
+        let put = dead_letters::put(database, &definition.dead_letters, batch, reason, attempts).await;
+        put.map_err(|error| format!("the stream `{}` takes no dead letters: {error}", definition.dead_letters))?;
+        self.lines.untold += batch.len();
+        if is_due(&mut self.lines.gave_up, Instant::now()) {
+            let (database, trigger, reason) = (database.name(), &*definition.name, logged);
+            let events = std::mem::take(&mut self.lines.untold);
+            tracing::warn!(
+                database,
+                trigger,
+                events,
+                reason,
+                "events were not delivered: they are in the dead letters"
+            );
         }
-        tracing::warn!(
-            database = database.name(),
-            trigger = &*definition.name,
-            events = batch.len(),
-            reason,
-            "events were not delivered: they are in the dead letters"
-        );
         let mut progress = self.trigger.progress.lock();
+        progress.requests += 1;
+        progress.failures += 1;
         progress.dead_lettered += batch.len() as u64;
-        (progress.attempts, progress.next_attempt_ms) = (0, None);
+        (progress.attempts, progress.next_attempt_ms, progress.problem) = (0, None, Some(reason.to_owned()));
         Ok(())
     }
 
@@ -269,12 +323,16 @@ impl Courier<'_> {
         Ok((definition.receiver(self.reach)?, definition.parsed_headers()?))
     }
 
-    /// Waits after a failure of the database itself.
-    async fn is_in_trouble(&self, problem: &str, failures: u32) -> Result<(), Stopped> {
-        if failures == 1 {
+    fn tell_waiting(&mut self, problem: &str) {
+        if is_due(&mut self.lines.waits, Instant::now()) {
             let (database, trigger) = (self.host.database().name(), &*self.trigger.definition.name);
             tracing::warn!(database, trigger, problem, "the deliveries of a trigger wait");
         }
+    }
+
+    /// Waits after a failure of the database itself.
+    async fn is_in_trouble(&mut self, problem: &str, failures: u32) -> Result<(), Stopped> {
+        self.tell_waiting(problem);
         self.trigger.progress.lock().problem = Some(problem.chars().take(REASON_CHARS_MAX).collect());
         self.wait(backoff(self.trigger.definition.backoff_ms, failures, fastrand::f64())).await
     }
@@ -311,9 +369,16 @@ impl Courier<'_> {
     }
 }
 
+/// The events of one request at most. A request counts for the second in which it is sent.
+fn events_together(batch: u32, rate: u32) -> usize {
+    if rate == 0 { batch as usize } else { batch.min(rate) as usize }
+}
+
 /// Why a request was in vain.
 struct Failed {
     problem: String,
+    /// The same without what the receiver has answered, which may repeat the user's secrets.
+    logged: String,
     retry_after: Option<Duration>,
 }
 
@@ -322,9 +387,16 @@ impl Failed {
     fn of(outcome: Result<PostAnswer, SendError>) -> Option<Self> {
         match outcome {
             Ok(answer) if answer.is_success() => None,
-            Ok(answer) => Some(Self { problem: answer.to_string(), retry_after: answer.retry_after }),
-            Err(error) => Some(Self { problem: error.to_string(), retry_after: None }),
+            Ok(answer) => {
+                let (problem, logged) = (answer.to_string(), answer.status_text());
+                Some(Self { problem, logged, retry_after: answer.retry_after })
+            }
+            Err(error) => Some(Self::without_answer(error.to_string())),
         }
+    }
+
+    fn without_answer(problem: String) -> Self {
+        Self { logged: problem.clone(), problem, retry_after: None }
     }
 }
 
@@ -338,6 +410,24 @@ fn backoff(first_ms: u64, attempts: u32, chance: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_has_no_more_events_than_a_second_may_have() {
+        assert_eq!(
+            [(100, 0), (100, 10), (7, 10), (1, 1)].map(|(batch, rate)| events_together(batch, rate)),
+            [100, 10, 7, 1]
+        );
+    }
+
+    #[test]
+    fn the_log_has_a_line_in_a_while() {
+        let (mut last, now) = (None, Instant::now());
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(
+            [0, 0, 59, 60, 61, 120].map(|second| is_due(&mut last, at(second))),
+            [true, false, false, true, false, true]
+        );
+    }
 
     #[test]
     fn the_delay_doubles_up_to_a_bound() {

@@ -14,6 +14,9 @@
 //! A receiver that is slow or gone costs no writer anything. What waits is bounded by the outbox; what exceeds it is lost, and
 //! an event says how many were. A task holds one batch in memory.
 //!
+//! A task that ends lets its successor begin when its last request is answered, so that no request of a trigger overtakes
+//! another. It may end in the middle of a record, which its successor sends from the beginning.
+//!
 //! An idle trigger does not hold its database: it may fall asleep, and leave memory. One with events to deliver keeps its
 //! database in memory; while it waits for the next attempt the database may sleep, and the attempt itself does not wake it.
 //! The directory knows which databases have triggers, and they are opened when the process starts, so that what an earlier
@@ -36,13 +39,13 @@ use dormouse_shard::keyspace::outbox::TriggerQueue;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 pub use self::definition::{TriggerDefinition, TriggerWish};
 use self::definition::{decode, encode};
 use self::delivery::{DeliveryProgress, deliver};
 use crate::directory::ChangeRefusal;
-use crate::outbound::Reach;
+use crate::outbound::{LookupShare, Reach};
 
 /// The operator's limits on triggers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,8 @@ pub struct Triggers {
     database: Weak<Database>,
     limits: TriggerLimits,
     background: Handle,
+    /// Its part of the lookups of hosts.
+    lookups: LookupShare,
     active: Mutex<BTreeMap<Box<str>, Arc<Trigger>>>,
     /// The host of deliveries; `None` while nothing is to be delivered.
     host: Mutex<Option<Weak<dyn TriggerHost>>>,
@@ -76,8 +81,10 @@ pub struct Triggers {
 pub(crate) struct Trigger {
     definition: TriggerDefinition,
     queue: Arc<TriggerQueue>,
-    /// Told when something was queued.
+    /// Told when something was queued and nothing waited before.
     arrived: Arc<Notify>,
+    /// Held by the task that delivers.
+    turn: Arc<AsyncMutex<()>>,
     progress: Mutex<DeliveryProgress>,
     run: Mutex<Option<Arc<Run>>>,
 }
@@ -103,15 +110,16 @@ impl Run {
 impl Trigger {
     /// `before`: the one that had the id, whose events wait for this one.
     fn new(definition: TriggerDefinition, before: Option<&Self>) -> Result<Arc<Self>, String> {
-        let (queue, arrived) = match before {
-            Some(before) => (Arc::clone(&before.queue), Arc::clone(&before.arrived)),
+        let (queue, arrived, turn) = match before {
+            Some(Self { queue, arrived, turn, .. }) => (Arc::clone(queue), Arc::clone(arrived), Arc::clone(turn)),
             None => {
                 let arrived = Arc::<Notify>::default();
                 let tells = Arc::clone(&arrived);
-                (TriggerQueue::new(definition.id, definition.filter()?, move || tells.notify_one()), arrived)
+                let queue = TriggerQueue::new(definition.id, definition.filter()?, move || tells.notify_one());
+                (queue, arrived, Arc::default())
             }
         };
-        Ok(Arc::new(Self { definition, queue, arrived, progress: Mutex::default(), run: Mutex::default() }))
+        Ok(Arc::new(Self { definition, queue, arrived, turn, progress: Mutex::default(), run: Mutex::default() }))
     }
 
     fn stop(&self) {
@@ -138,6 +146,7 @@ impl Triggers {
             database: Arc::downgrade(database),
             limits,
             background: background.clone(),
+            lookups: LookupShare::default(),
             active: Mutex::default(),
             host: Mutex::default(),
         });
@@ -203,7 +212,8 @@ impl Triggers {
             if run.is_none() {
                 let begun = run.insert(Arc::default());
                 let (trigger, run, reach) = (Arc::clone(trigger), Arc::clone(begun), self.limits.reach);
-                self.background.spawn(deliver(Weak::clone(&host), trigger, run, reach));
+                let lookups = self.lookups.clone();
+                self.background.spawn(deliver(Weak::clone(&host), trigger, run, (reach, lookups)));
             }
         }
     }
@@ -238,15 +248,27 @@ impl Triggers {
             .fold((0, 0), |(waiting, lost), backlog| (waiting + backlog.events, lost + backlog.lost))
     }
 
+    /// Checks a trigger that is to be added, as far as it can be without changing anything.
+    ///
+    /// # Errors
+    /// When it makes no sense, or this server has none.
+    pub fn check(&self, wish: &TriggerWish, now_ms: u64) -> Result<(), ChangeRefusal> {
+        self.define(wish.clone(), now_ms).map(drop)
+    }
+
+    fn define(&self, wish: TriggerWish, now_ms: u64) -> Result<TriggerDefinition, ChangeRefusal> {
+        if self.limits.triggers_max == 0 {
+            return Err(ChangeRefusal::Limit("this server has no triggers (--max-triggers 0)".to_owned()));
+        }
+        wish.define(self.limits.reach, now_ms).map_err(ChangeRefusal::Invalid)
+    }
+
     /// Adds a trigger. Returns it with its signing secret, which is not shown again.
     ///
     /// # Errors
     /// When it makes no sense, its name is taken, the database has too many, or the store refuses.
     pub async fn add(self: &Arc<Self>, wish: TriggerWish, now_ms: u64) -> Result<Value, ChangeRefusal> {
-        if self.limits.triggers_max == 0 {
-            return Err(ChangeRefusal::Limit("this server has no triggers (--max-triggers 0)".to_owned()));
-        }
-        let definition = wish.define(self.limits.reach, now_ms).map_err(ChangeRefusal::Invalid)?;
+        let definition = self.define(wish, now_ms)?;
         let trigger = Trigger::new(definition, None).map_err(ChangeRefusal::Invalid)?;
         let (added, max) = (Arc::clone(&trigger), self.limits.triggers_max);
         self.change(move |active| {
