@@ -19,6 +19,8 @@ pub const COUNT_MS_MAX: u64 = 600_000;
 pub const DEPTH_MAX: u64 = 4;
 const PREFIXES_MAX: usize = 256;
 const PREFIX_BYTES_MAX: usize = 64;
+/// Bytes of a key in which its prefix is looked for.
+const LOOKED_AT_MAX: usize = 4096;
 const COMMAND_BYTES_MAX: usize = 32;
 
 /// A count of the requests of one database.
@@ -101,6 +103,7 @@ impl PrefixCounts {
 
 /// The part of a key before its `depth`th `:`, which is part of it; nothing if it has fewer.
 fn prefix_of(key: &[u8], depth: usize) -> &[u8] {
+    let key = &key[..key.len().min(LOOKED_AT_MAX)];
     let end = key.iter().enumerate().filter(|(_, byte)| **byte == b':').nth(depth - 1).map_or(0, |(at, _)| at + 1);
     &key[..end.min(PREFIX_BYTES_MAX)]
 }
@@ -132,6 +135,8 @@ mod tests {
         }
         let long = [b"x".repeat(1000), b":".to_vec()].concat();
         assert_eq!(prefix_of(&long, 1).len(), PREFIX_BYTES_MAX);
+        let longer = [b"x".repeat(LOOKED_AT_MAX), b":".to_vec()].concat();
+        assert_eq!(prefix_of(&longer, 1), b"");
     }
 
     #[test]

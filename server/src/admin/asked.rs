@@ -11,6 +11,7 @@ use super::operations::{NewToken, SettingChanges};
 use crate::directory::ChangeRefusal;
 use crate::ledger::{Period, UsageStep};
 use crate::options::{Interval, PastMoment};
+use crate::prefixes::{COUNT_MS_MAX, DEPTH_MAX};
 
 /// Most bytes of a body.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
@@ -62,8 +63,25 @@ pub struct UsageWish {
     step: Option<String>,
     /// `json`, `csv` or `cloudevents`.
     format: Option<String>,
-    /// `command`: the calls of each command instead.
+    /// `command`: the calls of each command instead. `prefix`: the last count by the prefixes of keys.
     by: Option<String>,
+    /// Begins a count by prefix for this time.
+    #[serde(rename = "for")]
+    time: Option<String>,
+    /// Parts of a key that make its prefix.
+    depth: Option<u64>,
+}
+
+/// The breakdowns of usage that there are.
+const BY_COMMAND: &str = "command";
+const BY_PREFIX: &str = "prefix";
+
+/// Usage that is broken down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UsageBreakdown {
+    Command,
+    /// Milliseconds and depth of a count that is to begin; `None`: the last one is asked for.
+    Prefix(Option<(u64, u64)>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,22 +91,47 @@ pub enum UsageFormat {
     CloudEvents,
 }
 
-/// The one breakdown of usage that there is.
-const BY_COMMAND: &str = "command";
-
 impl UsageWish {
-    /// Whether the calls of each command are asked for.
+    /// The breakdown that is asked for.
     ///
     /// # Errors
     /// When something else is asked for too, or another breakdown.
-    pub fn is_by_command(&self) -> Result<bool, ChangeRefusal> {
-        let others = [&self.from, &self.to, &self.step, &self.format];
+    pub fn breakdown(&self) -> Result<Option<UsageBreakdown>, ChangeRefusal> {
+        let invalid = |text: String| Err(ChangeRefusal::Invalid(text));
+        let is_of_a_count = self.time.is_some() || self.depth.is_some();
+        let is_of_a_period = [&self.from, &self.to, &self.step, &self.format].iter().any(|other| other.is_some());
         match self.by.as_deref() {
-            None => Ok(false),
-            Some(BY_COMMAND) if others.iter().all(|other| other.is_none()) => Ok(true),
-            Some(BY_COMMAND) => Err(ChangeRefusal::Invalid("by=command goes with nothing else".to_owned())),
-            Some(other) => Err(ChangeRefusal::Invalid(format!("invalid by `{other}`: expected command"))),
+            Some(BY_COMMAND) if is_of_a_period || is_of_a_count => {
+                invalid("by=command goes with nothing else".to_owned())
+            }
+            Some(BY_COMMAND) => Ok(Some(UsageBreakdown::Command)),
+            Some(BY_PREFIX) if is_of_a_period => invalid("by=prefix goes with for and depth only".to_owned()),
+            Some(BY_PREFIX) => Ok(Some(UsageBreakdown::Prefix(self.count()?))),
+            Some(other) => invalid(format!("invalid by `{other}`: expected command or prefix")),
+            None if is_of_a_count => invalid("for and depth go with by=prefix".to_owned()),
+            None => Ok(None),
         }
+    }
+
+    /// The length and the depth of a count that is to begin.
+    fn count(&self) -> Result<Option<(u64, u64)>, ChangeRefusal> {
+        let invalid = ChangeRefusal::Invalid;
+        let Some(time) = &self.time else {
+            return match self.depth {
+                None => Ok(None),
+                Some(_) => Err(invalid("depth goes with for".to_owned())),
+            };
+        };
+        let length = time.parse::<Interval>().ok().and_then(Interval::duration);
+        let length_ms = length.map_or(0, |length| u64::try_from(length.as_millis()).unwrap_or(u64::MAX));
+        if !(1..=COUNT_MS_MAX).contains(&length_ms) {
+            return Err(invalid(format!("invalid for `{time}`: expected at most 10m")));
+        }
+        let depth = self.depth.unwrap_or(1);
+        if !(1..=DEPTH_MAX).contains(&depth) {
+            return Err(invalid(format!("invalid depth {depth}: expected 1 to {DEPTH_MAX}")));
+        }
+        Ok(Some((length_ms, depth)))
     }
 
     /// The period and the form in which it is asked for: by default the last day, by hours if that is JSON. Events are

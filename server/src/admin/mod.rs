@@ -36,8 +36,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use self::asked::{
-    BranchWish, DatabaseWish, DeleteWish, ListWish, Nothing, SettingsWish, TokenWish, Unread, UsageFormat, UsageWish,
-    moment, ttl_ms,
+    BranchWish, DatabaseWish, DeleteWish, ListWish, Nothing, SettingsWish, TokenWish, Unread, UsageBreakdown,
+    UsageFormat, UsageWish, moment, ttl_ms,
 };
 use self::audited::{AuditedMatter, AuditedRequest};
 use self::gate::{bearer, unauthorized};
@@ -51,6 +51,7 @@ use crate::directory::ChangeRefusal;
 use crate::metering::export;
 use crate::node::Node;
 use crate::peer::Peer;
+use crate::prefixes::PrefixCounts;
 use crate::strangers::Neighbourhood;
 
 /// Requests a second, and at once.
@@ -451,22 +452,40 @@ async fn history(State(api): State<Api>, Path(name): Path<String>) -> Answer {
     ok(&kept.await?)
 }
 
-/// `GET /v1/databases/{name}/usage?from=TIME&to=TIME&step=minute|hour&format=json|csv|cloudevents`, or `?by=command`
+/// `GET /v1/databases/{name}/usage?from=TIME&to=TIME&step=minute|hour&format=json|csv|cloudevents`, or `?by=command`, or
+/// `?by=prefix&for=DURATION&depth=PARTS`
 async fn usage(
     State(api): State<Api>,
     Path(name): Path<String>,
     query: Result<Query<UsageWish>, QueryRejection>,
 ) -> Answer {
     let Ok(Query(asked)) = query else {
-        return Err(ChangeRefusal::Invalid("invalid query: expected from, to, step, format or by".to_owned()).into());
+        return Err(ChangeRefusal::Invalid(
+            "invalid query: expected from, to, step, format, by, for or depth".to_owned(),
+        )
+        .into());
     };
     let of = name.clone();
-    if asked.is_by_command()? {
-        let totals = api.run(async move |node| {
-            let tenant = operations::metered(&node, &of).await?;
-            Ok(tenant.meters.totals((node.engine.clock)()))
-        });
-        return ok(&shown::usage_by_command(&name, &totals.await?));
+    match asked.breakdown()? {
+        None => {}
+        Some(UsageBreakdown::Command) => {
+            let totals = api.run(async move |node| {
+                let tenant = operations::metered(&node, &of).await?;
+                Ok(tenant.meters.totals((node.engine.clock)()))
+            });
+            return ok(&shown::usage_by_command(&name, &totals.await?));
+        }
+        Some(UsageBreakdown::Prefix(begun)) => {
+            let counts = api.run(async move |node| {
+                let (tenant, now_ms) = (operations::open(&node, &of).await?, (node.engine.clock)());
+                if let Some((length_ms, depth)) = begun {
+                    tenant.monitors.begin_count(PrefixCounts::new(now_ms, length_ms, depth));
+                }
+                let counts = tenant.monitors.counts().unwrap_or_default();
+                Ok(shown::usage_by_prefix(&of, &counts, now_ms))
+            });
+            return ok(&counts.await?);
+        }
     }
     let period = asked.period(api.now_ms())?;
     let Some((period, format)) = period else {

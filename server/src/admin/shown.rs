@@ -17,6 +17,7 @@ use crate::metering::prices::money;
 use crate::metering::{CommandTotals, Totals, UsageWindow};
 use crate::node::Node;
 use crate::options::owner_and_branch;
+use crate::prefixes::{PrefixCounts, PrefixUse};
 
 /// Where clients find the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,6 +189,30 @@ pub fn usage_by_command(name: &str, totals: &Totals) -> Value {
         (TABLE.get(index).name.to_string(), fields)
     };
     json!({ "database": name, "commands": totals.commands().map(command).collect::<Map<_, _>>() })
+}
+
+/// A count of requests by the prefixes of their keys; one that never began has counted nothing.
+pub fn usage_by_prefix(name: &str, counts: &PrefixCounts, now_ms: u64) -> Value {
+    let has_begun = counts.until_ms > 0;
+    let prefix = |(prefix, uses): (&[u8], &PrefixUse)| {
+        json!({
+            "prefix": String::from_utf8_lossy(prefix),
+            "requests": uses.requests,
+            "writes": uses.writes,
+            "command": uses.command,
+            "client": uses.client,
+        })
+    };
+    json!({
+        "database": name,
+        "counting": counts.is_on(now_ms),
+        "start": has_begun.then(|| time(counts.began_ms)),
+        "end": has_begun.then(|| time(counts.until_ms)),
+        "requests": counts.requests,
+        "without_key": counts.without_key,
+        "others": counts.others,
+        "prefixes": counts.sorted().into_iter().map(prefix).collect::<Vec<_>>(),
+    })
 }
 
 fn window(window: &UsageWindow) -> Value {

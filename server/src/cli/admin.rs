@@ -312,8 +312,25 @@ impl UsageSource for AdminUsage<'_> {
         Ok(usage["commands"].take())
     }
 
-    fn prefixes(&mut self, _: Duration, _: u64) -> Result<Value, String> {
-        Err("--by prefix asks the database itself: name it by --url or DORMOUSE_URL".to_owned())
+    fn prefixes(&mut self, time: Duration, depth: u64) -> Result<Value, String> {
+        let path = format!("/v1/databases/{}/usage?by=prefix", self.name);
+        self.client.get(&format!("{path}&for={}ms&depth={depth}", time.as_millis()))?;
+        std::thread::sleep(time);
+        let mut counts = self.client.get(&path)?;
+        // As the database itself reports them.
+        let ms = |counts: &Value, name: &str| {
+            let time = chrono::DateTime::parse_from_rfc3339(counts[name].as_str().unwrap_or_default());
+            time.map_or(0, |time| time.timestamp_millis())
+        };
+        let (start_ms, end_ms) = (ms(&counts, "start"), ms(&counts, "end"));
+        let mut fields = counts.as_object_mut().map(std::mem::take).unwrap_or_default();
+        let counting = u8::from(fields.remove("counting") == Some(json!(true)));
+        fields.retain(|name, _| !matches!(name.as_str(), "start" | "end" | "database"));
+        fields.extend(
+            [("counting", json!(counting)), ("start_ms", json!(start_ms)), ("end_ms", json!(end_ms))]
+                .map(|(name, value)| (name.to_owned(), value)),
+        );
+        Ok(Value::Object(fields))
     }
 }
 

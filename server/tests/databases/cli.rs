@@ -157,13 +157,47 @@ fn usage_is_read_from_the_ledger() {
     let commands = done(&server, &["usage", "shop", "--by", "command"]);
     let lpop: Vec<&str> = commands.lines().find(|line| line.starts_with("lpop ")).unwrap().split_whitespace().collect();
     assert_eq!(lpop[..3], ["lpop", "1", "1"]);
+    // A count by prefix, from both sides.
+    let counted = |query: &str| server.done("GET", &format!("/v1/databases/shop/usage?by=prefix{query}"), "");
+    let none = counted("");
+    assert_eq!((&none["counting"], &none["start"], &none["prefixes"]), (&false.into(), &Value::Null, &json!([])));
+    assert_eq!(counted("&for=1m&depth=2")["counting"], true);
+    client.check("SET user:7:name x", "+OK");
+    client.check("GET user:7:cart", "nil");
+    client.check("PING", "+PONG");
+    let counts = counted("");
+    assert_eq!((&counts["requests"], &counts["without_key"], &counts["others"]), (&3.into(), &1.into(), &0.into()));
+    let prefix = &counts["prefixes"][0];
+    assert_eq!((&prefix["prefix"], &prefix["requests"], &prefix["writes"]), (&"user:7:".into(), &2.into(), &1.into()));
+    assert_eq!(prefix["command"], "get");
+    assert!(counts["start"].as_str().unwrap() < counts["end"].as_str().unwrap(), "{counts}");
+    let told = done(&server, &["usage", "shop", "--by", "prefix", "--for", "20ms", "--output", "json"]);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["counting"], &told["requests"], &told["prefixes"]), (&0.into(), &0.into(), &json!([])));
+    assert_eq!(told["end_ms"].as_i64().unwrap() - told["start_ms"].as_i64().unwrap(), 20);
     // Nonsense.
     client.check("DORMOUSE USAGE WINDOWS 5 5", "-ERR invalid period");
     client.check("DORMOUSE USAGE WINDOWS 0 9999999999999", "-ERR the period is too long");
     client.check("DORMOUSE USAGE FORGET 5", "-ERR syntax error");
-    for query in
-        ["step=day", "from=yesterday", "from=5&to=5", "format=xml", "format=csv&step=hour", "by=key", "colour=1"]
-    {
+    for query in [
+        "step=day",
+        "from=yesterday",
+        "from=5&to=5",
+        "format=xml",
+        "format=csv&step=hour",
+        "by=key",
+        "colour=1",
+        "by=command&for=1m",
+        "by=prefix&from=5",
+        "by=prefix&for=11m",
+        "by=prefix&for=0s",
+        "by=prefix&for=never",
+        "by=prefix&for=1m&depth=0",
+        "by=prefix&for=1m&depth=5",
+        "by=prefix&depth=1",
+        "for=1m",
+        "depth=1",
+    ] {
         let (status, value) = server.call("GET", &format!("/v1/databases/shop/usage?{query}"), "");
         assert_eq!(status, 400, "{query}: {value}");
     }
