@@ -6,7 +6,7 @@ mod audited;
 mod tracking;
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use dormouse_protocol::{OwnedRequest, Reply, Request, RequestLimits, Version};
 use dormouse_shard::commands::{Context, Row};
 use dormouse_shard::error::Error;
 use dormouse_shard::execution::budget::TURN;
-use dormouse_shard::execution::{Outcome, Turn};
+use dormouse_shard::execution::{Outcome, PlannedCommand, Turn};
 use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::changes::Watching;
 use dormouse_shard::keyspace::notices::PendingMessage;
@@ -181,6 +181,17 @@ pub struct Session {
     /// Time that the current command has run on other threads, and for how much of it they had a processor.
     pub elsewhere: Duration,
     pub elsewhere_cpu: Duration,
+    /// Requests behind the current one that run together with it.
+    pub following: Option<Box<Following>>,
+}
+
+/// Requests that follow the current one.
+#[derive(Debug, Default)]
+pub struct Following {
+    /// Those that are to run together with it.
+    pub requests: Vec<PlannedCommand>,
+    /// Outcomes of those that have run.
+    pub outcomes: VecDeque<Result<Outcome, Error>>,
 }
 
 impl Session {
@@ -242,6 +253,7 @@ impl Session {
             nested: Duration::ZERO,
             elsewhere: Duration::ZERO,
             elsewhere_cpu: Duration::ZERO,
+            following: None,
         }
     }
 

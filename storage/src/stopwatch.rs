@@ -32,6 +32,12 @@ impl CpuStopwatch {
     pub fn elapsed(self) -> Duration {
         thread_time().saturating_sub(self.0)
     }
+
+    /// The same since the last lap, if there was one.
+    pub fn lap(&mut self) -> Duration {
+        let now = thread_time();
+        now.saturating_sub(std::mem::replace(&mut self.0, now))
+    }
 }
 
 fn thread_time() -> Duration {
@@ -50,9 +56,11 @@ mod tests {
             std::thread::park_timeout(Duration::from_millis(50));
         }
         assert!(cpu.elapsed() < wall.elapsed() / 2);
-        let mut sum = 0u64;
+        let (mut sum, mut laps, mut lap) = (0u64, Duration::ZERO, cpu);
         while cpu.elapsed() < Duration::from_millis(1) {
             sum = std::hint::black_box(sum.wrapping_add(1));
+            laps += lap.lap();
         }
+        assert!(laps + lap.lap() >= Duration::from_millis(1) && laps <= cpu.elapsed());
     }
 }

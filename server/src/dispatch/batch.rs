@@ -162,6 +162,9 @@ impl Session {
                 at += consumed;
                 continue;
             }
+            if self.has_run_ahead() {
+                return (at + consumed, Next::Slow { request: request.to_owned(), bytes: consumed });
+            }
             if allowance.is_limited && !self.allows(allowance, (request, consumed), &input[at..], reply, batch) {
                 at += consumed;
                 budget.spend(1);
@@ -240,7 +243,14 @@ impl Session {
             return match parser.parse(&input[at..]) {
                 Ok(Parsed::Complete { request, consumed }) => match request.spans_in(input) {
                     Some(spans) if consumed >= LARGE_BYTES => (0, Next::Large { bytes: consumed, spans: spans.into() }),
-                    _ => (at + consumed, Next::Slow { request: request.to_owned(), bytes: consumed }),
+                    _ => {
+                        let request = request.to_owned();
+                        at += consumed;
+                        if self.is_plain() && !is_paused && !allowance.is_limited {
+                            self.gather(request.as_request(), parser, &input[at..]);
+                        }
+                        (at, Next::Slow { request, bytes: consumed })
+                    }
                 },
                 _ => (at, Next::Read),
             };

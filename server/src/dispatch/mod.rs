@@ -12,6 +12,7 @@
 
 mod allowance;
 mod batch;
+mod following;
 mod permits;
 mod waiting;
 
@@ -25,9 +26,10 @@ use std::time::{Duration, Instant};
 
 use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_shard::commands::{Flags, Run};
+use dormouse_shard::error::Error;
 use dormouse_shard::execution::budget::TURN;
 use dormouse_shard::execution::once::{self, Once};
-use dormouse_shard::execution::{self, Blocking, Ended, Plan, PlannedCommand, Ran, Turn, Waits, lent};
+use dormouse_shard::execution::{self, Blocking, Ended, Outcome, Plan, PlannedCommand, Ran, Turn, Waits, lent};
 use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::scripts::ScriptTrace;
 use futures::future::BoxFuture;
@@ -94,7 +96,8 @@ impl Session {
         self.client.reply_bytes.store(reply.buffer.capacity(), Ordering::Relaxed);
         let awaited = std::mem::take(&mut self.awaited);
         // A small copy is part of every connection's cost.
-        let copied = Some(request.heap_bytes()).filter(|bytes| *bytes > COPY_BYTES_FREE).unwrap_or(0);
+        let is_charged = |bytes: &usize| *bytes > COPY_BYTES_FREE && !self.has_run_ahead();
+        let copied = Some(request.heap_bytes()).filter(is_charged).unwrap_or(0);
         let (fate, busy) = match self.client.hold(copied) {
             Ok(()) => {
                 let (worker, share) = (Rc::clone(&self.worker), Rc::clone(&self.share));
@@ -111,6 +114,7 @@ impl Session {
                 (Fate::Refused(None), Duration::ZERO)
             }
         };
+        self.gather_nothing();
         reply.settle(before);
         if reply.buffer.get(before) == Some(&b'-') {
             self.forget_pushes(before);
@@ -411,6 +415,9 @@ impl Session {
                 false => Err("NOAUTH Authentication required.".into()),
             };
         }
+        if self.has_run_ahead() {
+            return Ok(());
+        }
         // It may have waited since its batch began.
         self.renew();
         if self.front == FrontEnd::Http && !entry.is_stateless {
@@ -500,25 +507,16 @@ impl Session {
         now_ms: u64,
     ) -> bool {
         let poll = self.poll_of(entry, request.as_request());
-        let command = PlannedCommand { row: entry.row, run, request: request.clone(), context: self.context() };
-        let mut plan = Plan::one(command, now_ms, self.worker.random());
-        plan.is_poll = poll.is_some();
-        plan.budget = Some(Arc::clone(&self.client) as _);
-        plan.script_user = self.script_user();
-        plan.once = once;
-        // A request of HTTP never waits for others.
-        let may_wait = self.front == FrontEnd::Resp && plan.once.is_none();
-        if entry.row.flags.contains(Flags::BLOCKING) && may_wait {
-            plan.blocking = Blocking::First;
-            // A client that polls an empty queue does not use its database.
-            plan.is_poll = true;
-            if !self.tenant.database.is_awake() {
-                self.tenant.habits.note_look((self.node.engine.clock)());
+        let is_poll = poll.is_some();
+        let ran = match self.outcome_ahead() {
+            Some(outcome) => outcome,
+            None => {
+                let plan = self.plan_alone((entry, run), request, once, is_poll, now_ms);
+                self.run_plan(plan, now_ms).await
             }
-            plan.waiting_user = self.waiting_user(entry.id);
-        }
+        };
         let mut has_changed = false;
-        match execution::run(&self.tenant.database, &Arc::new(plan), &self.turn()).await {
+        match ran {
             Ok(outcome) => {
                 has_changed = outcome.has_changed;
                 self.note_elsewhere(&outcome);
@@ -551,6 +549,45 @@ impl Session {
             self.note_use(now_ms);
         }
         false
+    }
+
+    /// The plan of the current request. `is_poll`: it is no use of the database.
+    fn plan_alone(
+        &self,
+        (entry, run): (&CommandEntry, Run),
+        request: &OwnedRequest,
+        once: Option<Once>,
+        is_poll: bool,
+        now_ms: u64,
+    ) -> Plan {
+        let command = PlannedCommand { row: entry.row, run, request: request.clone(), context: self.context() };
+        let mut plan = Plan::one(command, now_ms, self.worker.random());
+        plan.is_poll = is_poll;
+        plan.budget = Some(Arc::clone(&self.client) as _);
+        plan.script_user = self.script_user();
+        plan.once = once;
+        // A request of HTTP never waits for others.
+        let may_wait = self.front == FrontEnd::Resp && plan.once.is_none();
+        if entry.row.flags.contains(Flags::BLOCKING) && may_wait {
+            plan.blocking = Blocking::First;
+            // A client that polls an empty queue does not use its database.
+            plan.is_poll = true;
+            if !self.tenant.database.is_awake() {
+                self.tenant.habits.note_look((self.node.engine.clock)());
+            }
+            plan.waiting_user = self.waiting_user(entry.id);
+        }
+        plan
+    }
+
+    /// Runs the plan of the current request, together with those of scripts that follow it.
+    async fn run_plan(&mut self, plan: Plan, now_ms: u64) -> Result<Outcome, Error> {
+        let behind = self.plans_behind(now_ms);
+        let turn = self.turn();
+        let (outcome, outcomes) =
+            execution::run_followed(&self.tenant.database, &Arc::new(plan), behind, &turn).await?;
+        self.keep_outcomes(outcomes);
+        Ok(outcome)
     }
 
     /// The habit that a request is part of, if it is no use of the database. To be asked once for each request.

@@ -99,14 +99,48 @@ enum Seat {
     Lane,
 }
 
+/// How long plans that follow another one run in its turn, and bytes of their replies.
+const FOLLOWING_FOR: Duration = Duration::from_micros(500);
+const FOLLOWING_BYTES_MAX: usize = 64 << 10;
+
 /// Runs a plan to its end when its turn has come.
 ///
 /// # Errors
 /// When the database cannot be woken, a place cannot be loaded, or the turn does not come in time. The plan was not run.
 pub async fn run(database: &Arc<Database>, plan: &Arc<Plan>, turn: &Arc<Turn>) -> Result<Outcome, Error> {
+    run_within(database, plan, Followers::default(), turn).await.map(|(outcome, _)| outcome)
+}
+
+/// The same for a plan that others of the same client follow, each of one command. If it runs on the slow lane, they run
+/// there after it, each by itself, as far as its turn goes. Returns their outcomes too; the rest was not run.
+///
+/// # Errors
+/// As [`run`], for the first plan. An error of one that follows says that it has failed while it ran.
+pub async fn run_followed(
+    database: &Arc<Database>,
+    plan: &Arc<Plan>,
+    followers: Vec<Arc<Plan>>,
+    turn: &Arc<Turn>,
+) -> Result<(Outcome, Vec<Result<Outcome, Error>>), Error> {
+    run_within(database, plan, Followers { plans: followers, time: FOLLOWING_FOR }, turn).await
+}
+
+/// Plans that run behind another one, none of which begins after this time.
+#[derive(Clone, Default)]
+struct Followers {
+    plans: Vec<Arc<Plan>>,
+    time: Duration,
+}
+
+async fn run_within(
+    database: &Arc<Database>,
+    plan: &Arc<Plan>,
+    followers: Followers,
+    turn: &Arc<Turn>,
+) -> Result<(Outcome, Vec<Result<Outcome, Error>>), Error> {
     let mut seat = if plan.is_slow() { Seat::Lane } else { Seat::Worker };
     if let Some(waiter) = parked(database, plan) {
-        return Ok(Outcome { blocked: Some(waiter), ..Outcome::of(Ended::Done) });
+        return Ok((Outcome { blocked: Some(waiter), ..Outcome::of(Ended::Done) }, Vec::new()));
     }
     let _running = database.begin_run();
     loop {
@@ -115,13 +149,13 @@ pub async fn run(database: &Arc<Database>, plan: &Arc<Plan>, turn: &Arc<Turn>) -
             turn.wait(Waits::Load, database.load_all()).await??;
         }
         let attempt = Attempt::new(database, topology, plan);
-        let tried = match seat {
-            Seat::Worker => attempt.on_worker(turn).await?,
-            Seat::Lane => attempt.on_lane(turn).await?,
+        let (tried, following) = match seat {
+            Seat::Worker => (attempt.on_worker(turn).await?, Vec::new()),
+            Seat::Lane => attempt.on_lane(followers.clone(), turn).await?,
         };
         turn.wait_again();
         match tried {
-            Try::Done(outcome) => return Ok(outcome),
+            Try::Done(outcome) => return Ok((outcome, following)),
             Try::Fault(fault) => turn.wait(Waits::Load, database.load(fault)).await??,
             Try::Crowded(lsn) => turn.wait(Waits::Log, database.until_written(lsn)).await?,
             Try::Short(bytes) => turn.wait(Waits::Room, database.make_room(bytes)).await??,
@@ -187,7 +221,8 @@ impl Attempt {
             if sender.is_canceled() || !its.begin() {
                 return;
             }
-            let run = || self.elsewhere(std::slice::from_ref(held), Seat::Worker);
+            // A worker is seldom kept from its work: a system call would cost more than it tells.
+            let run = || self.elsewhere(std::slice::from_ref(held), Seat::Worker, None);
             // The thread belongs to another client, which must not suffer from a panic.
             if let Ok(tried) = catch_unwind(AssertUnwindSafe(run)) {
                 let _ = sender.send(tried);
@@ -197,7 +232,11 @@ impl Attempt {
     }
 
     /// Waits for a thread of the slow lane first and for the locks there, so that no lock waits for a thread.
-    async fn on_lane(self, turn: &Arc<Turn>) -> Result<Try, Error> {
+    async fn on_lane(
+        self,
+        followers: Followers,
+        turn: &Arc<Turn>,
+    ) -> Result<(Try, Vec<Result<Outcome, Error>>), Error> {
         let (sender, receiver) = oneshot::channel();
         let its = Arc::clone(turn);
         let (database, gates) = (Arc::clone(&self.database), self.gates());
@@ -209,17 +248,58 @@ impl Attempt {
             if sender.is_canceled() || !its.begin() {
                 return;
             }
+            let mut cpu = CpuStopwatch::start();
+            let tried = self.elsewhere(&held, Seat::Lane, Some(&mut cpu));
+            let following = match &tried {
+                Try::Done(_) => self.follow(followers, &held, &its, &mut cpu),
+                _ => Vec::new(),
+            };
+            // The caller's thread goes before this one, and may want the locks at once.
+            drop(held);
             // The caller may be gone.
-            let _ = sender.send(self.elsewhere(&held, Seat::Lane));
+            let _ = sender.send((tried, following));
         })?;
         turn.wait(Waits::Lane, receiver).await?.map_err(|_| turn.vanished(Waits::Lane))
     }
 
-    /// As [`Self::under`] on a thread that is not the caller's.
-    fn elsewhere(&self, held: &[HeldShard], seat: Seat) -> Try {
+    /// Runs plans behind this one under the same locks, each by itself, until one needs more than these, or the turn is over.
+    fn follow(
+        &self,
+        followers: Followers,
+        held: &[HeldShard],
+        turn: &Turn,
+        cpu: &mut CpuStopwatch,
+    ) -> Vec<Result<Outcome, Error>> {
         let started = Stopwatch::start();
-        // A worker is seldom kept from its work: a system call would cost more than it tells.
-        let cpu = (seat == Seat::Lane).then(CpuStopwatch::start);
+        let (mut outcomes, mut bytes) = (Vec::with_capacity(followers.plans.len()), 0);
+        for plan in followers.plans {
+            if started.elapsed() >= followers.time || bytes > FOLLOWING_BYTES_MAX || turn.has_lost_caller() {
+                break;
+            }
+            let follower = Self::new(&self.database, Arc::clone(&self.topology), &plan);
+            if follower.shards != self.shards {
+                break;
+            }
+            match catch_unwind(AssertUnwindSafe(|| follower.elsewhere(held, Seat::Lane, Some(&mut *cpu)))) {
+                Ok(Try::Done(outcome)) => {
+                    bytes += outcome.replies.len();
+                    outcomes.push(Ok(outcome));
+                }
+                // It has changed nothing, and runs again in a turn of its own.
+                Ok(_) => break,
+                Err(_) => {
+                    outcomes.push(Err(turn.vanished(Waits::Lane)));
+                    break;
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// As [`Self::under`] on a thread that is not the caller's. `cpu`: since this began, if the thread may be kept from its
+    /// work.
+    fn elsewhere(&self, held: &[HeldShard], seat: Seat, cpu: Option<&mut CpuStopwatch>) -> Try {
+        let started = Stopwatch::start();
         let mut tried = self.under(held, seat);
         // The caller may ask for the counts before this thread unlocks.
         held.iter().for_each(|held| held.gate().guarded.publish());
@@ -227,7 +307,7 @@ impl Attempt {
         lent::add(took);
         if let Try::Done(outcome) = &mut tried {
             outcome.elsewhere = took;
-            outcome.elsewhere_cpu = cpu.map_or(took, CpuStopwatch::elapsed);
+            outcome.elsewhere_cpu = cpu.map_or(took, CpuStopwatch::lap);
         }
         tried
     }

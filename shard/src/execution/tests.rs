@@ -328,7 +328,7 @@ fn a_batch_ends_its_turn_when_its_budget_is_spent() {
     let database = runtime.block_on(Database::open("test", 7, engine(runtime.handle())));
     let length = TURN - 20;
     let elements: Vec<String> = (0..length).map(|n| n.to_string()).collect();
-    // Each half fits into a turn: the thread of a lane may release the lock only after it has answered.
+    // Each half fits into a turn.
     for half in elements.chunks(length / 2) {
         let fill = plan(&[&format!("RPUSH long {}", half.join(" "))]);
         runtime.block_on(run(&database, &Arc::new(fill), &Arc::new(Turn::endless(None)))).expect("it runs");
@@ -362,4 +362,33 @@ fn a_batch_ends_its_turn_when_its_budget_is_spent() {
         }
     }
     assert_eq!((turns, front.ran), (20, 20));
+}
+
+#[test]
+fn scripts_that_follow_a_script_run_in_its_turn() {
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let database = runtime.block_on(Database::open("test", 7, engine(runtime.handle())));
+    let counts = "EVAL local\tn\tfor\ti=1,3\tdo\tn=redis.call('INCR',KEYS[1])\tend\treturn\tn 1 k";
+    let followers = |lines: &[&str], time: Duration| Followers {
+        plans: lines.iter().map(|line| Arc::new(plan(&[line]))).collect(),
+        time,
+    };
+    let turn = Arc::new(Turn::endless(None));
+    let scripts = [counts, "EVAL while\ttrue\tdo\terror('no')\tend 0", "GET k", counts];
+    let first = Arc::new(plan(&[counts]));
+    let ran = run_within(&database, &first, followers(&scripts, Duration::MAX), &turn);
+    let (outcome, behind) = runtime.block_on(ran).expect("it runs");
+    let text = |outcome: &Outcome| String::from_utf8_lossy(&outcome.replies.buffer).into_owned();
+    assert_eq!(text(&outcome), ":3\r\n");
+    let behind: Vec<String> = behind.iter().map(|outcome| text(outcome.as_ref().expect("it has run"))).collect();
+    assert_eq!((&*behind[0], &*behind[2], &*behind[3]), (":6\r\n", "$1\r\n6\r\n", ":9\r\n"));
+    assert!(behind[1].starts_with("-ERR"), "{}", behind[1]);
+
+    // The turn is over, and a plan that runs on the worker has none to share.
+    let ran = run_within(&database, &first, followers(&scripts, Duration::ZERO), &turn);
+    assert_eq!(runtime.block_on(ran).expect("it runs").1.len(), 0);
+    let first = Arc::new(plan(&["GET k"]));
+    let ran = run_within(&database, &first, followers(&scripts, Duration::MAX), &turn);
+    let (outcome, behind) = runtime.block_on(ran).expect("it runs");
+    assert_eq!((&*text(&outcome), behind.len()), ("$2\r\n12\r\n", 0));
 }
