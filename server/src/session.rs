@@ -188,8 +188,12 @@ pub struct Session {
 /// Requests that follow the current one.
 #[derive(Debug, Default)]
 pub struct Following {
-    /// Those that are to run together with it.
-    pub requests: Vec<PlannedCommand>,
+    /// Those that are to run together with it, each with its command's number in the table.
+    pub requests: Vec<(usize, PlannedCommand)>,
+    /// Bytes charged for them.
+    pub held: usize,
+    /// The commands that were handed over and not yet answered.
+    pub commands: VecDeque<usize>,
     /// Outcomes of those that have run.
     pub outcomes: VecDeque<Result<Outcome, Error>>,
 }
@@ -472,6 +476,7 @@ impl Session {
 
     /// Ends the session with its connection.
     pub fn end(&mut self) {
+        self.end_following();
         self.end_blocked();
         self.unsubscribe_later();
         self.leave();

@@ -22,6 +22,33 @@ fn pipeline(client: &mut Connection, requests: &[&[&str]]) -> Vec<String> {
     requests.iter().map(|_| client.read().unwrap().to_string()).collect()
 }
 
+/// Their effects stay, so their messages must not be lost.
+#[test]
+fn scripts_that_have_run_for_a_client_that_has_gone_are_counted_and_their_messages_published() {
+    let server = Served::start(&[]);
+    let mut other = server.connect();
+    let mut subscriber = server.connect();
+    assert_eq!(subscriber.say("SUBSCRIBE c").to_string(), "[\"subscribe\" \"c\" :1]");
+    // The replies fill the buffer, so that some are written, in vain, before the others have been looked at.
+    let script = "local n for i=1,3 do n=redis.call('INCR','k') end redis.call('PUBLISH','c',n) return ('x'):rep(60000)";
+    let mut ran = 0;
+    for _ in 0..20 {
+        let mut client = server.connect();
+        let id = client.say("CLIENT ID").integer();
+        let request = format!("*3\r\n$4\r\nEVAL\r\n${}\r\n{script}\r\n$1\r\n0\r\n", script.len());
+        client.write(request.repeat(30).as_bytes());
+        drop(client);
+        while other.say(&format!("CLIENT LIST ID {id}")).text().contains("id=") {}
+        let sum: i64 = other.say("GET k").text().parse().unwrap();
+        for n in ran + 1..=sum / 3 {
+            assert_eq!(subscriber.read().unwrap().to_string(), format!("[\"message\" \"c\" \"{}\"]", 3 * n));
+        }
+        ran = sum / 3;
+    }
+    let stats = other.say("INFO commandstats").to_string();
+    assert!(stats.contains(&format!("cmdstat_eval:calls={ran},")), "{ran}: {stats}");
+}
+
 #[test]
 fn a_pipeline_of_scripts_is_answered_in_order() {
     let server = Served::start(&[]);

@@ -11,15 +11,17 @@
 //!    request that was not run meanwhile begins again at step 1.
 //!
 //! Invariants: a request is gathered only if the session would run it as it is, and nothing that runs before it can change
-//! that. Whatever has run is answered and counted, in order, like any other request.
+//! that. Whatever has run is answered and counted, in order, like any other request; if the client goes before, it is counted
+//! all the same, and its messages are published ([`Session::end_following`]).
 
 use std::sync::Arc;
 
 use dormouse_protocol::{Parsed, Parser, Request};
 use dormouse_shard::commands::{Flags, Run};
 use dormouse_shard::error::Error;
-use dormouse_shard::execution::{Outcome, Plan, PlannedCommand};
+use dormouse_shard::execution::{Outcome, Plan, PlannedCommand, Ran};
 
+use super::count_calls;
 use crate::commands::TABLE;
 use crate::session::{FrontEnd, Session};
 use crate::table::{CommandEntry, Handler};
@@ -37,7 +39,9 @@ impl Session {
 
     /// The outcome of the current request, if it has run already.
     pub(super) fn outcome_ahead(&mut self) -> Option<Result<Outcome, Error>> {
-        self.following.as_mut()?.outcomes.pop_front()
+        let following = self.following.as_mut()?;
+        following.commands.pop_front();
+        following.outcomes.pop_front()
     }
 
     /// Whether a request is a script that surely runs on the slow lane, as far as the session goes.
@@ -67,12 +71,14 @@ impl Session {
             let Some(entry) = TABLE.by_name(request.arg(0)) else { break };
             let Some(run) = self.may_follow(entry, request) else { break };
             let (row, request) = (entry.row, request.to_owned());
-            requests.push(PlannedCommand { row, run, request, context: self.context() });
+            requests.push((entry.id, PlannedCommand { row, run, request, context: self.context() }));
             at += consumed;
         }
         parser.restart();
-        if !requests.is_empty() {
-            self.following.get_or_insert_default().requests = requests;
+        if !requests.is_empty() && self.client.hold(at).is_ok() {
+            let following = self.following.get_or_insert_default();
+            following.requests = requests;
+            following.held += at;
         }
     }
 
@@ -81,6 +87,7 @@ impl Session {
     pub(super) fn gather_nothing(&mut self) {
         if let Some(following) = &mut self.following {
             following.requests.clear();
+            self.client.let_go(std::mem::take(&mut following.held));
         }
     }
 
@@ -88,13 +95,14 @@ impl Session {
     pub(super) fn plans_behind(&mut self, now_ms: u64) -> Vec<Arc<Plan>> {
         let Some(following) = &mut self.following else { return Vec::new() };
         let requests = std::mem::take(&mut following.requests);
+        following.commands = requests.iter().map(|(id, _)| *id).collect();
         let plan = |command: PlannedCommand| {
             let mut plan = Plan::one(command, now_ms, self.worker.random());
             plan.budget = Some(Arc::clone(&self.client) as _);
             plan.script_user = self.script_user();
             Arc::new(plan)
         };
-        requests.into_iter().map(plan).collect()
+        requests.into_iter().map(|(_, request)| plan(request)).collect()
     }
 
     /// Keeps the outcomes of requests that have run together with the current one.
@@ -102,5 +110,26 @@ impl Session {
         if !outcomes.is_empty() {
             self.following.get_or_insert_default().outcomes = outcomes.into();
         }
+    }
+
+    /// Counts the requests that have run and cannot be answered any more, and publishes their messages.
+    pub fn end_following(&mut self) {
+        self.gather_nothing();
+        while let Some(command) = self.following.as_ref().and_then(|following| following.commands.front().copied())
+            && let Some(outcome) = self.outcome_ahead()
+        {
+            let Ok(outcome) = outcome else { continue };
+            self.note(outcome.left);
+            self.publish_all(&outcome.published);
+            self.count_keyspace(outcome.hits, outcome.misses);
+            let mut batch = self.worker.take_batch();
+            // Their bytes are counted with those of the requests that were not read.
+            batch.request(command, 0, 0);
+            if let Some(Ran::Command { calls: Some(calls), .. }) = outcome.steps.first() {
+                count_calls(&mut batch, &self.tenant, calls);
+            }
+            self.commit_billed(batch, outcome.elsewhere, outcome.elsewhere_cpu);
+        }
+        self.publish_when_durable();
     }
 }
