@@ -30,7 +30,8 @@ fn scripts_that_have_run_for_a_client_that_has_gone_are_counted_and_their_messag
     let mut subscriber = server.connect();
     assert_eq!(subscriber.say("SUBSCRIBE c").to_string(), "[\"subscribe\" \"c\" :1]");
     // The replies fill the buffer, so that some are written, in vain, before the others have been looked at.
-    let script = "local n for i=1,3 do n=redis.call('INCR','k') end redis.call('PUBLISH','c',n) return ('x'):rep(60000)";
+    let script =
+        "local n for i=1,3 do n=redis.call('INCR','k') end redis.call('PUBLISH','c',n) return ('x'):rep(60000)";
     let mut ran = 0;
     for _ in 0..20 {
         let mut client = server.connect();

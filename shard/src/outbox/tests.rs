@@ -268,10 +268,13 @@ fn a_branch_has_nothing_of_its_sources_outbox() {
     assert_eq!(queue.backlog().events, 101);
 }
 
+/// An index, an event and its key.
+type ToldEvent = (u8, &'static str, String);
+
 /// Events as the keyspace of one process has told them, and how many of them the log has for sure.
 #[derive(Default)]
 struct Told {
-    events: Arc<Mutex<Vec<(u8, &'static str, String)>>>,
+    events: Arc<Mutex<Vec<ToldEvent>>>,
     durable: usize,
 }
 
