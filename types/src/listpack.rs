@@ -31,6 +31,8 @@ const EMPTY: &[u8] = &[7, 0, 0, 0, 0, 0, END];
 /// The bytes of a listpack without entries.
 pub(super) const EMPTY_BYTES: usize = EMPTY.len();
 const COUNT_UNKNOWN: u16 = u16::MAX;
+/// Bytes of items that are pushed together and encoded once, on the stack: those of a small entry of a stream.
+const SHORT_RUN: usize = 128;
 
 /// A listpack never grows beyond this by more than a few entries' overhead, whatever the settings say: a buffer has 30
 /// bits for its total.
@@ -94,10 +96,19 @@ impl Listpack {
 
     /// Pushes one item after the other, with room made once.
     pub fn push_all<'i>(&mut self, items: impl Iterator<Item = Item<'i>> + Clone) {
+        let at = self.view().end();
+        let mut run = ShortRun::default();
+        if items.clone().all(|item| run.push(item)) {
+            if run.count > 0 {
+                self.splice(at, at, run.len, run.count);
+                self.written(at, at + run.len).copy_from_slice(&run.bytes[..run.len]);
+            }
+            return;
+        }
         let (bytes, count) =
             items.clone().fold((0, 0), |(bytes, count), item| (bytes + Encoded::new(item).len(), count + 1));
-        let mut at = self.view().end();
         self.splice(at, at, bytes, count);
+        let mut at = at;
         for item in items {
             let entry = Encoded::new(item);
             entry.write(self.written(at, at + entry.len()));
@@ -180,8 +191,21 @@ impl Listpack {
     pub fn replace(&mut self, at: usize, item: Item<'_>) {
         let entry = Encoded::new(item);
         let after = self.view().after(at);
-        self.splice(at, after, entry.len(), 0);
+        if after - at != entry.len() {
+            self.splice(at, after, entry.len(), 0);
+        }
         entry.write(self.written(at, at + entry.len()));
+    }
+
+    /// Moves `entries` entries from `at` on to before the entry at `to`, or to the end.
+    pub fn move_run(&mut self, at: usize, entries: usize, to: usize) {
+        let view = self.view();
+        let after = (0..entries).fold(at, |at, _| view.after(at));
+        match to {
+            _ if to < at => self.written(to, after).rotate_right(after - at),
+            _ if to > after => self.written(at, to).rotate_left(after - at),
+            _ => {}
+        }
     }
 
     /// Removes `entries` entries from `at` on (at most to the end). The entries after them are at `at` then.
@@ -597,14 +621,57 @@ impl<'a> Encoded<'a> {
 
     fn write(&self, out: &mut [u8]) {
         let (head, rest) = out.split_at_mut(usize::from(self.head_len));
-        head.copy_from_slice(self.head());
+        // Most heads have one byte, and most numbers no body: a copy is a call.
+        match head {
+            [code] => *code = self.head[0],
+            head => head.copy_from_slice(self.head()),
+        }
         let (body, back) = rest.split_at_mut(self.body.len());
-        body.copy_from_slice(self.body);
+        if !body.is_empty() {
+            body.copy_from_slice(self.body);
+        }
         let mut len = usize::from(self.head_len) + self.body.len();
+        if let [digit] = back {
+            *digit = len as u8;
+            return;
+        }
         for (i, digit) in back.iter_mut().enumerate().rev() {
             *digit = (len & 0x7F) as u8 | if i == 0 { 0 } else { 0x80 };
             len >>= 7;
         }
+    }
+}
+
+/// Entries that are encoded one by one, and copied into a listpack together.
+struct ShortRun {
+    bytes: [u8; SHORT_RUN],
+    len: usize,
+    count: isize,
+}
+
+impl Default for ShortRun {
+    fn default() -> Self {
+        ShortRun { bytes: [0; SHORT_RUN], len: 0, count: 0 }
+    }
+}
+
+impl ShortRun {
+    /// Returns false if there is no room for the item.
+    fn push(&mut self, item: Item<'_>) -> bool {
+        if let Item::Int(number @ 0..=127) = item
+            && let Some([code, back]) = self.bytes.get_mut(self.len..self.len + 2)
+        {
+            (*code, *back) = (number as u8, 1);
+            self.len += 2;
+        } else {
+            let entry = Encoded::new(item);
+            let end = self.len + entry.len();
+            let Some(out) = self.bytes.get_mut(self.len..end) else { return false };
+            entry.write(out);
+            self.len = end;
+        }
+        self.count += 1;
+        true
     }
 }
 

@@ -100,6 +100,8 @@ enum Step {
     Pair(usize, Vec<u8>, Vec<u8>),
     Replace(usize, Vec<u8>),
     Remove(usize, usize),
+    Push(Vec<Vec<u8>>),
+    Move(usize, usize, usize),
     Split(usize),
     Find(Vec<u8>, usize),
 }
@@ -120,6 +122,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (index, text(), text()).prop_map(|(i, a, b)| Step::Pair(i, a, b)),
         1 => (index, text()).prop_map(|(i, text)| Step::Replace(i, text)),
         1 => (index, 0usize..4).prop_map(|(i, count)| Step::Remove(i, count)),
+        1 => prop::collection::vec(text(), 0..25).prop_map(Step::Push),
+        1 => (index, 0usize..4, index).prop_map(|(i, count, to)| Step::Move(i, count, to)),
         1 => index.prop_map(Step::Split),
         1 => (text(), 0usize..2).prop_map(|(text, skip)| Step::Find(text, skip)),
     ]
@@ -158,6 +162,21 @@ proptest! {
                     let index = index % (model.len() + 1);
                     listpack.remove(position(&listpack, index), count);
                     model.drain(index..(index + count).min(model.len()));
+                }
+                Step::Push(texts) => {
+                    listpack.push_all(texts.iter().map(|text| Item::Bytes(text)));
+                    model.extend(texts);
+                }
+                Step::Move(index, count, to) => {
+                    let index = index % (model.len() + 1);
+                    let (count, to) = (count.min(model.len() - index), to % (model.len() + 1));
+                    listpack.move_run(position(&listpack, index), count, position(&listpack, to));
+                    // Inside the run there is nowhere to move it.
+                    if to < index || to > index + count {
+                        let run: Vec<Vec<u8>> = model.drain(index..index + count).collect();
+                        let to = if to < index { to } else { to - count };
+                        run.into_iter().rev().for_each(|text| model.insert(to, text));
+                    }
                 }
                 Step::Split(index) => {
                     let index = index % (model.len() + 1);

@@ -38,11 +38,18 @@ pub(super) struct Node {
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
     pub count: usize,
-    pub deleted: usize,
     /// The number of the node's fields, and the position of the first.
     fields: usize,
     fields_at: usize,
     pub entries_at: usize,
+}
+
+/// The numbers that a node begins with.
+struct Counts {
+    count: usize,
+    deleted: usize,
+    fields: usize,
+    fields_at: usize,
 }
 
 /// An entry: its id, and its fields with their values.
@@ -185,17 +192,21 @@ impl Node {
 
     pub fn shape(&self) -> Shape {
         let view = self.view();
-        let deleted_at = view.after(view.start());
-        let fields_of = view.after(deleted_at);
-        let (fields, fields_at) = (self.size(fields_of), view.after(fields_of));
+        let Counts { count, fields, fields_at, .. } = self.counts();
         let end = (0..fields).fold(fields_at, |at, _| view.after(at));
-        Shape {
-            count: self.size(view.start()),
-            deleted: self.size(deleted_at),
-            fields,
-            fields_at,
-            entries_at: view.after(end),
-        }
+        Shape { count, fields, fields_at, entries_at: view.after(end) }
+    }
+
+    fn counts(&self) -> Counts {
+        let view = self.view();
+        let size = |at| match view.read(at) {
+            (Item::Int(number), after) => (number as usize, after),
+            (Item::Bytes(_), after) => (0, after),
+        };
+        let (count, at) = size(view.start());
+        let (deleted, at) = size(at);
+        let (fields, fields_at) = size(at);
+        Counts { count, deleted, fields, fields_at }
     }
 
     /// The number of entries that are not deleted.
@@ -205,17 +216,17 @@ impl Node {
 
     /// The bytes and entries, deleted ones too, by which a node is full.
     pub fn fullness(&self) -> (usize, usize) {
-        let view = self.view();
-        (view.bytes_len(), self.count() + self.size(view.after(view.start())))
+        let Counts { count, deleted, .. } = self.counts();
+        (self.view().bytes_len(), count + deleted)
     }
 
     /// Appends an entry, whose id is above all others.
     pub fn push<'f>(&mut self, id: StreamId, pairs: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])> + Clone) {
-        let (shape, count) = (self.shape(), pairs.len());
+        let (counts, count) = (self.counts(), pairs.len());
         let delta = [id.ms.wrapping_sub(self.first.ms) as i64, id.seq.wrapping_sub(self.first.seq) as i64];
         let delta = delta.map(Item::Int).into_iter();
         let values = pairs.clone().map(|(_, value)| Item::parse(value));
-        if shape.fields == count && self.has_fields(&shape, pairs.clone().map(|(field, _)| field)) {
+        if counts.fields == count && self.has_fields(counts.fields_at, pairs.clone().map(|(field, _)| field)) {
             let items = once(Item::Int(SAME_FIELDS)).chain(delta).chain(values);
             self.listpack.push_all(items.chain(once(Item::Int(count as i64 + 3))));
         } else {
@@ -223,19 +234,20 @@ impl Node {
             let items = once(Item::Int(0)).chain(delta).chain(once(Item::Int(count as i64))).chain(both);
             self.listpack.push_all(items.chain(once(Item::Int(2 * count as i64 + 4))));
         }
-        self.set_counts(shape.count + 1, shape.deleted);
+        let start = self.view().start();
+        self.listpack.replace(start, Item::Int(counts.count as i64 + 1));
     }
 
-    fn has_fields<'f>(&self, shape: &Shape, fields: impl Iterator<Item = &'f [u8]>) -> bool {
+    fn has_fields<'f>(&self, fields_at: usize, mut fields: impl Iterator<Item = &'f [u8]>) -> bool {
         let view = self.view();
-        let mut at = shape.fields_at;
-        fields.into_iter().all(|field| {
-            let same = match view.item(at) {
+        let mut at = fields_at;
+        fields.all(|field| {
+            let (item, after) = view.read(at);
+            at = after;
+            match item {
                 Item::Bytes(bytes) => bytes == field,
                 number @ Item::Int(_) => number == *field,
-            };
-            at = view.after(at);
-            same
+            }
         })
     }
 
@@ -255,9 +267,7 @@ impl Node {
         let start = self.view().start();
         self.listpack.replace(start, Item::Int(count as i64));
         let second = self.view().after(start);
-        if self.size(second) != deleted {
-            self.listpack.replace(second, Item::Int(deleted as i64));
-        }
+        self.listpack.replace(second, Item::Int(deleted as i64));
     }
 
     /// The entry at a position; `None` at the end.

@@ -106,6 +106,10 @@ impl Read {
 /// Reads options up to the id of `XADD`, or to the end.
 fn read(args: &mut Args<'_>, is_add: bool) -> Result<Read> {
     let mut read = Read::default();
+    // Most often the id comes first.
+    if is_add && matches!(args.peek(), Some([b'*' | b'0'..=b'9', ..])) {
+        return Ok(read);
+    }
     while let Some(word) = args.upper() {
         let has_more = args.len() > 1;
         match word.as_bytes() {
