@@ -270,6 +270,36 @@ impl Hash {
         }
     }
 
+    /// Shows the value of a field that has not expired at `now_ms`, and applies `rule` to its expiry. Returns the expiry that
+    /// it had; `None` if there is no such field.
+    pub fn touch(
+        &mut self,
+        field: &[u8],
+        now_ms: u64,
+        rule: SetExpiry,
+        show: impl FnOnce(Item<'_>),
+    ) -> Option<Option<u64>> {
+        if let FormMut::Packed(listpack) = self.0.view_mut()
+            && listpack.is_marked()
+        {
+            let at = triplets::find(listpack.view(), field)?;
+            let (value, before) = triplets::read(listpack.view(), at);
+            if before.is_some_and(|expiry| expiry <= now_ms) {
+                return None;
+            }
+            show(value);
+            triplets::replace(listpack, at, None, rule.after(before));
+            return Some(before);
+        }
+        let (value, before) = self.live(now_ms).entry(field)?;
+        show(value);
+        let after = rule.after(before);
+        if after != before {
+            self.set_expiry(field, after);
+        }
+        Some(before)
+    }
+
     /// Makes a listpack one of triplets.
     fn expect_expiries(&mut self) {
         if let FormMut::Packed(listpack) = self.0.view_mut()

@@ -6,7 +6,7 @@
 
 use dormouse_protocol::Reply;
 use dormouse_types::{Hash, Live, SetExpiry};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::commands::args::{Args, Rest, integer};
 use crate::commands::elements::write_item;
@@ -189,19 +189,21 @@ fn hgetex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, mut words): (&[u8], Ar
     let mut changed = Words::new();
     reply.array(fields.len());
     let found = db.update_existing(key, |hash: &mut Hash, _| {
+        let kept = if passed { SetExpiry::Keep } else { rule };
         for field in fields.iter() {
-            let Some((value, before)) = hash.live(now).entry(field) else {
+            let Some(before) = hash.touch(field, now, kept, |value| write_item(reply, value)) else {
                 reply.null();
                 continue;
             };
-            write_item(reply, value);
-            match rule {
-                SetExpiry::At(_) if passed => _ = hash.remove(field),
-                SetExpiry::At(at) => _ = hash.set_expiry(field, Some(at)),
-                SetExpiry::Drop if before.is_some() => _ = hash.set_expiry(field, None),
-                SetExpiry::Drop | SetExpiry::Keep => continue,
+            let is_changed = match rule {
+                SetExpiry::At(_) if passed => hash.remove(field),
+                SetExpiry::At(_) => true,
+                SetExpiry::Drop => before.is_some(),
+                SetExpiry::Keep => false,
+            };
+            if is_changed {
+                changed.push(field);
             }
-            changed.push(field);
         }
         Change::when(!changed.is_empty(), ())
     })?;
@@ -247,15 +249,14 @@ fn hsetex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, mut words): (&[u8], Ar
     }
     // Of a new key the value is recorded.
     if !is_new && db.records_by_key() {
-        let moment = moment_text(rule);
-        let count = (pairs.len() / 2).to_string();
-        let mut words: Vec<&[u8]> = vec![b"HSETEX", key];
+        let (mut moment, mut count) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let mut words: EffectWords<'_> = smallvec![&b"HSETEX"[..], key];
         match rule {
             SetExpiry::Drop => {}
             SetExpiry::Keep => words.push(b"KEEPTTL"),
-            SetExpiry::At(_) => words.extend([&b"PXAT"[..], moment.as_bytes()]),
+            SetExpiry::At(at) => words.extend([&b"PXAT"[..], moment.format(at).as_bytes()]),
         }
-        words.extend([&b"FIELDS"[..], count.as_bytes()]);
+        words.extend([&b"FIELDS"[..], count.format(pairs.len() / 2).as_bytes()]);
         words.extend(pairs.iter());
         db.effect(key, &words);
     }
@@ -314,6 +315,9 @@ fn hgetdel(db: &mut Keyspace<'_>, reply: &mut Reply, (key, words): (&[u8], Args<
 /// Fields of a request.
 type Words<'a> = SmallVec<[&'a [u8]; 8]>;
 
+/// The words of an effect.
+type EffectWords<'a> = SmallVec<[&'a [u8]; 16]>;
+
 /// An error if the key holds something else than a hash.
 fn check_type(db: &mut Keyspace<'_>, key: &[u8]) -> Result<()> {
     db.update_existing(key, |_: &mut Hash, _| Change::No(())).map(drop)
@@ -370,21 +374,15 @@ fn record(db: &mut Keyspace<'_>, key: &[u8], rule: SetExpiry, passed: bool, fiel
     if fields.is_empty() || !db.records_by_key() {
         return;
     }
-    let (moment, count) = (moment_text(rule), fields.len().to_string());
-    let mut words: Vec<&[u8]> = match rule {
-        _ if passed => vec![b"HDEL", key],
-        SetExpiry::At(_) => vec![b"HPEXPIREAT", key, moment.as_bytes(), b"FIELDS", count.as_bytes()],
-        SetExpiry::Drop | SetExpiry::Keep => vec![b"HPERSIST", key, b"FIELDS", count.as_bytes()],
+    let (mut moment, mut count) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let count = count.format(fields.len()).as_bytes();
+    let mut words: EffectWords<'_> = match rule {
+        _ if passed => smallvec![&b"HDEL"[..], key],
+        SetExpiry::At(at) => smallvec![&b"HPEXPIREAT"[..], key, moment.format(at).as_bytes(), &b"FIELDS"[..], count],
+        SetExpiry::Drop | SetExpiry::Keep => smallvec![&b"HPERSIST"[..], key, &b"FIELDS"[..], count],
     };
     words.extend_from_slice(fields);
     db.effect(key, &words);
-}
-
-fn moment_text(rule: SetExpiry) -> String {
-    match rule {
-        SetExpiry::At(at) => at.to_string(),
-        SetExpiry::Drop | SetExpiry::Keep => String::new(),
-    }
 }
 
 fn write_expiries(

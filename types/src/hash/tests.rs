@@ -211,6 +211,7 @@ fn a_large_hash_is_swept_in_steps() {
 enum Step {
     Set(Vec<u8>, Vec<u8>, SetExpiry),
     SetExpiry(Vec<u8>, Option<u64>),
+    Touch(Vec<u8>, SetExpiry),
     Remove(Vec<u8>),
     Sweep(u64),
     Expect(usize),
@@ -236,6 +237,7 @@ fn step(expires: bool) -> impl Strategy<Value = Step> {
         5 => (field(), field(), rule()).prop_map(|(field, value, rule)| Step::Set(field, value, rule)),
         2 => (field(), prop::option::of(1..100u64))
             .prop_map(move |(field, expiry)| Step::SetExpiry(field, expiry.filter(|_| expires))),
+        2 => (field(), rule()).prop_map(|(field, rule)| Step::Touch(field, rule)),
         3 => field().prop_map(Step::Remove),
         1 => (0..100u64).prop_map(Step::Sweep),
         1 => (0..10usize).prop_map(Step::Expect),
@@ -262,6 +264,16 @@ fn check(steps: Vec<Step>, now: u64) -> Result<(), TestCaseError> {
             Step::SetExpiry(field, expiry) => {
                 prop_assert_eq!(hash.set_expiry(&field, expiry), model.contains_key(&field));
                 model.entry(field).and_modify(|(_, present)| *present = expiry);
+            }
+            Step::Touch(field, rule) => {
+                let expected =
+                    model.get(&field).filter(|(_, expiry)| expiry.is_none_or(|expiry| expiry > now)).cloned();
+                let mut shown = None;
+                let before = hash.touch(&field, now, rule, |value| shown = Some(value.to_vec()));
+                prop_assert_eq!(shown.zip(before), expected.clone());
+                if let Some((value, before)) = expected {
+                    model.insert(field, (value, rule.after(before)));
+                }
             }
             Step::Remove(field) => {
                 let (entry, expected) = (hash.entry(&field), model.get(&field).cloned());

@@ -47,30 +47,44 @@ pub fn soonest(view: ListpackRef<'_>) -> Option<u64> {
 
 /// Adds a field that is not there.
 pub fn insert(listpack: &mut Listpack, field: Item<'_>, value: Item<'_>, expiry: Option<u64>) {
-    let at = place(listpack.view(), expiry);
-    listpack.insert_run(at, [field, value, Item::Int(expiry.unwrap_or(0).cast_signed())]);
+    let view = listpack.view();
+    let at = place(view, view.start(), expiry);
+    listpack.insert_run(at, [field, value, item_of(expiry)]);
     listpack.mark();
 }
 
 /// Replaces the value and expiry of the field at `at`.
 pub fn replace(listpack: &mut Listpack, at: usize, value: Option<Item<'_>>, expiry: Option<u64>) {
-    let view = listpack.view();
-    let (before, present) = read(view, at);
+    let present = read(listpack.view(), at).1;
+    let value_at = listpack.view().after(at);
+    if let Some(value) = value {
+        listpack.replace(value_at, value);
+    }
     if present == expiry {
-        if let Some(value) = value {
-            listpack.replace(view.after(at), value);
-        }
         return;
     }
-    let (field, value) = (view.item(at).to_vec(), value.map_or_else(|| before.to_vec(), Item::to_vec));
-    listpack.remove(at, WIDTH);
-    insert(listpack, Item::parse(&field), Item::parse(&value), expiry);
+    listpack.replace(listpack.view().after(value_at), item_of(expiry));
+    let view = listpack.view();
+    // Those up to it expire no later than it did.
+    let is_later = expiry.is_none_or(|expiry| present.is_some_and(|present| present < expiry));
+    let from = if is_later { after(view, at) } else { view.start() };
+    let to = place(view, from, expiry);
+    listpack.move_run(at, WIDTH, to);
 }
 
-/// The position for a triplet with this expiry: before those that expire no sooner, as in Redis.
-fn place(view: ListpackRef<'_>, expiry: Option<u64>) -> usize {
+fn item_of(expiry: Option<u64>) -> Item<'static> {
+    Item::Int(expiry.unwrap_or(0).cast_signed())
+}
+
+/// The position after the triplet at `at`.
+fn after(view: ListpackRef<'_>, at: usize) -> usize {
+    view.after(view.after(view.after(at)))
+}
+
+/// The position for a triplet with this expiry, `from` or later: before those that expire no sooner, as in Redis.
+fn place(view: ListpackRef<'_>, from: usize, expiry: Option<u64>) -> usize {
     let Some(expiry) = expiry else { return view.end() };
-    let (mut at, end) = (view.start(), view.end());
+    let (mut at, end) = (from, view.end());
     while at < end {
         let (third, after) = view.read(view.after(view.after(at)));
         if expiry_of(third).is_none_or(|present| present >= expiry) {
