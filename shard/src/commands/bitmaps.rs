@@ -24,6 +24,9 @@ const READ: Flags = Flags::READ;
 const READ_FAST: Flags = Flags::READ.union(Flags::FAST);
 const WRITE: Flags = Flags::WRITE.union(Flags::DENY_OOM);
 
+/// A string of so many bytes may be moved as a whole without an estimate of time and memory.
+const MODEST_BYTES: usize = COUNTED_BYTES / 4;
+
 const READS: Access = Access::RO.union(Access::ACCESS);
 const CHANGES: Access = Access::RW.union(Access::ACCESS).union(Access::UPDATE);
 
@@ -49,7 +52,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             .grows(setbit_growth)
             .needs(|db, request| last_byte(request).map_or(0, |last| moved_bytes(db, request.arg(1), last + 1)))
             // It grows to so many bytes at most, and needs the old ones and the new.
-            .modest(|request| last_byte(request).is_none_or(|last| last < COUNTED_BYTES / 4)),
+            .modest(|request| last_byte(request).is_none_or(|last| last < MODEST_BYTES)),
         Command::new("GETBIT", exactly(3), KEY_READ, READ_FAST, run!(getbit)).doc(
             "2.2.0",
             "O(1)",
@@ -306,8 +309,10 @@ fn last_byte(request: Request<'_>) -> Option<usize> {
     Offset::new(offset).ok().map(Offset::byte)
 }
 
+/// Up to so many bytes it takes no longer than a command does, and looking the string up first would take a part of that.
 fn setbit_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    last_byte(request).map_or(0, |last| cost_of_growth(db, request.arg(1), last))
+    let last = last_byte(request).filter(|last| *last >= MODEST_BYTES);
+    last.map_or(0, |last| cost_of_growth(db, request.arg(1), last))
 }
 
 fn setbit_growth(db: &Keyspace<'_>, request: Request<'_>) -> usize {

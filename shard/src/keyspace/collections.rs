@@ -29,7 +29,6 @@ impl<R> Change<R> {
 
 impl Keyspace<'_> {
     pub fn read<T: Collection>(&mut self, key: &[u8]) -> Result<Option<&T>> {
-        self.reads_collections(true);
         match self.read_record(key).map(Record::value) {
             None => Ok(None),
             Some(Value::Object(object)) => T::as_object(object).map(Some).ok_or(Error::WrongType),
@@ -152,7 +151,7 @@ impl Keyspace<'_> {
         position: u64,
         change: &mut Option<F>,
     ) -> Result<Option<R>> {
-        self.reads_collections(true);
+        self.reads_objects(true);
         let (select, uses, placement) = (self.select, self.uses, self.shared.placement);
         let Some(at) = self.ready(position, key) else { return Ok(None) };
         let Some(index) = self.shards[at].index_mut(select) else { return Ok(None) };

@@ -5,8 +5,8 @@
 //!
 //! 1. [`Keyspace::foresee`] computes the position of each key, once.
 //! 2. Before a command runs, [`Keyspace::reach`] asks for the buckets of the next keys, for the records of those whose
-//!    buckets have been asked for a while ago, and, if the last command has read a collection, for what these records
-//!    own. So many are under way at any time, and no more than the near cache holds, however many keys the window has.
+//!    buckets have been asked for a while ago, and, if the last command has read a collection or a long string, for
+//!    what these records own. So many are under way at any time, and no more than the near cache holds, however many keys the window has.
 //! 3. The command finds the positions again by the addresses of its keys.
 
 use std::ops::Range;
@@ -38,8 +38,9 @@ pub struct Foreseen {
     buckets: usize,
     records: usize,
     owned: usize,
-    /// Whether the last command has read a collection. The next ones, even of another batch, probably do so too.
-    reads_collections: bool,
+    /// Whether the last command has read a collection or a long string, which are outside their records. The next ones, even
+    /// of another batch, probably do so too.
+    pub(super) reads_objects: bool,
 }
 
 /// The state of a command while another runs within it.
@@ -164,17 +165,17 @@ impl Keyspace<'_> {
         if self.foreseen.records < len {
             self.prefetch_up_to(len.min(end + 2 * AHEAD), len.min(end + AHEAD));
         }
-        if self.foreseen.reads_collections && self.foreseen.owned < len {
+        if self.foreseen.reads_objects && self.foreseen.owned < len {
             let (from, up_to) = (self.foreseen.owned.max(end.saturating_sub(1)), len.min(end + AHEAD_OWNED));
             self.each_foreseen(from..up_to, |index, known| index.prefetch_owned(known.place, known.position));
             self.foreseen.owned = up_to.max(from);
         }
     }
 
-    /// Notes whether the command that runs reads a collection.
+    /// Notes whether the command that runs reads a collection or a long string.
     #[inline]
-    pub(super) fn reads_collections(&mut self, it_does: bool) {
-        self.foreseen.reads_collections = it_does;
+    pub(super) fn reads_objects(&mut self, it_does: bool) {
+        self.foreseen.reads_objects = it_does;
     }
 
     fn prefetch_up_to(&mut self, buckets: usize, records: usize) {

@@ -308,6 +308,22 @@ impl Index {
         Some(result)
     }
 
+    /// As [`Self::update`], for a change that keeps the record's bytes, expiry and fields.
+    #[inline]
+    pub fn edit<R>(&mut self, position: u64, key: &[u8], change: impl FnOnce(&mut Record) -> (bool, R)) -> Option<R> {
+        let at = self.places.find(prefix(position));
+        let place = place_mut(&mut self.places, at);
+        let Holding::Resident(segment) = &mut place.holding else { return None };
+        let record = segment.get_mut(position, key)?;
+        let bytes = if cfg!(debug_assertions) { record.heap_bytes() } else { 0 };
+        let (changed, result) = change(record);
+        debug_assert_eq!(bytes, record.heap_bytes(), "an edit keeps the bytes of the record");
+        if changed {
+            place.dirty.note(position, key);
+        }
+        Some(result)
+    }
+
     /// Adds a record whose key does not exist. Ignored if the place is not resident (the caller checks first).
     pub fn insert(&mut self, position: u64, record: Record, placement: &SlotPlacement) {
         let at = self.places.find(prefix(position));

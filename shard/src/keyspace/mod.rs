@@ -420,6 +420,7 @@ impl<'a> Keyspace<'a> {
             return None;
         };
         self.hits += u64::from(!is_unread);
+        self.foreseen.reads_objects = matches!(record.value(), Value::Object(_));
         if !keep {
             let next = uses.next(record.access(), || self.random.u64(..));
             if record.access() != next {

@@ -16,7 +16,6 @@ pub const EMBSTR_MAX: usize = 44;
 
 impl Keyspace<'_> {
     pub fn string(&mut self, key: &[u8]) -> Result<Option<Text<'_>>> {
-        self.reads_collections(false);
         self.read_record(key).map(text_of).transpose()
     }
 
@@ -103,7 +102,7 @@ impl Keyspace<'_> {
         key: &[u8],
         change: impl FnOnce(&mut Record) -> (bool, R),
     ) -> Option<R> {
-        self.reads_collections(false);
+        self.reads_objects(false);
         let (select, uses, placement) = (self.select, self.uses, self.shared.placement);
         let at = self.ready(position, key)?;
         let random = &mut self.random;
@@ -123,12 +122,12 @@ impl Keyspace<'_> {
     ) -> Option<Result<R>> {
         let position = self.position(key);
         let len = len.max(EMBSTR_MAX + 1);
-        self.reads_collections(false);
-        let (select, uses, placement) = (self.select, self.uses, self.shared.placement);
+        let (select, uses) = (self.select, self.uses);
         let at = self.ready(position, key)?;
-        let random = &mut self.random;
-        let updated = self.shards[at].index_mut(select)?.update(position, key, &placement, |record| {
+        let (random, mut has_object) = (&mut self.random, false);
+        let updated = self.shards[at].index_mut(select)?.edit(position, key, |record| {
             let access = record.access();
+            has_object = matches!(record.value(), Value::Object(_));
             let Some(bytes) = bytes_in_place(record).filter(|bytes| bytes.len() >= len) else { return (false, None) };
             let outcome = change(bytes).map(Change::split);
             record.set_access(uses.next(access, || random.u64(..)));
@@ -137,6 +136,7 @@ impl Keyspace<'_> {
                 Err(error) => (false, Some(Err(error))),
             }
         });
+        self.reads_objects(has_object);
         Some(updated??.map(|(changed, result)| {
             if changed {
                 self.after_write(key);
