@@ -82,14 +82,12 @@ impl StreamEntries {
     ) {
         let (bytes_max, entries_max) = (limits.stream_node_max_bytes, limits.stream_node_max_entries);
         let bytes: usize = pairs.clone().map(|(field, value)| field.len() + value.len()).sum();
-        let has_room = self.nodes.back().is_some_and(|node| {
-            let (used, entries) = node.fullness();
-            used.saturating_add(bytes) < bytes_max && entries < entries_max
-        });
-        if has_room {
-            self.edit(self.nodes.len() - 1, |node| node.push(id, pairs));
-        } else {
-            self.add(Node::new(id, pairs));
+        let last = self.nodes.back().map(|node| (node.bytes_len(), node.counts()));
+        match last {
+            Some((used, counts)) if used.saturating_add(bytes) < bytes_max && counts.entries() < entries_max => {
+                self.edit(self.nodes.len() - 1, |node| node.push(counts, id, pairs));
+            }
+            _ => self.add(Node::new(id, pairs)),
         }
         self.len += 1;
         self.head.added = self.head.added.wrapping_add(1);
@@ -193,7 +191,7 @@ impl StreamEntries {
         if !self.nodes.is_empty() && first <= self.head.last {
             return Err(Malformed("order of stream nodes"));
         }
-        if node.fullness().1 > NODE_ENTRIES_MAX {
+        if node.counts().entries() > NODE_ENTRIES_MAX {
             self.append_all(&node);
         } else {
             self.len += node.count();
@@ -338,7 +336,7 @@ impl StreamEntries {
         while freed < budget
             && let Some(node) = self.nodes.pop_back()
         {
-            freed += node.fullness().1;
+            freed += node.counts().entries();
             self.len -= node.count();
             self.bytes -= node.heap_bytes();
         }

@@ -45,11 +45,19 @@ pub(super) struct Shape {
 }
 
 /// The numbers that a node begins with.
-struct Counts {
+#[derive(Clone, Copy)]
+pub(super) struct Counts {
     count: usize,
     deleted: usize,
     fields: usize,
     fields_at: usize,
+}
+
+impl Counts {
+    /// The number of entries, deleted ones too.
+    pub fn entries(self) -> usize {
+        self.count + self.deleted
+    }
 }
 
 /// An entry: its id, and its fields with their values.
@@ -197,7 +205,7 @@ impl Node {
         Shape { count, fields, fields_at, entries_at: view.after(end) }
     }
 
-    fn counts(&self) -> Counts {
+    pub fn counts(&self) -> Counts {
         let view = self.view();
         let size = |at| match view.read(at) {
             (Item::Int(number), after) => (number as usize, after),
@@ -214,15 +222,18 @@ impl Node {
         self.size(self.view().start())
     }
 
-    /// The bytes and entries, deleted ones too, by which a node is full.
-    pub fn fullness(&self) -> (usize, usize) {
-        let Counts { count, deleted, .. } = self.counts();
-        (self.view().bytes_len(), count + deleted)
+    pub fn bytes_len(&self) -> usize {
+        self.view().bytes_len()
     }
 
-    /// Appends an entry, whose id is above all others.
-    pub fn push<'f>(&mut self, id: StreamId, pairs: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])> + Clone) {
-        let (counts, count) = (self.counts(), pairs.len());
+    /// Appends an entry, whose id is above all others. `counts`: those that the node has now.
+    pub fn push<'f>(
+        &mut self,
+        counts: Counts,
+        id: StreamId,
+        pairs: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])> + Clone,
+    ) {
+        let count = pairs.len();
         let delta = [id.ms.wrapping_sub(self.first.ms) as i64, id.seq.wrapping_sub(self.first.seq) as i64];
         let delta = delta.map(Item::Int).into_iter();
         let values = pairs.clone().map(|(_, value)| Item::parse(value));

@@ -107,11 +107,13 @@ fn number(text: &[u8]) -> Option<u64> {
 }
 
 pub fn write_id(reply: &mut Reply, id: StreamId) {
-    let mut text = SmallVec::<[u8; 41]>::new();
-    text.extend_from_slice(itoa::Buffer::new().format(id.ms).as_bytes());
-    text.push(b'-');
-    text.extend_from_slice(itoa::Buffer::new().format(id.seq).as_bytes());
-    reply.bulk(&text);
+    let (mut ms, mut seq) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let (ms, seq) = (ms.format(id.ms).as_bytes(), seq.format(id.seq).as_bytes());
+    reply.bulk_with(ms.len() + 1 + seq.len(), |text| {
+        text.extend_from_slice(ms);
+        text.push(b'-');
+        text.extend_from_slice(seq);
+    });
 }
 
 /// An entry as `[id, [field, value, ...]]`.
