@@ -507,6 +507,10 @@ struct ExpiryOption {
 impl ExpiryOption {
     /// Takes the option if it comes next.
     fn read(&mut self, words: &mut Args<'_>, now_ms: u64) -> Result<bool> {
+        // The word that comes last, and in every request.
+        if words.peek().is_some_and(|word| word.eq_ignore_ascii_case(b"FIELDS")) {
+            return Ok(false);
+        }
         let Some(word) = words.upper() else { return Ok(false) };
         let unit = TimeUnit::named(word.as_bytes());
         if unit.is_none() && word.as_bytes() != self.other.0.as_bytes() {
