@@ -256,17 +256,6 @@ fn around(
     }
 }
 
-/// Deletes the keys of logs of which nothing is left: the process before may have died in between.
-fn sweep_keys(keys: &LogKeys, keyed: &[u64], ledger: &Ledger, sink: &mut dyn Sink) -> Result<(), StoreError> {
-    let unlisted: Vec<u64> = keyed.iter().copied().filter(|writer| ledger.of(*writer).is_empty()).collect();
-    if unlisted.is_empty() {
-        return Ok(());
-    }
-    // The ledger knows no file of which nothing could be read.
-    let found: BTreeSet<u64> = sink.found()?.iter().map(|found| found.writer).collect();
-    unlisted.into_iter().filter(|writer| !found.contains(writer)).try_for_each(|writer| keys.forget(writer))
-}
-
 impl Log {
     /// Opens the log that fits the store, and reads what earlier processes left in it. Where the store has no lock, it
     /// is taken first, at a time of `unix_ms`. `None`: a store that keeps nothing beyond the process has no use for a
@@ -373,15 +362,10 @@ impl Log {
     /// # Errors
     /// As [`Self::open`].
     pub fn over(mut sink: Box<dyn Sink>, writer: u64, clock: fn() -> u64) -> Result<(Arc<Log>, Recovered), StoreError> {
-        let keys = sink.keys();
-        // Before it is looked whether this process still owns the store: so these are keys of processes before it.
-        let keyed = keys.as_ref().map_or(Ok(Vec::new()), LogKeys::writers)?;
         let (recovered, files) = recovery::take_over(&mut *sink)?;
         let mut ledger = Ledger::new(files);
         let mut next_number = 1;
-        if let Some(keys) = &keys {
-            sweep_keys(keys, &keyed, &ledger, &mut *sink)?;
-        }
+        let keys = sink.keys();
         let cipher = OnceLock::new();
         match keys.as_ref().map_or(Ok(None), |keys| keys.begin(writer)) {
             Ok(made) => made.into_iter().for_each(|made| drop(cipher.set(made))),

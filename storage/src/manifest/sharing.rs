@@ -216,12 +216,12 @@ pub async fn sweep_keys(store: &Store, owner: Option<&Ownership>) -> Result<(), 
     if keyed.is_empty() {
         return Ok(());
     }
-    // A process that takes the store over makes keys too. If it has not yet, these are older.
-    if let Some(owner) = owner {
-        owner.look().await?;
-    }
     let there: HashSet<String> = store.list_folders(ROOT).await?.into_iter().collect();
     for folder in keyed.iter().filter(|folder| !there.contains(*folder)) {
+        // A process that takes the store over may give them to a new database.
+        if let Some(owner) = owner {
+            owner.look().await?;
+        }
         store.delete_keys(&format!("{ROOT}/{folder}")).await?;
     }
     Ok(())

@@ -35,13 +35,14 @@
 //!    Objects that branches need stay readable with it. A new database of that name uses the new key.
 //! 3. Retired keys are deleted when the last object that was left is deleted, and all keys when nothing is in the folder any more.
 //!    From then on no copy of the deleted objects can be read, wherever it may be: in a backup of the disk, or in older versions
-//!    of a bucket's objects. A process that starts deletes the keys that one before it did not come to.
+//!    of a bucket's objects. A process that starts deletes the keys of databases that one before it did not come to.
 //!
 //! A deletion may end after step 2, and the database be as it was. So keys are never deleted by their age alone: see
 //! `Lists::delete_unneeded` in the manifests.
 //!
 //! The entries of a deleted database in the log go with the log's file, which stays until the other databases that it mentions
-//! have a checkpoint beyond it. The key of a log goes with its last file.
+//! have a checkpoint beyond it. The key of a log goes with its last file; if the process ends in between, the key stays: another one
+//! may read that log at this moment, so nothing tells that it is not needed.
 //!
 //! # Changing the master key
 //!
@@ -76,8 +77,6 @@ pub(super) const ROOTS: &str = "encryption";
 pub(super) const KEYS: &str = "key";
 /// That of the databases' keys.
 pub(super) const DATABASE_KEYS: &str = "key/db";
-/// That of the logs' keys.
-const LOG_KEYS: &str = "key/log";
 const DIGITS: usize = 6;
 
 const KEY_MAGIC: &[u8; 8] = b"DMKEY\n\n\n";
@@ -466,16 +465,6 @@ impl LogKeys {
             }
             None => Ok(None),
         }
-    }
-
-    /// The writers of logs that have keys. It blocks.
-    ///
-    /// # Errors
-    /// When the store cannot be asked.
-    pub fn writers(&self) -> Result<Vec<u64>, StoreError> {
-        let folders = block_on(self.store.list_folders(LOG_KEYS))?;
-        let hexadecimal = folders.iter().filter(|folder| folder.len() == 16);
-        Ok(hexadecimal.filter_map(|folder| u64::from_str_radix(folder, 16).ok()).collect())
     }
 
     /// Whether logs that are not encrypted may be read.
