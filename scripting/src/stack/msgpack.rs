@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
                 }
                 Head::Array(len) => {
                     let len = self.size(&len);
-                    ffi::lua_createtable(stack, len as c_int, 0);
+                    ffi::lua_newtable(stack);
                     for at in 1..=len {
                         self.push();
                         ffi::lua_rawseti_(stack, -2, at as c_int);
@@ -189,7 +189,8 @@ impl<'a> Reader<'a> {
                 }
                 Head::Map(len) => {
                     let len = self.size(&len);
-                    ffi::lua_createtable(stack, 0, len as c_int);
+                    // Its room decides on the order of its pairs, and Redis lets it grow.
+                    ffi::lua_newtable(stack);
                     for _ in 0..len {
                         self.push();
                         self.push();
