@@ -297,6 +297,12 @@ pub(super) async fn is_nothing(error: &Error, objects: &Arc<dyn ObjectStore>, li
     is_about_the_bucket(&brief(error)) && limits.answer(0, objects.head(&Path::from(ONCE))).await.is_ok()
 }
 
+/// The name was refused for a request that is under way at the same time, or that did not last: the next attempt tells. The
+/// refusal's own text says that every attempt would end like it.
+fn underway() -> Error {
+    Error::Generic { store: "store", source: "the name was refused, but no object has it".into() }
+}
+
 /// One attempt. `doubtful`: an earlier one may have been carried out.
 async fn create_once(
     objects: &Arc<dyn ObjectStore>,
@@ -316,8 +322,7 @@ async fn create_once(
     };
     let size = match within(limit, objects.head(path)).await {
         Ok(meta) => meta.size,
-        // The name was refused for a request that was under way at the same time, and did not last.
-        Err(Error::NotFound { .. }) => return Err(Error::Generic { store: "store", source: Box::new(taken) }),
+        Err(Error::NotFound { .. }) => return Err(underway()),
         Err(error) => return Err(error),
     };
     if !doubtful.load(Ordering::Relaxed) || size != bytes.content_length() as u64 {
@@ -342,5 +347,22 @@ impl<T> Drop for Running<T> {
     fn drop(&mut self) {
         // Nothing happens to one that has ended.
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// A request for the same name that is under way lets some stores refuse, before the object can be seen.
+    #[tokio::test]
+    async fn a_name_that_is_refused_and_not_taken_is_asked_for_again() {
+        let refused = || Error::Generic { store: "S3", source: "status code: 412 Precondition Failed".into() };
+        assert!(!is_passing(&refused()) && is_passing(&underway()));
+        let answers = Mutex::new(VecDeque::from([Err(underway()), Ok(())]));
+        let patience = Patience { attempts: 2, pause_ms: 1, ..Patience::default() };
+        assert!(patience.repeat("a", async || answers.lock().pop_front().expect("two attempts")).await.is_ok());
     }
 }
