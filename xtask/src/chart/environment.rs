@@ -3,8 +3,8 @@
 //! 1. Each rendered `DORMOUSE_<OPTION>` must be an option that `dormouse serve --help` lists: the server ignores
 //!    variables that it does not know.
 //! 2. The server is started with exactly these variables, and must report that it listens. The command line overrides
-//!    only the options that would collide with other processes on this machine; the variables are checked all the same. A file
-//!    stands for the one with the master key that the pod gets from a Secret.
+//!    only the options that would collide with other processes on this machine; the variables are checked all the same. Files
+//!    stand for those that the pod gets from Secrets.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -18,6 +18,9 @@ const SECRET: &str = "dm_shop_0123456789abcdef 0123456789abcdef";
 const METRICS_SECRET: &str = "fedcba9876543210";
 /// Stands for the contents of the master key's file.
 const MASTER_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
+
+/// The same for the file of headers.
+const HEADERS: &str = "Authorization: Bearer 0123456789abcdef\n";
 
 /// The problems of the environment in a rendered StatefulSet.
 pub(super) fn problems(server: &Path, rendered: &str) -> Result<Vec<String>, String> {
@@ -57,12 +60,17 @@ fn unknown<'a>(environment: &'a [(String, String)], help: &'a str) -> impl Itera
 /// The reason why the server does not start with this environment, if it does not.
 fn refusal(server: &Path, environment: &[(String, String)]) -> Result<Option<String>, String> {
     let temporary = |end: &str| std::env::temp_dir().join(format!("dormouse-chart-{}.{end}", std::process::id()));
-    let (socket, key) = (temporary("sock"), temporary("key"));
-    std::fs::write(&key, MASTER_KEY).map_err(|error| format!("{}: {error}", key.display()))?;
+    let (socket, key, headers) = (temporary("sock"), temporary("key"), temporary("headers"));
+    for (file, text) in [(&key, MASTER_KEY), (&headers, HEADERS)] {
+        std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
     let mut command = Command::new(server);
     command.env_clear().envs(environment.iter().cloned());
     if environment.iter().any(|(name, value)| name == "DORMOUSE_MASTER_KEY" && value.starts_with("file:/")) {
         command.env("DORMOUSE_MASTER_KEY", format!("file:{}", key.display()));
+    }
+    if environment.iter().any(|(name, _)| name == "DORMOUSE_USAGE_HEADER_FILE") {
+        command.env("DORMOUSE_USAGE_HEADER_FILE", &headers);
     }
     command
         .args(["serve", "--port", "0", "--http-port", "0", "--tls-port", "0", "--https-port", "0"])
@@ -79,8 +87,10 @@ fn refusal(server: &Path, environment: &[(String, String)]) -> Result<Option<Str
     // It has started, or ended by itself; a store in memory has nothing to save.
     let _ = process.kill();
     let ended = process.wait_with_output().map_err(|error| error.to_string())?;
-    let _ = std::fs::remove_file(&socket);
-    let _ = std::fs::remove_file(&key);
+    for file in [&socket, &key, &headers] {
+        // The server has made no socket if it has not started.
+        let _ = std::fs::remove_file(file);
+    }
     let listens = matches!(read, Some(Ok(_))) && line.contains("listens on");
     Ok((!listens).then(|| format!("the server refuses it: {}", String::from_utf8_lossy(&ended.stderr).trim())))
 }
