@@ -458,12 +458,13 @@ impl LogKeys {
         if let Some(key) = keyring.known(&scope, 1) {
             return Ok(Some(LogCipher::new(key, writer)));
         }
-        match block_on(numbers(&self.store, &scope))?.last() {
-            Some(number) => {
-                let key = block_on(keyring.key(&self.store, &scope, *number))?;
-                Ok(Some(LogCipher::new(key, writer)))
-            }
-            None => Ok(None),
+        let number = || block_on(numbers(&self.store, &scope)).map(|mut numbers| numbers.pop_last());
+        let Some(newest) = number()? else { return Ok(None) };
+        match block_on(keyring.key(&self.store, &scope, newest)) {
+            Ok(key) => Ok(Some(LogCipher::new(key, writer))),
+            // A process that was overtaken has just deleted it with the last file of that log.
+            Err(_) if number()?.is_none() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
