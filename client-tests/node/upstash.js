@@ -223,7 +223,9 @@ async function tokens(r) {
   }), /WRONGPASS/);
 }
 
-async function lostConnections(r) {
+async function lostConnections() {
+  // However long the restart takes.
+  const r = connect({ retry: { retries: 600, backoff: () => 100 } });
   await r.set('kept', 1);
   const writing = [];
   const restarted = restartServer();
