@@ -185,7 +185,7 @@ pub async fn beside_client<T>(
     .await
 }
 
-/// What is known of the client at the other end of a connection.
+/// The client at the other end of a connection, as far as is known.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// It may send more.

@@ -1,4 +1,4 @@
-//! What triggers cost: the CPU that they add to a SET, and how many events one core delivers.
+//! The cost of triggers: the CPU that they add to a SET, and how many events one core delivers.
 //!
 //! 1. 50 connections set random keys in pipelines of 16, with and without a trigger for them, in turns. The trigger is paused,
 //!    so that only the writer's part is measured, and is removed before its events would not fit any more.
