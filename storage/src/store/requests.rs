@@ -356,7 +356,7 @@ mod tests {
 
     use super::*;
 
-    /// A request for the same name that is under way lets some stores refuse, before the object can be seen.
+    /// Seen on versitygw, while two requests asked for one name.
     #[tokio::test]
     async fn a_name_that_is_refused_and_not_taken_is_asked_for_again() {
         let refused = || Error::Generic { store: "S3", source: "status code: 412 Precondition Failed".into() };
