@@ -49,7 +49,7 @@ const SERVED_FIRST_MAX: usize = 8;
 pub const TRIP_NS: u64 = 5_000;
 /// Bytes that are read or written in a nanosecond.
 pub const BYTES_PER_NS: u64 = 2;
-/// What TLS adds to a read and a write, in nanoseconds, and the bytes that it seals or opens in one.
+/// The cost of TLS for a read and a write, in nanoseconds, and the bytes that it seals or opens in one.
 const TLS_TRIP_NS: u64 = 3_000;
 const TLS_BYTES_PER_NS: u64 = 1;
 /// A request buffer of this size or more grows on the slow lane: to copy it would keep other connections waiting.

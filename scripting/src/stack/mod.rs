@@ -340,7 +340,7 @@ impl Shared {
 
 /// `redis.call(name, ...)` and `redis.pcall(name, ...)`
 unsafe extern "C-unwind" fn call(stack: *mut lua_State) -> c_int {
-    // SAFETY: [`Shared::function`] has made it a closure over these two. Nothing here has a destructor, and nobody borrows the
+    // SAFETY: [`Shared::function`] has made it a closure over these two. Nothing here has a destructor, and no one borrows the
     // reply.
     unsafe {
         let shared = &*ffi::lua_touserdata(stack, ffi::lua_upvalueindex(1)).cast::<Shared>();

@@ -2,7 +2,7 @@
 //!
 //! That is what an agent or a preview deployment wants: no account, no form. Such a database is *unclaimed*: it deletes
 //! itself, and the operator can claim it, whereupon it loses its end and its limits. Its name is chosen by the server, so
-//! nobody takes one that others expect to find.
+//! no one takes a name that others expect to find.
 //!
 //! Limits hold for all strangers together (how many unclaimed databases there are) and for each second (how many are
 //! made), and what each database may use is among its settings.

@@ -1,6 +1,6 @@
 //! `dormouse db`: the databases of a running server, asked over its own protocol or over its admin API ([`super::admin`]).
 //!
-//! What only the operator may do goes over the API. Everything else goes there if `--admin-url` or DORMOUSE_ADMIN_URL is
+//! Operations of the operator alone go over the API. Everything else goes there if `--admin-url` or DORMOUSE_ADMIN_URL is
 //! given, and `--url` is not.
 //!
 //! With a token, the connection is in the token's database, and enters its branches with the same secret. With the
@@ -343,7 +343,7 @@ pub(super) fn checkpoint(url: Address, tls: &TlsArguments, databases: &[String])
 }
 
 impl Action {
-    /// What to do over the API, and how to print it; the action itself if it goes over the server's own protocol.
+    /// The request to the API, and how to print its answer; the action itself if it goes over the server's own protocol.
     fn over_api(self, prefers_api: bool) -> Result<(AdminAction, Option<Output>), Box<Self>> {
         let own = |name: Option<String>| name.unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
         Ok(match self {

@@ -129,7 +129,7 @@ pub struct TokenUse {
     pub expires_ms: Option<u64>,
 }
 
-/// What all clients of a node have in common.
+/// State that all clients of a node share.
 #[derive(Debug)]
 pub(super) struct Common {
     /// The account of all clients.
@@ -448,7 +448,7 @@ impl Client {
     /// Closes its connection if its unread output was above the soft limit for too long. Called periodically while it
     /// lags, because the messages that exceeded the limit may have been the last.
     pub fn check_output(&self, limit: OutputLimit, now_ms: u64) {
-        // What happens from here on is noted again.
+        // Later events are noted again.
         self.is_lagging.swap(false, Ordering::AcqRel);
         if self.output_bytes.load(Ordering::Relaxed) == 0 && self.outbox.lock().is_none() {
             return;

@@ -1,4 +1,4 @@
-//! What a token of the directory grants: the permissions of a user of its database, within bounds.
+//! The rights of a token of the directory: the permissions of a user of its database, within bounds.
 
 use std::sync::{Arc, OnceLock};
 

@@ -66,7 +66,7 @@ pub(super) struct Granted {
     pub token: TokenRecord,
 }
 
-/// What a token leads to.
+/// The database and the rights that a token leads to.
 struct Led {
     tenant: Arc<Tenant>,
     rights: Rights,

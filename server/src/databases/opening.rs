@@ -1,11 +1,11 @@
-//! Databases come into memory when somebody uses them, and leave it some time after they have fallen asleep.
+//! Databases come into memory when they are used, and leave it some time after they have fallen asleep.
 //!
 //! 1. A name has a *turn*: one caller opens the database, makes it a branch, or releases it, and the others wait.
 //! 2. A login opens the database that its secret opens. A secret that may be a user's password has to be compared with the
 //!    users, which the store has: then the database is opened for that, a few at a time.
 //! 3. A database that sleeps, has no clients and has not been used for [`RELEASE_AFTER_MS`] is released. Its usage goes to
 //!    the ledger first, and if its meters have counted anything, a manifest keeps them. Then it is taken out of the map, unless
-//!    somebody has found it there meanwhile.
+//!    a client has found it there meanwhile.
 //!
 //! Only databases that the directory knows are released, since only they can be found again.
 

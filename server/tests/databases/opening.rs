@@ -1,4 +1,4 @@
-//! Databases come into memory when somebody uses them, and leave it again.
+//! Databases come into memory when they are used, and leave it again.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
