@@ -49,7 +49,8 @@ pub enum Origin {
 /// ```
 ///
 /// Meta gives the kind of the data (bytes, an integer of 1, 2, 4 or 8 bytes, none beside an object) and that of an object,
-/// and says whether bytes were changed in place, and whether the record has an expiry and a long key. Lengths and numbers
+/// and says whether bytes were changed in place, and whether the record has an expiry and a long key. Beside an object the
+/// bit of an integer belongs to the object's kind: it tells the first eight kinds from the second. Lengths and numbers
 /// are little endian and unaligned. An object is eight bytes, aligned: a collection as it is, a text in a box. Access is
 /// a clock or counter of 24 bits, for eviction.
 pub struct Record(NonNull<u8>);
@@ -81,8 +82,10 @@ const HASH: u8 = 2 << KIND | OBJECT;
 const SET: u8 = 3 << KIND | OBJECT;
 const SORTED_SET: u8 = 4 << KIND | OBJECT;
 const STREAM: u8 = 5 << KIND | OBJECT;
-/// The bits of a meta that give an object and its kind.
-const OBJECT_KIND: u8 = u8::MAX << KIND | OBJECT;
+/// The bits of a meta that give an object and its kind. [`INT`] is one of them: beside [`OBJECT`] it says that the kind is one
+/// of the second eight, which are written as `0 << KIND | OBJECT | INT`. Code that tests for an integer looks at [`OBJECT`]
+/// first.
+const OBJECT_KIND: u8 = u8::MAX << KIND | OBJECT | INT;
 
 /// A text in the space of a pointer.
 type BoxedText = Box<Vec<u8>>;
