@@ -14,7 +14,7 @@
 //! |        | unless the     | varint, only |            |     | (see value)
 //! |        | same as before | with bit 5   |            |     |
 //! +--------+----------------+--------------+------------+-----+-------+
-//! head: bits 0-4  the number of the value's encoding
+//! head: bits 0-4  the number of the value's encoding; 31: it is a byte of its own, behind the key
 //!       bit  5    there is an expiry: unix milliseconds, as the difference to the last expiry in the body
 //!       bit  6    the access clock is that of the record before (at first 0)
 //!       bit  7    the value is in pieces, which follow the body (see value::pieces). What stands here is
@@ -45,6 +45,8 @@ use super::{
 };
 
 const KIND: u8 = 0x1f;
+/// In the place of the number of an encoding: that is larger, and follows the key.
+const KIND_FOLLOWS: u8 = KIND;
 const EXPIRES: u8 = 1 << 5;
 const SAME_ACCESS: u8 = 1 << 6;
 const IN_PIECES: u8 = 1 << 7;
@@ -132,7 +134,7 @@ impl RawSegment {
         let mut segment = Self::new(capacity);
         for EncodedRecord { key, expiry, access, kind, value } in records {
             let head = segment.push_head(key, access, expiry);
-            segment.raw[head] |= kind;
+            segment.put_kind(head, segment.raw.len(), kind);
             segment.raw.extend_from_slice(value);
         }
         segment
@@ -142,14 +144,28 @@ impl RawSegment {
     #[inline]
     pub fn push(&mut self, record: &Record) {
         let head = self.push_head(record.key(), record.access(), record.expiry());
-        self.raw[head] |= encode_value(&record.value(), &mut self.raw);
+        let value = self.raw.len();
+        let kind = encode_value(&record.value(), &mut self.raw);
+        self.put_kind(head, value, kind);
+    }
+
+    /// Writes the number of a value's encoding into its head, or to `at`, where the value begins.
+    #[inline]
+    fn put_kind(&mut self, head: usize, at: usize, kind: u8) {
+        if kind < KIND_FOLLOWS {
+            self.raw[head] |= kind;
+        } else {
+            self.raw[head] |= KIND_FOLLOWS;
+            self.raw.insert(at, kind);
+        }
     }
 
     /// Adds a record whose value is in pieces.
     pub fn push_in_pieces(&mut self, record: &InPieces) {
         let InPieces { key, expiry, access, outline, first, pieces } = record;
         let head = self.push_head(key, *access, *expiry);
-        self.raw[head] |= outline.kind | IN_PIECES;
+        self.raw[head] |= IN_PIECES;
+        self.put_kind(head, self.raw.len(), outline.kind);
         write_varint(&mut self.raw, outline.elements);
         write_varint(&mut self.raw, u64::from(*first));
         write_varint(&mut self.raw, u64::from(*pieces));
@@ -396,8 +412,15 @@ impl<'a> Records<'a> {
         if key.len() as u64 > STRING_BYTES_MAX {
             return Err(CodecError::Malformed("key over 512 MiB"));
         }
+        let kind = match head & KIND {
+            KIND_FOLLOWS => match self.reader.u8()? {
+                kind @ KIND_FOLLOWS.. => kind,
+                _ => return Err(CodecError::Malformed("number of an encoding behind a key")),
+            },
+            kind => kind,
+        };
         if head & IN_PIECES != 0 {
-            let outline = Outline { kind: head & KIND, elements: self.reader.varint()? };
+            let outline = Outline { kind, elements: self.reader.varint()? };
             let (first, pieces) = (self.reader.varint_u32()?, self.reader.varint_u32()?);
             let end = first.checked_add(pieces);
             self.next_piece =
@@ -405,7 +428,7 @@ impl<'a> Records<'a> {
             let access = self.before.access;
             return Ok(Some(Read::InPieces(InPieces { key: key.into(), expiry, access, outline, first, pieces })));
         }
-        let mut record = match decode_value(head & KIND, &mut self.reader, self.limits)? {
+        let mut record = match decode_value(kind, &mut self.reader, self.limits)? {
             LoadedValue::Text(text) => Record::new_raw(key, text.bytes(&mut self.digits), expiry),
             LoadedValue::Object(object) => Record::new_object(key, object, expiry),
         };

@@ -66,7 +66,13 @@ fn a_segment_survives() {
 
 #[test]
 fn values_in_pieces_are_told_from_others() {
-    let outline = Outline { kind: crate::codec::value::kind::HASH, elements: 70_000 };
+    for kind in [crate::codec::value::kind::HASH, 30, 31, 32, 201, 255] {
+        values_of_a_kind_in_pieces_are_told_from_others(kind);
+    }
+}
+
+fn values_of_a_kind_in_pieces_are_told_from_others(kind: u8) {
+    let outline = Outline { kind, elements: 70_000 };
     let record = |key: &[u8], first, pieces| InPieces {
         key: key.into(),
         expiry: (first > 1).then_some(99),
@@ -155,7 +161,11 @@ fn forged_bodies_are_refused() {
     assert_eq!(good(b"\x01\0\0\x80\x40\x01k\x01v\x01\x08\0\0\0\0\0\0\0\x05").len(), 1);
     assert_eq!(refused(b"\x01\0\0\x80\x40\x01k\x01v"), CodecError::Truncated);
     assert_eq!(refused(b"\x01\0\0\x80\x40\x01k\x01v\x02\x08\0\0\0\0\0\0\0\x05"), CodecError::Truncated);
-    assert_eq!(refused(b"\x01\0\0\0\x5f\x01k\x01v"), CodecError::Type(31));
+    // A number from 31 on follows the key.
+    assert_eq!(refused(b"\x01\0\0\0\x5f\x01k\x1f\x01v"), CodecError::Type(31));
+    assert_eq!(refused(b"\x01\0\0\0\x5f\x01k\xff\x01v"), CodecError::Type(255));
+    assert_eq!(refused(b"\x01\0\0\0\x5f\x01k\x00\x01v"), CodecError::Malformed("number of an encoding behind a key"));
+    assert_eq!(refused(b"\x01\0\0\0\x5f\x01k"), CodecError::Truncated);
     assert_eq!(refused(b"\xff\xff\xff\xff\x40\x01k\x01v"), CodecError::Truncated);
     let mut crowd = vec![0; 1 << 19];
     crowd[2] = 2;
