@@ -11,6 +11,7 @@
 mod pools;
 mod templates;
 
+use crate::Kind;
 use crate::resp::Words;
 use pools::Pools;
 use templates::Template;
@@ -60,8 +61,18 @@ pub struct Script {
 }
 
 impl Script {
+    /// A script of commands that every server has.
     pub fn new(seed: u64) -> Self {
-        let templates = templates::all();
+        Self::of(seed, None)
+    }
+
+    /// A script that also has the newer commands of `peer`.
+    pub fn beside(seed: u64, peer: Kind) -> Self {
+        Self::of(seed, Some(peer))
+    }
+
+    fn of(seed: u64, peer: Option<Kind>) -> Self {
+        let templates = templates::all(peer);
         let total_weight = templates.iter().map(|template| template.weight).sum();
         Self { random: Random::new(seed), pools: Pools::default(), templates, total_weight, emitted: 0 }
     }

@@ -58,7 +58,7 @@ fn random_scripts_get_the_replies_of(peer: Kind, seeds: &str) {
     let (first, last) = seeds.split_once('-').unwrap_or((&seeds, &seeds));
     for seed in first.parse().expect("a seed")..=last.parse::<u64>().expect("a seed") {
         let mut comparison = Comparison::new(seed, ours.port(), &theirs);
-        let mut script = Script::new(seed);
+        let mut script = Script::beside(seed, peer);
         let mut restarted = !comparison.sleeps;
         let mut unrest = comparison.unrest();
         while comparison.commands < commands {
@@ -115,13 +115,28 @@ fn edges_get_the_replies_of_redis() {
         let (ours, theirs) = pair(peer);
         for resp3 in [0, 1] {
             let mut comparison = Comparison::new(resp3, ours.port(), &theirs);
-            for line in include_str!("edges.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let lines = include_str!("edges.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+            for line in lines.filter_map(|line| of_peer(line, peer)) {
                 let word = |word: &str| if word == "\"\"" { Vec::new() } else { word.as_bytes().to_vec() };
                 comparison.send(line.split(' ').map(word).collect());
             }
             comparison.inventory();
         }
     }
+}
+
+/// Returns the command of a line, unless it begins with servers that `peer` is not one of: `[redis8] DELEX key`.
+fn of_peer(line: &str, peer: Kind) -> Option<&str> {
+    let Some((servers, command)) = line.strip_prefix('[').and_then(|rest| rest.split_once("] ")) else {
+        return Some(line);
+    };
+    let name = match peer {
+        Kind::Dormouse => "dormouse",
+        Kind::Redis => "redis",
+        Kind::Valkey => "valkey",
+        Kind::Redis8 => "redis8",
+    };
+    servers.split(',').any(|server| server == name).then_some(command)
 }
 
 fn pair(peer: Kind) -> (Server, Server) {

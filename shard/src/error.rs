@@ -49,6 +49,10 @@ pub enum Error {
     HashValueNotAFloat,
     #[error("ERR invalid cursor")]
     InvalidCursor,
+    #[error("ERR NOVALUES option can only be used in HSCAN")]
+    NoValuesElsewhere,
+    #[error("ERR NOSCORES option can only be used in ZSCAN")]
+    NoScoresElsewhere,
     #[error("ERR DB index is out of range")]
     DbIndexOutOfRange,
     #[error("ERR invalid DB index")]

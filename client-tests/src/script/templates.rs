@@ -4,6 +4,7 @@
 //! as many as that, `<n pool>` a number and as many words, `<weights>` as many weights as the last such number.
 
 use super::{Pools, Random};
+use crate::Kind;
 use crate::resp::Words;
 
 /// (weight, forms of about equal weight)
@@ -299,6 +300,14 @@ const TEMPLATES: &[(u32, &[&str])] = &[
     ),
 ];
 
+const BOTH: &[Kind] = &[Kind::Valkey, Kind::Redis8];
+
+/// What only newer servers have: (servers, weight, forms of about equal weight).
+const NEWER: &[(&[Kind], u32, &[&str])] = &[
+    (BOTH, 1, &["(SCAN | SSCAN <set> | ZSCAN <zset>) 0 NOVALUES"]),
+    (&[Kind::Valkey], 1, &["(SCAN | SSCAN <set> | HSCAN <hash>) 0 NOSCORES"]),
+];
+
 pub(super) const ITERATIONS: [&str; 6] = [
     "SCAN 0 [MATCH <pattern>] [COUNT 1 | COUNT 7 | COUNT 1000]",
     "SCAN 0 TYPE <type> [MATCH <pattern>]",
@@ -325,9 +334,14 @@ pub(super) const DRAWS: [(&str, &str, &str); 10] = [
 pub(super) const EXPIRIES: [&str; 4] =
     ["SET <key> v PX 1", "PEXPIRE <key> 1", "PSETEX <key> 1 v", "PEXPIREAT <key> 1700000000000"];
 
-pub(super) fn all() -> Vec<Template> {
+/// Returns what every server has, and what `peer` has beyond it.
+pub(super) fn all(peer: Option<Kind>) -> Vec<Template> {
+    let newer = NEWER.iter().filter(|(servers, ..)| peer.is_some_and(|peer| servers.contains(&peer)));
+    let newer = newer.map(|(_, weight, forms)| (weight, forms));
     TEMPLATES
         .iter()
+        .map(|(weight, forms)| (weight, forms))
+        .chain(newer)
         .flat_map(|(weight, forms)| {
             let each = (weight * 1000 / forms.len() as u32).max(1);
             forms.iter().map(move |form| Template::parse(each, form))

@@ -66,7 +66,7 @@ pub fn scanned(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     if reading > READING_MAX {
         return usize::MAX;
     }
-    let Ok(options) = Args::new(request, 3).take::<Rest<'_>>().and_then(ScanOptions::read) else { return 0 };
+    let Ok(options) = Args::new(request, 3).take::<Rest<'_>>().and_then(ScanOptions::read_any) else { return 0 };
     let elements = whole(db, request);
     let count = elements.min(options.count);
     let bytes = average_bytes(db, key) * count;

@@ -59,19 +59,45 @@ impl<'a> Argument<'a> for Cursor {
     }
 }
 
-/// `[MATCH pattern] [COUNT count]`. Redis reads them after it has found the key: without one it answers with nothing,
-/// whatever they are.
+/// `[MATCH pattern] [COUNT count] [NOVALUES | NOSCORES]`. Redis reads them after it has found the key: without one it
+/// answers with nothing, whatever they are.
 #[derive(Debug, Clone)]
 pub struct ScanOptions<'a> {
     pattern: Option<Glob<'a>>,
     pub count: usize,
+    /// The reply has elements without their values or scores.
+    pub is_bare: bool,
+}
+
+/// The word that leaves something out of a scan's reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bare {
+    NoValues,
+    NoScores,
 }
 
 impl<'a> ScanOptions<'a> {
-    pub fn read(options: Rest<'a>) -> Result<Self> {
-        let mut read = Self { pattern: None, count: 10 };
+    /// Reads the options of a scan that knows the word `bare`.
+    pub fn read(options: Rest<'a>, bare: Option<Bare>) -> Result<Self> {
+        Self::read_if(options, |word| Some(word) == bare)
+    }
+
+    /// Reads the options of any scan.
+    pub fn read_any(options: Rest<'a>) -> Result<Self> {
+        Self::read_if(options, |_| true)
+    }
+
+    fn read_if(options: Rest<'a>, may_be: impl Fn(Bare) -> bool) -> Result<Self> {
+        let mut read = Self { pattern: None, count: 10, is_bare: false };
         let mut words = options.iter();
         while let Some(word) = words.next() {
+            if let Some(bare) = Bare::of(word) {
+                if !may_be(bare) {
+                    return Err(bare.is_misplaced());
+                }
+                read.is_bare = true;
+                continue;
+            }
             let value = words.next().ok_or(Error::Syntax)?;
             if word.eq_ignore_ascii_case(b"MATCH") {
                 read.pattern = if value == b"*" { None } else { Some(Glob::new(value)?) };
@@ -92,6 +118,26 @@ impl<'a> ScanOptions<'a> {
     /// The cost of looking at `count` elements that have so many bytes together.
     pub fn cost(&self, count: usize, bytes: usize) -> usize {
         self.pattern.as_ref().map_or(0, |glob| glob.cost(count, bytes))
+    }
+}
+
+impl Bare {
+    pub fn of(word: &[u8]) -> Option<Self> {
+        if word.eq_ignore_ascii_case(b"NOVALUES") {
+            Some(Self::NoValues)
+        } else if word.eq_ignore_ascii_case(b"NOSCORES") {
+            Some(Self::NoScores)
+        } else {
+            None
+        }
+    }
+
+    /// The error of a scan that does not know the word.
+    pub fn is_misplaced(self) -> Error {
+        match self {
+            Self::NoValues => Error::NoValuesElsewhere,
+            Self::NoScores => Error::NoScoresElsewhere,
+        }
     }
 }
 

@@ -7,7 +7,9 @@ use dormouse_protocol::{Reply, Request, Version};
 use dormouse_types::{Hash, Item, Live, SetExpiry};
 
 use crate::commands::args::{Args, Argument, Pairs, Rest, integer};
-use crate::commands::elements::{Cursor, Negatable, ScanOptions, Selection, write_item, write_page, write_repeatedly};
+use crate::commands::elements::{
+    Bare, Cursor, Negatable, ScanOptions, Selection, write_item, write_page, write_repeatedly,
+};
 use crate::commands::long_double::LongDouble;
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run, work};
 use crate::error::{Error, Result};
@@ -369,19 +371,22 @@ fn write_distinct(reply: &mut Reply, hash: Live<'_>, draw: Draw, mut random: imp
     }
 }
 
-/// `HSCAN key cursor [MATCH pattern] [COUNT count]`
+/// `HSCAN key cursor [MATCH pattern] [COUNT count] [NOVALUES]`
 ///
 /// The cursor of a large hash is a place in its table, so it stays good whatever is added and removed.
 fn hscan(db: &mut Keyspace<'_>, reply: &mut Reply, (key, cursor, options): (&[u8], Cursor, Rest<'_>)) -> Result<()> {
     let start = reply.len();
     let (mut next, mut written) = (0, 0);
     if let Some(hash) = read(db, key)? {
-        let options = ScanOptions::read(options)?;
+        let options = ScanOptions::read(options, Some(Bare::NoValues))?;
         next = hash.scan(cursor.0, options.count, |field, value| {
             if options.matches(field) {
                 write_item(reply, field);
-                write_item(reply, value);
-                written += 2;
+                written += 1;
+                if !options.is_bare {
+                    write_item(reply, value);
+                    written += 1;
+                }
             }
         });
     }

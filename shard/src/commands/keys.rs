@@ -6,7 +6,7 @@ use dormouse_storage::shown::INDEXES;
 use dormouse_types::record::{Origin, Record, Value};
 
 use crate::commands::args::{Args, Argument, Rest, integer};
-use crate::commands::elements::{Cursor, write_page};
+use crate::commands::elements::{Bare, Cursor, write_page};
 use crate::commands::{
     Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run, write_help,
 };
@@ -477,7 +477,7 @@ impl<'a> Argument<'a> for ScanOptions<'a> {
             } else if args.word("TYPE") {
                 options.kind = Some(args.bytes()?);
             } else {
-                return Err(Error::Syntax);
+                return Err(Bare::of(args.bytes()?).map_or(Error::Syntax, Bare::is_misplaced));
             }
         }
         Ok(options)

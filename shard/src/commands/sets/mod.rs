@@ -364,7 +364,7 @@ fn sscan(
         write_page(reply, start, 0, 0);
         return Ok(());
     };
-    let options = ScanOptions::read(options)?;
+    let options = ScanOptions::read(options, None)?;
     let mut len = 0;
     let next = set.scan(cursor, options.count, |member| {
         if options.matches(member) {

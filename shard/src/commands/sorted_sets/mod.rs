@@ -11,7 +11,7 @@ use dormouse_types::{Inserted, Item, Limits, SortedSet};
 use smallvec::SmallVec;
 
 use crate::commands::args::{Args, Argument, Pairs, Rest, float};
-use crate::commands::elements::{Cursor, ScanOptions, write_item, write_page};
+use crate::commands::elements::{Bare, Cursor, ScanOptions, write_item, write_page};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run};
 use crate::error::{Error, Result};
 use crate::keyspace::changes::KeyEvent;
@@ -386,7 +386,7 @@ fn zrevrank(db: &mut Keyspace<'_>, reply: &mut Reply, arguments: (&[u8], &[u8], 
     rank(db, reply, "zrevrank", arguments, |rank, len| len - 1 - rank)
 }
 
-/// `ZSCAN key cursor [MATCH pattern] [COUNT count]`
+/// `ZSCAN key cursor [MATCH pattern] [COUNT count] [NOSCORES]`
 fn zscan(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
@@ -397,13 +397,16 @@ fn zscan(
         write_page(reply, start, 0, 0);
         return Ok(());
     };
-    let options = ScanOptions::read(options)?;
+    let options = ScanOptions::read(options, Some(Bare::NoScores))?;
     let mut len = 0;
     let next = set.scan(cursor, options.count, |member, score| {
         if options.matches(member) {
             write_item(reply, member);
-            reply.bulk(&format_double(score));
-            len += 2;
+            len += 1;
+            if !options.is_bare {
+                reply.bulk(&format_double(score));
+                len += 1;
+            }
         }
     });
     write_page(reply, start, next, len);

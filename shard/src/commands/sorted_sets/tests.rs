@@ -381,6 +381,9 @@ fn scans() {
         ("ZADD z 1 a 2.5 b", "2"),
         ("ZSCAN z 0", "[0 [a 1 b 2.5]]"),
         ("ZSCAN z 0 MATCH b COUNT 1", "[0 [b 2.5]]"),
+        ("ZSCAN z 0 NOSCORES", "[0 [a b]]"),
+        ("ZSCAN z 0 COUNT 5 noscores", "[0 [a b]]"),
+        ("ZSCAN z 0 NOVALUES", "(error) ERR NOVALUES option can only be used in HSCAN"),
         ("ZSCAN z 0 COUNT 0", SYNTAX),
         ("ZSCAN z 0 BAD", SYNTAX),
     ]);
