@@ -63,6 +63,7 @@ pub mod surroundings;
 pub mod table;
 pub mod teller;
 pub mod tls;
+pub mod traces;
 pub mod tracking_clients;
 pub mod triggers;
 pub mod turns;

@@ -1,6 +1,8 @@
 //! Logs: to standard error, as text or as one JSON object a line. What a line is about is in its fields: `database`, the
 //! connection (`client`) and its address (`peer`).
 //!
+//! Spans are no part of lines: they go to a collector of traces, see [`crate::traces`].
+//!
 //! No line holds a secret. The server's own do not show requests; libraries may show all that they read and write below
 //! `info`, so they are asked to only if a level names them.
 
@@ -10,7 +12,9 @@ use clap::ValueEnum;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::traces::export::Exporter;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -41,17 +45,24 @@ fn may_log(named: &[String], module: &str, level: tracing::Level) -> bool {
         || named.iter().any(|name| module.starts_with(name.as_str()))
 }
 
-/// Starts logging for the whole process. Fails if it was started before.
-pub fn start(format: LogFormat, level: &Level) -> Result<(), TryInitError> {
+/// Starts logging and the export of traces for the whole process.
+///
+/// # Errors
+/// If it was started before, or traces are to be exported but cannot be.
+pub fn start(format: LogFormat, level: &Level) -> Result<Exporter, String> {
+    let exporter = Exporter::start()?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let named: Vec<String> = level.iter().map(|(module, _)| module.to_owned()).collect();
-    let may_log = filter_fn(move |of| may_log(&named, of.target(), *of.level()));
+    let may_log = filter_fn(move |of| !of.is_span() && may_log(&named, of.target(), *of.level()));
     let level = level.clone().and(may_log.with_max_level_hint(LevelFilter::TRACE));
-    tracing_subscriber::registry().with(lines.with_filter(level)).try_init()
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(level)).with(exporter.layer());
+    subscriber.try_init().map_err(|error| error.to_string())?;
+    exporter.check();
+    Ok(exporter)
 }
 
 #[cfg(test)]

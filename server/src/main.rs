@@ -26,8 +26,8 @@ fn main() -> ExitCode {
         }
     };
     let logging = dormouse::logging::start(options.log_format, &options.log_level);
-    let logging = logging.map_err(|error| Failure::Other(error.to_string()));
-    match logging.and_then(|()| Server::start(*options)).and_then(Server::run) {
+    let exporter = logging.map_err(Failure::Other);
+    match exporter.and_then(|_exporter| Server::start(*options)?.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             print_error(&format!("dormouse: {failure}"));

@@ -25,10 +25,12 @@ use dormouse_storage::shown::{NO_KEYSPACE, OUTBOX_KEYSPACE, STAGED};
 use dormouse_storage::store::StoreError;
 use dormouse_storage::stretch::{MomentContents, StretchContents};
 use dormouse_storage::tail::{TailRecord, encode_tail};
+use tracing::{Instrument, Span};
 
 use crate::database::{Database, store_error};
 use crate::declared::TRIGGERS;
 use crate::error::{Error, Result};
+use crate::timings::SPANS;
 
 /// The most names that are tried for the tail of a branch.
 const TAIL_NAMES_MAX: u64 = 16;
@@ -44,7 +46,7 @@ impl Database {
     /// # Errors
     /// If a database of that name exists, or the store refuses.
     pub async fn branch(self: &Arc<Self>, name: &str, expires_ms: Option<u64>) -> Result<()> {
-        self.branch_of(name, expires_ms, None).await
+        self.branch_of(name, expires_ms, None).instrument(self.branch_span()).await
     }
 
     /// Creates the database `name` from this one as it was at a moment, unix milliseconds.
@@ -52,7 +54,11 @@ impl Database {
     /// # Errors
     /// If the moment is in the future or not in the history, if a database of that name exists, or the store refuses.
     pub async fn branch_at(self: &Arc<Self>, name: &str, expires_ms: Option<u64>, at_ms: u64) -> Result<()> {
-        self.branch_of(name, expires_ms, Some(at_ms)).await
+        self.branch_of(name, expires_ms, Some(at_ms)).instrument(self.branch_span()).await
+    }
+
+    fn branch_span(&self) -> Span {
+        tracing::info_span!(target: SPANS, "branch", dormouse.database = self.name())
     }
 
     async fn branch_of(self: &Arc<Self>, name: &str, expires_ms: Option<u64>, at_ms: Option<u64>) -> Result<()> {

@@ -31,6 +31,7 @@ use dormouse_types::segment::SLOTS;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tracing::Instrument;
 
 use crate::error::{Error, Result};
 use crate::health::{ConditionKind, Health};
@@ -40,7 +41,7 @@ use crate::keyspace::{Contents, Graveyard, Shared};
 use crate::lane::{self, Lane, NotRun, QUEUE_MAX, Queue};
 use crate::places::places;
 use crate::shard::{HeldShard, Shard, ShardGate};
-use crate::timings::TIMINGS;
+use crate::timings::{SPANS, TIMINGS};
 use crate::topology::{Topology, hold};
 use crate::waiters::Waiters;
 
@@ -454,6 +455,11 @@ impl Database {
     }
 
     async fn wake(self: &Arc<Self>, is_poll: bool) -> Result<Arc<Topology>> {
+        let span = tracing::info_span!(target: SPANS, "wake", dormouse.database = self.name());
+        self.become_awake(is_poll).instrument(span).await
+    }
+
+    async fn become_awake(self: &Arc<Self>, is_poll: bool) -> Result<Arc<Topology>> {
         let _transition = self.transition.lock().await;
         if let Some(topology) = self.topology() {
             if !is_poll {

@@ -1,6 +1,9 @@
-//! How long the transitions of all databases of the process took: for metrics.
+//! How long the transitions of databases take: for metrics, all of the process together, and for traces one by one.
 
 use dormouse_storage::durations::Durations;
+
+/// The target of the spans that are made for traces. No log line shows them.
+pub const SPANS: &str = "dormouse::traces";
 
 #[derive(Debug)]
 pub struct Timings {

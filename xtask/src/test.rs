@@ -5,7 +5,7 @@
 //! | `format` | rustfmt changes nothing |
 //! | `tidy` | [`crate::tidy`] finds nothing |
 //! | `lint` | clippy has no warning |
-//! | `units` | the crates' own tests pass |
+//! | `units` | the crates' own tests pass; with `--long`, those of traces, too |
 //! | `clients` | real clients get along with a real server |
 //! | `chart` | [`crate::chart`] finds nothing; with `--long`, promtool neither |
 //! | `deny` | dependencies have permissive licences and known sources; with `--long`, or an installed `cargo deny`, no known holes |
@@ -64,7 +64,11 @@ impl Step {
             Step::Lint => Ok(Count::of(build::workspace(root, None)?.warnings == 0)),
             Step::Units => {
                 tools::system_packages();
-                build::workspace(root, None)?.run(|package| package != CLIENTS, |_| {})
+                let mut count = build::workspace(root, None)?.run(|package| package != CLIENTS, |_| {})?;
+                if long {
+                    count += traces(root)?;
+                }
+                Ok(count)
             }
             Step::Clients => clients(root, &[], long),
             Step::Chart => chart::run(root, long),
@@ -149,6 +153,12 @@ fn suites(folder: &Path) -> Result<Vec<String>, String> {
         }
     }
     Ok(names)
+}
+
+/// Tests traces, which need a build with other libraries.
+fn traces(root: &Path) -> Outcome {
+    let options = ["test", "--package", "dormouse", "--features", "opentelemetry", "--test", "traces"];
+    run::check(run::cargo(root).args(options))
 }
 
 /// Unless it is there, `cargo deny` runs only if there is time to build it.

@@ -33,6 +33,7 @@ use dormouse_shard::execution::{self, Blocking, Ended, Outcome, Plan, PlannedCom
 use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::scripts::ScriptTrace;
 use futures::future::BoxFuture;
+use tracing::{Instrument, Span};
 
 pub use self::batch::Next;
 use crate::account;
@@ -47,6 +48,7 @@ use crate::metering::Batch;
 use crate::session::{AuditedCommand, FrontEnd, Session};
 use crate::strangers::Neighbourhood;
 use crate::table::{self, Answer, Billing, CommandEntry, Handler, LogIn, SessionRun};
+use crate::traces;
 
 /// The outcome of a request, with the index of its command in the table.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +68,14 @@ const COPY_BYTES_FREE: usize = 1024;
 impl Session {
     /// Runs one request, which has taken `bytes` of input, waiting for what it needs.
     pub async fn execute(&mut self, request: OwnedRequest, bytes: usize, reply: &mut Reply) {
+        let span = match TABLE.resolve(request.as_request()) {
+            Ok(entry) if traces::are_wanted() => traces::of_command(entry.row.name, self.tenant.name(), self.client.id),
+            _ => Span::none(),
+        };
+        self.execute_in_span(request, bytes, reply).instrument(span).await;
+    }
+
+    async fn execute_in_span(&mut self, request: OwnedRequest, bytes: usize, reply: &mut Reply) {
         let mut looked_for = Duration::ZERO;
         // Kept until the client has entered it.
         let mut _found = Vec::new();

@@ -29,6 +29,7 @@ use crate::clients::Client;
 use crate::connection::{BYTES_PER_NS, TRIP_NS};
 use crate::databases::traffic;
 use crate::session::FrontEnd;
+use crate::traces;
 
 /// The largest body.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -123,6 +124,7 @@ async fn serve(
         connection.meter.pay(None);
         return Err(refused.into());
     }
+    traces::note_database(client.session.tenant.name());
     connection.meter.pay(Some(&client.session.writer));
     connection.meter.parsed();
     if client.session.is_operator() {

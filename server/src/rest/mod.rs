@@ -46,12 +46,14 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tracing::Instrument;
 
 use crate::clients::{Client, Refusal};
 use crate::connection::{self, Presence};
 use crate::node::Node;
 use crate::peer::Peer;
 use crate::sockets::{Accepted, ClientSocket, Entrant};
+use crate::traces;
 use crate::worker::Worker;
 
 use self::body::HttpBody;
@@ -241,7 +243,14 @@ async fn drive<S: Future>(
 /// Answers one request.
 async fn respond(connection: Weak<Connection>, request: Request<Incoming>) -> Result<Response<HttpBody>, Infallible> {
     Ok(match connection.upgrade() {
-        Some(connection) => respond::respond(connection, request).await,
+        Some(connection) => {
+            let (parts, body) = request.into_parts();
+            let span = traces::of_request(parts.method.as_str(), route::form(&parts), &parts.headers);
+            let request = Request::from_parts(parts, body);
+            let response = respond::respond(connection, request).instrument(span.clone()).await;
+            traces::note_status(&span, &response);
+            response
+        }
         None => refusal::draining(),
     })
 }

@@ -12,6 +12,28 @@ pub fn is_of_operator(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz" | "/metrics") || path.starts_with("/v1/")
 }
 
+/// Returns the form of a request's path, without anything that a client puts into it.
+pub fn form(parts: &Parts) -> &'static str {
+    let path = parts.uri.path();
+    if is_of_operator(path) {
+        return match path {
+            "/healthz" => "/healthz",
+            "/readyz" => "/readyz",
+            "/metrics" => "/metrics",
+            _ => "/v1/{path}",
+        };
+    }
+    match Route::of(parts) {
+        Route::Command => "/",
+        Route::Pipeline => "/pipeline",
+        Route::MultiExec => "/multi-exec",
+        Route::Path => "/{command}",
+        Route::Subscribe(SubscriptionKind::Channel, _) => "/subscribe/{channel}",
+        Route::Subscribe(..) => "/psubscribe/{pattern}",
+        Route::Monitor => "/monitor",
+    }
+}
+
 /// The forms of requests.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {

@@ -48,6 +48,7 @@ use dormouse_storage::shown::{ALL_INDEXES, Ids, first_ids};
 use dormouse_storage::stopwatch::Stopwatch;
 use dormouse_storage::tail::TailRecord;
 use dormouse_types::segment::Range53;
+use tracing::Instrument;
 
 use self::assembly::{drop_superseded_tails, is_outgrown, last_seen, prune, replace_segments};
 use self::objects::Output;
@@ -61,7 +62,7 @@ use crate::keyspace::Contents;
 use crate::pinned::AtMoment;
 use crate::places::stored;
 use crate::shard::{HeldShard, ShardGate};
-use crate::timings::TIMINGS;
+use crate::timings::{SPANS, TIMINGS};
 use crate::topology::Topology;
 
 /// Bytes of changed values that one checkpoint puts into its tail; places that changed beyond that are written whole.
@@ -130,7 +131,8 @@ impl Database {
     pub async fn checkpoint(self: &Arc<Self>) -> Result<Report> {
         let database = Arc::clone(self);
         // It gives way to clients: no client waits for it, and it keeps nothing in memory however long it takes.
-        let done = self.patient.drive(async move {
+        let span = tracing::info_span!(target: SPANS, "checkpoint", dormouse.database = self.name());
+        let checkpoint = async move {
             let _transition = database.transition.lock().await;
             let done = match database.check_promise().await {
                 Ok(()) => database.checkpoint_as_room_allows().await,
@@ -138,7 +140,8 @@ impl Database {
             };
             database.stop_if_overtaken().await;
             done
-        });
+        };
+        let done = self.patient.drive(checkpoint.instrument(span));
         let failed = || Error::Store(format!("the checkpoint of database {} failed", self.name()));
         done.await.unwrap_or_else(|undone| Err(undone.error(failed)))
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_storage::stopwatch::Stopwatch;
+use tracing::Instrument;
 
 use super::{Extent, Writes};
 use crate::database::Database;
@@ -19,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::keyspace::{Contents, Graveyard};
 use crate::lane::Waste;
 use crate::pinned::AtMoment;
+use crate::timings::SPANS;
 
 /// Fuzzy checkpoints before the rest is written as of one moment.
 const FUZZY_MAX: usize = 3;
@@ -60,6 +62,11 @@ impl Database {
     }
 
     async fn sleep_at(self: &Arc<Self>, writes: Writes) -> Result<SleepOutcome> {
+        let span = tracing::info_span!(target: SPANS, "sleep", dormouse.database = self.name());
+        self.fall_asleep(writes).instrument(span).await
+    }
+
+    async fn fall_asleep(self: &Arc<Self>, writes: Writes) -> Result<SleepOutcome> {
         let started = Stopwatch::start();
         for attempt in 0..SLEEP_ATTEMPTS {
             if attempt >= SLEEP_ATTEMPTS_APART {
