@@ -182,7 +182,7 @@ fn write_key_spec(reply: &mut Reply, spec: &KeySpec) {
     reply.bulk(b"begin_search");
     match spec.find {
         Find::Range { first, .. } => write_search(reply, "index", &[("index", i64::from(first))]),
-        Find::Counted { at } => write_search(reply, "index", &[("index", i64::from(at))]),
+        Find::Counted { at, .. } => write_search(reply, "index", &[("index", i64::from(at))]),
         Find::After { word, from } => write_search_of_word(reply, word, from),
         Find::Streams { from } => write_search_of_word(reply, "STREAMS", from),
         Find::Store | Find::Unknown => write_search(reply, "unknown", &[]),
@@ -195,7 +195,9 @@ fn write_key_spec(reply: &mut Reply, spec: &KeySpec) {
         }
         Find::After { .. } => write_search(reply, "range", &[("lastkey", 0), ("keystep", 1), ("limit", 0)]),
         Find::Streams { .. } => write_search(reply, "range", &[("lastkey", -1), ("keystep", 1), ("limit", 2)]),
-        Find::Counted { .. } => write_search(reply, "keynum", &[("keynumidx", 0), ("firstkey", 1), ("keystep", 1)]),
+        Find::Counted { step, .. } => {
+            write_search(reply, "keynum", &[("keynumidx", 0), ("firstkey", 1), ("keystep", i64::from(step))]);
+        }
         Find::Store | Find::Unknown => write_search(reply, "unknown", &[]),
     }
 }

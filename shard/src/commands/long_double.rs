@@ -20,7 +20,7 @@ const MANTISSA_BITS: u32 = 64;
 const EXPONENT_OF_ONE: i32 = 16383 + 63;
 
 /// A number in x87 extended precision; not NaN.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub(crate) struct LongDouble(X87DoubleExtended);
 
 impl LongDouble {
@@ -53,6 +53,15 @@ impl LongDouble {
         Self(X87DoubleExtended::from_i128(i128::from(value)).value)
     }
 
+    /// The highest finite number.
+    pub fn highest() -> Self {
+        Self(X87DoubleExtended::largest())
+    }
+
+    pub fn negated(self) -> Self {
+        Self(-self.0)
+    }
+
     pub fn is_finite(self) -> bool {
         self.0.is_finite()
     }
@@ -61,6 +70,11 @@ impl LongDouble {
     pub fn plus(self, other: Self) -> Option<Self> {
         let sum = (self.0 + other.0).value;
         sum.is_finite().then_some(Self(sum))
+    }
+
+    /// The difference; `None` where it is no finite number.
+    pub fn minus(self, other: Self) -> Option<Self> {
+        self.plus(other.negated())
     }
 
     /// `%.17Lf` without the zeros at its end. The number must be finite.

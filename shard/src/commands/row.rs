@@ -231,8 +231,8 @@ pub struct KeySpec {
 pub enum Find {
     /// From argument `first` to `last` (relative to `first`; -1: the last argument), every `step`th.
     Range { first: u8, last: i8, step: u8 },
-    /// Argument `at` holds their number; they follow it.
-    Counted { at: u8 },
+    /// Argument `at` holds their number; they are every `step`th argument behind it.
+    Counted { at: u8, step: u8 },
     /// The last argument after the word `STORE`, which may stand anywhere among the options of `SORT`. Redis calls it
     /// unknown.
     Store,
@@ -266,7 +266,12 @@ impl KeySpec {
 
     /// As many as argument `at` says, after it: `ZUNION numkeys key [key ...]`.
     pub const fn counted(at: u8, access: Access) -> Self {
-        Self { access, find: Find::Counted { at }, notes: "" }
+        Self { access, find: Find::Counted { at, step: 1 }, notes: "" }
+    }
+
+    /// The same, each with a value behind it: `MSETEX numkeys key value [key value ...]`.
+    pub const fn counted_pairs(at: u8, access: Access) -> Self {
+        Self { access, find: Find::Counted { at, step: 2 }, notes: "" }
     }
 
     pub const fn notes(mut self, notes: &'static str) -> Self {
@@ -283,12 +288,13 @@ impl KeySpec {
                     if last >= 0 { first as usize + last as usize + 1 } else { len + 1 - last.unsigned_abs() as usize };
                 (first as usize, end.min(len), step as usize)
             }
-            Find::Counted { at } => {
-                let at = at as usize;
+            Find::Counted { at, step } => {
+                let (at, step) = (at as usize, step as usize);
                 let count =
                     request.get(at).and_then(|n| std::str::from_utf8(n).ok()?.parse::<usize>().ok()).unwrap_or(0);
-                let end = (at + 1).saturating_add(count);
-                (at + 1, if end <= len { end } else { 0 }, 1)
+                // Behind the last key, whose value may be missing.
+                let end = (at + 2).saturating_add(count.saturating_mul(step)).saturating_sub(step);
+                (at + 1, if end <= len { end } else { 0 }, step)
             }
             Find::Store => last_after(request, "STORE", 2),
             Find::After { word, from } => last_after(request, word, from.into()),
@@ -303,7 +309,7 @@ impl KeySpec {
 #[inline(never)]
 fn for_each_found(specs: &[KeySpec], request: Request<'_>, each: impl FnMut(usize)) {
     // Scripts with few keys are many.
-    if let [KeySpec { find: Find::Counted { at }, .. }] = specs
+    if let [KeySpec { find: Find::Counted { at, step: 1 }, .. }] = specs
         && let Some([digit @ b'0'..=b'9']) = request.get(usize::from(*at))
     {
         let (first, count) = (usize::from(*at) + 1, usize::from(digit - b'0'));

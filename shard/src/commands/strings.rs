@@ -1,11 +1,17 @@
 //! Strings: bytes, or the decimal digits of an integer.
 
+mod conditional;
+mod counter;
+mod options;
+
 use dormouse_protocol::{Reply, Request};
 use dormouse_types::pace;
 use dormouse_types::record::{Origin, size_class};
 use smallvec::SmallVec;
 
-use crate::commands::args::{Args, Argument, Pairs, Rest, canonical_integer, integer};
+use self::conditional::{Comparison, asks_for_digest};
+use self::options::{CountedPairs, GetexOptions, GetexTtl, SetOptions, When, moment};
+use crate::commands::args::{Pairs, Rest, Word, canonical_integer};
 use crate::commands::cost::BYTES_PER_ELEMENT;
 use crate::commands::long_double::LongDouble;
 use crate::commands::moment::TimeUnit;
@@ -37,11 +43,14 @@ const KEY_CHANGED: &[KeySpec] = &[KeySpec::one(1, CHANGES)];
 const KEY_OVERWRITTEN: &[KeySpec] = &[KeySpec::one(1, Access::RW.union(Access::UPDATE))];
 const KEY_APPENDED: &[KeySpec] = &[KeySpec::one(1, Access::RW.union(Access::INSERT))];
 const KEY_TAKEN: &[KeySpec] = &[KeySpec::one(1, Access::RW.union(Access::ACCESS).union(Access::DELETE))];
+const KEY_DELETED_IF: &[KeySpec] = &[KeySpec::one(1, Access::RW.union(Access::DELETE).union(Access::VARIABLE_FLAGS))];
+const KEY_REMOVED: &[KeySpec] = &[KeySpec::one(1, Access::RM.union(Access::DELETE))];
 const KEY_SET: &[KeySpec] =
     &[KeySpec::one(1, CHANGES.union(Access::VARIABLE_FLAGS)).notes("RW and ACCESS due to the optional `GET` argument")];
 const KEY_GETEX: &[KeySpec] = &[KeySpec::one(1, CHANGES).notes("RW and UPDATE because it changes the TTL")];
 const KEYS_READ: &[KeySpec] = &[KeySpec::rest(1, READS)];
 const KEYS_REPLACED: &[KeySpec] = &[KeySpec::pairs(1, REPLACES)];
+const KEYS_COUNTED: &[KeySpec] = &[KeySpec::counted_pairs(1, REPLACES)];
 const KEYS_CREATED: &[KeySpec] = &[KeySpec::pairs(1, CREATES)];
 const TWO_KEYS_READ: &[KeySpec] = &[KeySpec::range(1, 1, READS)];
 
@@ -60,10 +69,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "O(1)",
                 "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
             )
-            .access(|request| match request.iter().skip(3).any(|word| word.eq_ignore_ascii_case(b"GET")) {
-                true => CHANGES,
-                false => Access::OW.union(Access::UPDATE),
-            }),
+            .access(set_access),
         Command::new("SETNX", exactly(3), KEY_CREATED, WRITE_FAST, run!(setnx)).event(KeyEvent::string("set")).doc(
             "1.0.0",
             "O(1)",
@@ -88,6 +94,24 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "6.2.0",
             "O(1)",
             "Returns the string value of a key after deleting the key.",
+        ),
+        Command::new("DIGEST", exactly(2), KEY_READ, READ_FAST, run!(conditional::digest)).cost(told).doc(
+            "8.4.0",
+            "O(N) where N is the length of the string value.",
+            "Returns the XXH3 digest of a string value, by which conditions may name it.",
+        ),
+        Command::new("DELEX", at_least(2), KEY_DELETED_IF, REMOVE_FAST.union(Flags::BY_KEY), run!(conditional::delex))
+            .cost(conditional::delex_cost)
+            .doc(
+                "8.4.0",
+                "O(1) for IFEQ and IFNE, O(N) for IFDEQ and IFDNE where N is the length of the string value.",
+                "Deletes a key, or a string only if its value or its digest compares so with another.",
+            )
+            .access(delex_access),
+        Command::new("DELIFEQ", exactly(3), KEY_REMOVED, REMOVE_FAST.union(Flags::BY_KEY), run!(conditional::delifeq)).doc(
+            "9.0.0",
+            "O(1)",
+            "Deletes a string only if its value is this one.",
         ),
         Command::new("GETEX", at_least(2), KEY_GETEX, REMOVE_FAST.union(Flags::BY_KEY_TO_REPLICAS), run!(getex)).event(KeyEvent::EXPIRE).cost(told).doc(
             "6.2.0",
@@ -118,6 +142,12 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "2.6.0",
             "O(1)",
             "Increment the floating point value of a key by a number. Uses 0 as initial value if the key doesn't exist.",
+        ),
+        Command::new("INCREX", at_least(2), KEY_CHANGED, WRITE_FAST.union(Flags::BY_KEY_TO_REPLICAS), run!(counter::increx)).event(KeyEvent::string("incrby")).doc(
+            "8.8.0",
+            "O(1)",
+            "Increments the number of a key within bounds and sets its expiration time. Uses 0 as initial value if the key \
+             doesn't exist.",
         ),
         Command::new("APPEND", exactly(3), KEY_APPENDED, WRITE_FAST, run!(append)).event(KeyEvent::string("append")).cost(append_cost).needs(append_need).doc(
             "2.0.0",
@@ -163,6 +193,14 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(N) where N is the number of keys to set.",
             "Atomically modifies the string values of one or more keys only when all keys don't exist.",
         ),
+        Command::new("MSETEX", at_least(4), KEYS_COUNTED, WRITE.union(Flags::BY_KEY).union(Flags::MOVABLE_KEYS), run!(msetex)).event(KeyEvent::string("set"))
+            .doc(
+                "8.4.0",
+                "O(N) where N is the number of keys to set.",
+                "Atomically sets the string values and the expiration time of one or more keys, if all of them exist or none \
+                 does.",
+            )
+            .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"]),
         Command::new("LCS", at_least(3), TWO_KEYS_READ, READ, run!(lcs::lcs))
             .doc(
                 "7.0.0",
@@ -179,17 +217,24 @@ fn get(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()>
     Ok(())
 }
 
-/// `SET key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT unix-time | PXAT unix-time-ms | KEEPTTL]`
+/// `SET key value [NX | XX | IFEQ value | IFNE value | IFDEQ digest | IFDNE digest] [GET]
+/// [EX seconds | PX milliseconds | EXAT unix-time | PXAT unix-time-ms | KEEPTTL]`
 fn set(db: &mut Keyspace<'_>, reply: &mut Reply, (key, value, options): (&[u8], &[u8], SetOptions<'_>)) -> Result<()> {
-    let expiry = match options.ttl {
-        Ttl::Unsaid => Expiry::None,
-        Ttl::Keep => Expiry::Keep,
-        Ttl::At(unit, number) => Expiry::At(moment(unit, number, db.now(), "set")?),
-    };
+    let expiry = options.ttl.expiry(db.now(), "set")?;
     if options.get {
         write_text(reply, db.string(key)?);
     }
-    let wanted = options.when.is_none_or(|exists| db.contains(key) == exists);
+    let wanted = match options.when {
+        None => true,
+        Some(When::Exists(exists)) => db.contains(key) == exists,
+        Some(When::Compares(comparison, word)) => {
+            db.reads_to_change();
+            match db.string(key)? {
+                Some(text) => comparison.holds(text, word)?,
+                None => comparison.holds_for_missing(),
+            }
+        }
+    };
     if wanted {
         db.set_string(key, value, expiry);
     }
@@ -232,9 +277,31 @@ fn told(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     db.string_length(request.arg(1)) / BYTES_PER_ELEMENT
 }
 
+/// `GET` tells the old value, and a comparison tells something of it.
+fn set_access(request: Request<'_>) -> Access {
+    let mut access = Access::OW.union(Access::UPDATE);
+    for word in request.iter().skip(3) {
+        if word.eq_ignore_ascii_case(b"GET") {
+            return CHANGES;
+        }
+        if Comparison::named(Word::new(word).as_bytes()).is_some() {
+            access = Access::RW.union(Access::UPDATE);
+        }
+    }
+    access
+}
+
+/// Without a condition, nothing depends on the value.
+fn delex_access(request: Request<'_>) -> Access {
+    let compares = request.iter().skip(2).any(|word| Comparison::named(Word::new(word).as_bytes()).is_some());
+    let access = if compares { Access::RW } else { Access::RM };
+    access.union(Access::DELETE)
+}
+
 fn set_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    let is_told = request.iter().skip(3).any(|word| word.eq_ignore_ascii_case(b"GET"));
-    if is_told { told(db, request) } else { 0 }
+    let mut options = request.iter().skip(3);
+    let reads_all = options.any(|word| word.eq_ignore_ascii_case(b"GET") || asks_for_digest(word));
+    if reads_all { told(db, request) } else { 0 }
 }
 
 /// `GETSET key value`
@@ -466,6 +533,39 @@ fn msetnx(db: &mut Keyspace<'_>, reply: &mut Reply, (pairs,): (Rest<'_>,)) -> Re
     Ok(())
 }
 
+/// `MSETEX numkeys key value [key value ...] [NX | XX]
+/// [EX seconds | PX milliseconds | EXAT unix-time | PXAT unix-time-ms | KEEPTTL]`
+fn msetex(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (CountedPairs(pairs), options): (CountedPairs<'_>, SetOptions<'_>),
+) -> Result<()> {
+    if options.get || matches!(options.when, Some(When::Compares(..))) {
+        return Err(Error::Syntax);
+    }
+    let expiry = options.ttl.expiry(db.now(), "msetex")?;
+    if let Some(When::Exists(exists)) = options.when
+        && pairs.iter().any(|(key, _)| db.contains(key) != exists)
+    {
+        reply.integer(0);
+        return Ok(());
+    }
+    // Redis tells the expiry of each key before its value.
+    let expires = matches!(expiry, Expiry::At(_));
+    if expires {
+        db.call_changes(KeyEvent::EXPIRE);
+    }
+    db.for_each_key(pairs.iter(), |db, key, value| {
+        pace::step(1 + value.len() / pace::BYTES_PER_ELEMENT);
+        db.put_string(key, value, expiry);
+        if expires {
+            db.tell(KeyEvent::string("set"), key);
+        }
+    });
+    reply.integer(1);
+    Ok(())
+}
+
 fn write_text(reply: &mut Reply, text: Option<Text<'_>>) {
     match text {
         Some(Text::Raw(bytes)) => reply.bulk(bytes),
@@ -490,92 +590,7 @@ fn part(bytes: &[u8], start: i64, end: i64) -> &[u8] {
     if start > end { b"" } else { &bytes[start as usize..=end as usize] }
 }
 
-/// The moment in Unix milliseconds that `number` means now, for `command`'s error.
-fn moment(unit: TimeUnit, number: &[u8], now_ms: u64, command: &'static str) -> Result<u64> {
-    let number = Some(integer(number)?).filter(|number| *number > 0);
-    let moment = number.and_then(|number| unit.moment(number, now_ms));
-    moment.map(|ms| ms as u64).ok_or(Error::InvalidExpire(command))
-}
-
-/// The options of `SET`, in any order.
-struct SetOptions<'a> {
-    /// Only if the key exists (XX), or only if it does not (NX).
-    when: Option<bool>,
-    get: bool,
-    ttl: Ttl<'a>,
-}
-
-#[derive(Clone, Copy)]
-enum Ttl<'a> {
-    Unsaid,
-    Keep,
-    At(TimeUnit, &'a [u8]),
-}
-
-impl<'a> Argument<'a> for SetOptions<'a> {
-    #[inline]
-    fn take(args: &mut Args<'a>) -> Result<Self> {
-        let options = Self { when: None, get: false, ttl: Ttl::Unsaid };
-        if args.is_empty() { Ok(options) } else { options.read(args) }
-    }
-}
-
-impl<'a> SetOptions<'a> {
-    fn read(self, args: &mut Args<'a>) -> Result<Self> {
-        let mut options = self;
-        while let Some(word) = args.upper() {
-            args.skip();
-            // Said twice, an option counts once; of two times in one unit, the last.
-            match (word.as_bytes(), options.ttl) {
-                (b"NX", _) if options.when != Some(true) => options.when = Some(false),
-                (b"XX", _) if options.when != Some(false) => options.when = Some(true),
-                (b"GET", _) => options.get = true,
-                (b"KEEPTTL", Ttl::Unsaid | Ttl::Keep) => options.ttl = Ttl::Keep,
-                (word, before) => {
-                    let unit = TimeUnit::named(word).ok_or(Error::Syntax)?;
-                    match before {
-                        Ttl::Unsaid => {}
-                        Ttl::At(said, _) if said == unit => {}
-                        _ => return Err(Error::Syntax),
-                    }
-                    options.ttl = Ttl::At(unit, args.bytes()?);
-                }
-            }
-        }
-        Ok(options)
-    }
-}
-
-struct GetexOptions<'a>(GetexTtl<'a>);
-
-#[derive(Clone, Copy)]
-enum GetexTtl<'a> {
-    Unsaid,
-    Persist,
-    At(TimeUnit, &'a [u8]),
-}
-
-impl<'a> Argument<'a> for GetexOptions<'a> {
-    fn take(args: &mut Args<'a>) -> Result<Self> {
-        let mut ttl = GetexTtl::Unsaid;
-        while let Some(word) = args.upper() {
-            args.skip();
-            ttl = match (word.as_bytes(), ttl) {
-                (b"PERSIST", GetexTtl::Unsaid | GetexTtl::Persist) => GetexTtl::Persist,
-                (word, before) => {
-                    let unit = TimeUnit::named(word).ok_or(Error::Syntax)?;
-                    match before {
-                        GetexTtl::Unsaid => {}
-                        GetexTtl::At(said, _) if said == unit => {}
-                        _ => return Err(Error::Syntax),
-                    }
-                    GetexTtl::At(unit, args.bytes()?)
-                }
-            };
-        }
-        Ok(Self(ttl))
-    }
-}
-
+#[cfg(test)]
+mod newer_tests;
 #[cfg(test)]
 mod tests;

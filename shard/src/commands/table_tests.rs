@@ -41,8 +41,8 @@ fn the_arity_covers_the_keys() {
                 Find::Range { first, last: ..0, .. } => i64::from(first) - 1,
                 Find::Range { first, last, .. } => i64::from(first) + i64::from(last),
                 // A script may have no keys.
-                Find::Counted { at } if row.flags.contains(Flags::NO_MANDATORY_KEYS) => i64::from(at),
-                Find::Counted { at } => i64::from(at) + 1,
+                Find::Counted { at, .. } if row.flags.contains(Flags::NO_MANDATORY_KEYS) => i64::from(at),
+                Find::Counted { at, .. } => i64::from(at) + 1,
                 Find::Store | Find::After { .. } | Find::Streams { .. } | Find::Unknown => 0,
             };
             assert!(needed < least, "{name} may be too short for its keys");

@@ -67,6 +67,7 @@ pub use index::Index;
 pub use keys::Taken;
 pub use recording::Left;
 pub use settings::{EngineSettings, Eviction, LfuSettings, RecordLimits, Shared};
+pub use strings::Rewrite;
 pub use text::{Text, kind_of};
 pub use waiting::{Asked, Offer, ReadyKey, Wait};
 
@@ -91,6 +92,17 @@ pub enum Expiry {
     Keep,
     /// Unix milliseconds.
     At(u64),
+}
+
+impl Expiry {
+    /// The expiry of a key that had `before`.
+    fn after(self, before: Option<u64>) -> Option<u64> {
+        match self {
+            Self::None => None,
+            Self::Keep => before,
+            Self::At(at) => Some(at),
+        }
+    }
 }
 
 /// A place that must be loaded before the command can be answered.

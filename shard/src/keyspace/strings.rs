@@ -14,6 +14,15 @@ use crate::error::Result;
 /// tells whether they were changed since they were set.
 pub const EMBSTR_MAX: usize = 44;
 
+/// The change of a string that a command has looked at.
+#[derive(Debug)]
+pub enum Rewrite<B> {
+    Nothing,
+    /// The key goes, if it exists.
+    Delete,
+    To(B, Expiry),
+}
+
 impl Keyspace<'_> {
     pub fn string(&mut self, key: &[u8]) -> Result<Option<Text<'_>>> {
         self.read_record(key).map(text_of).transpose()
@@ -21,14 +30,18 @@ impl Keyspace<'_> {
 
     /// Sets `key` to a string, replacing any value.
     pub fn set_string(&mut self, key: &[u8], value: &[u8], expires: Expiry) {
+        self.put_string(key, value, expires);
+        if let Expiry::At(_) = expires {
+            self.tell(KeyEvent::EXPIRE, key);
+        }
+    }
+
+    /// The same for a command that tells by itself that the key has an expiry.
+    pub fn put_string(&mut self, key: &[u8], value: &[u8], expires: Expiry) {
         let position = self.position(key);
         let shared = self.shared;
         let set = self.update_record(position, key, |record| {
-            let expiry = match expires {
-                Expiry::None => None,
-                Expiry::Keep => record.expiry(),
-                Expiry::At(at) => Some(at),
-            };
+            let expiry = expires.after(record.expiry());
             // The memory of a long text may serve again.
             let is_laid_down = match record.value() {
                 Value::Object(ObjectRef::Text(_)) | Value::Int(_) | Value::Raw(_) => false,
@@ -53,12 +66,8 @@ impl Keyspace<'_> {
                 }
             }
             None => {
-                let expiry = if let Expiry::At(at) = expires { Some(at) } else { None };
-                self.add(position, Record::new_raw(key, value, expiry));
+                self.add(position, Record::new_raw(key, value, expires.after(None)));
             }
-        }
-        if let Expiry::At(_) = expires {
-            self.tell(KeyEvent::EXPIRE, key);
         }
     }
 
@@ -70,26 +79,50 @@ impl Keyspace<'_> {
         origin: Origin,
         change: impl FnOnce(Option<Text<'_>>) -> Result<(B, R)>,
     ) -> Result<R> {
+        self.rewrite_string_and_expiry(key, origin, |text, _| {
+            change(text).map(|(bytes, result)| (Rewrite::To(bytes, Expiry::Keep), result))
+        })
+    }
+
+    /// The same for a command that may change the expiry too, or leave the key as it is. `change` gets both.
+    pub fn rewrite_string_and_expiry<B: AsRef<[u8]>, R>(
+        &mut self,
+        key: &[u8],
+        origin: Origin,
+        change: impl FnOnce(Option<Text<'_>>, Option<u64>) -> Result<(Rewrite<B>, R)>,
+    ) -> Result<R> {
         let position = self.position(key);
         let mut change = Some(change);
-        let mut once = move |text: Option<Text<'_>>| change.take().expect("the change is asked for once")(text);
+        let mut once = move |text: Option<Text<'_>>, expiry: Option<u64>| {
+            change.take().expect("the change is asked for once")(text, expiry)
+        };
         let rewritten = self.update_record(position, key, |record| {
-            let outcome = text_of(record).and_then(|text| once(Some(text)));
-            if let Ok((bytes, _)) = &outcome {
-                let expiry = record.expiry();
-                record.set_string(bytes.as_ref(), origin, expiry);
-            }
-            (outcome.is_ok(), outcome)
+            let expiry = record.expiry();
+            let outcome = text_of(record).and_then(|text| once(Some(text), expiry));
+            let is_written = match &outcome {
+                Ok((Rewrite::To(bytes, expires), _)) => {
+                    record.set_string(bytes.as_ref(), origin, expires.after(expiry));
+                    true
+                }
+                _ => false,
+            };
+            (is_written, outcome)
         });
         match rewritten {
             Some(outcome) => {
-                let (_, result) = outcome?;
-                self.after_write(key);
+                let (rewrite, result) = outcome?;
+                match rewrite {
+                    Rewrite::To(..) => self.after_write(key),
+                    Rewrite::Delete => _ = self.delete(key),
+                    Rewrite::Nothing => {}
+                }
                 Ok(result)
             }
             None => {
-                let (bytes, result) = once(None)?;
-                self.add(position, Record::new_string(key, bytes.as_ref(), origin, None));
+                let (rewrite, result) = once(None, None)?;
+                if let Rewrite::To(bytes, expires) = rewrite {
+                    self.add(position, Record::new_string(key, bytes.as_ref(), origin, expires.after(None)));
+                }
                 Ok(result)
             }
         }
