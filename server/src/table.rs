@@ -477,6 +477,8 @@ mod tests {
             "BLMOVE",
             "BLMPOP",
             "BRPOPLPUSH",
+            "LMOVEM",
+            "BLMOVEM",
             "ZPOPMIN",
             "ZMPOP",
         ]

@@ -1,5 +1,6 @@
 //! Lists: ordered elements, quick at both ends.
 
+mod blocks;
 mod waiting;
 
 use std::ops::Range;
@@ -129,6 +130,14 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "Returns an element after popping it from one list and pushing it to another. Deletes the list if the last \
              element was moved.",
         ),
+        Command::new("LMOVEM", at_least(5), KEYS_MOVE, MOVE, run!(blocks::lmovem)).doc(
+            "8.10.0",
+            "O(N) where N is the number of elements moved.",
+            "Returns several elements after popping them from one list and pushing them to another. Deletes the list if the \
+             last element was moved.",
+        )
+        .cost(|db, request| blocks::cost(db, request, 5))
+        .needs(|db, request| blocks::need(db, request, 5)),
         Command::new("RPOPLPUSH", exactly(3), KEYS_MOVE, MOVE, run!(rpoplpush)).cost(cost_of_move).needs(bytes_of_move).doc(
             "1.2.0",
             "O(1)",
@@ -161,6 +170,14 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "Pops an element from a list, pushes it to another list and returns it. Blocks until an element is available \
              otherwise. Deletes the list if the last element was moved.",
         ),
+        Command::new("BLMOVEM", at_least(6), KEYS_MOVE, BLOCK_MOVE, run!(blocks::blmovem)).doc(
+            "8.10.0",
+            "O(N) where N is the number of elements moved.",
+            "Pops several elements from a list, pushes them to another list and returns them. Blocks until there are enough \
+             otherwise. Deletes the list if the last element was moved.",
+        )
+        .cost(|db, request| blocks::cost(db, request, 6))
+        .needs(|db, request| blocks::need(db, request, 6)),
         Command::new("BRPOPLPUSH", exactly(4), KEYS_MOVE, BLOCK_MOVE, run!(waiting::brpoplpush)).cost(cost_of_move).needs(bytes_of_move).doc(
             "2.2.0",
             "O(1)",
@@ -569,10 +586,14 @@ fn cost_of_move(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 
 /// Memory for an element on its way: for a while it is in both lists, and in neither.
 fn bytes_of_move(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    let is_head = request.get(3).is_some_and(|word| word.eq_ignore_ascii_case(b"LEFT"));
-    let end = if is_head { End::Head } else { End::Tail };
+    let end = request.get(3).map_or(End::Tail, end_word);
     let moved = db.peek_collection::<List>(request.arg(1)).and_then(|list| list.peek(end));
     moved.map_or(0, |moved| 2 * moved.len())
+}
+
+/// The end that a word names; the tail, if it names none.
+fn end_word(word: &[u8]) -> End {
+    if word.eq_ignore_ascii_case(b"LEFT") { End::Head } else { End::Tail }
 }
 
 /// The elements that are cut off.

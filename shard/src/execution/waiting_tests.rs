@@ -328,6 +328,42 @@ fn poll(clients: &Clients, client: usize) -> Poll<WaitEvent> {
     clients.waiting[&client].poll(&mut std::task::Context::from_waker(Waker::noop()))
 }
 
+/// `EXACTLY` waits until there are enough, and lets others take what is not enough for it. `COUNT` takes what comes first.
+#[test]
+fn moves_of_several_wait_for_as_many_as_they_need() {
+    let mut clients = Clients::new();
+    assert_eq!(clients.send("BLMOVEM k l LEFT RIGHT 0 EXACTLY 3 OBO"), None);
+    assert_eq!(clients.send("BLMOVEM k m LEFT RIGHT 0 COUNT 3 OBO"), None);
+    assert_eq!(clients.replies("RPUSH k 1"), "1");
+    check_served(&mut clients, &[(2, "[1]")]);
+    assert_eq!(clients.replies("RPUSH k 2"), "1");
+    assert_eq!(clients.replies("RPUSH k 3"), "2");
+    check_served(&mut clients, &[]);
+    // A list that exists may be too short for a client that begins to wait.
+    assert_eq!(clients.send("BLMOVEM k n RIGHT LEFT 0 EXACTLY 2 BULK"), Some("[2 3]".into()));
+    assert_eq!(clients.replies("RPUSH k 4 5"), "2");
+    assert_eq!(clients.send("BLMOVEM k k LEFT RIGHT 0 EXACTLY 4 BULK"), None);
+    check_served(&mut clients, &[]);
+    clients.runtime.block_on(clients.database.sleep()).expect("it sleeps");
+    assert_eq!(clients.replies("LPUSH k 3 2"), "4");
+    check_served(&mut clients, &[(1, "[2 3 4]")]);
+    assert_eq!(clients.replies("RPUSH k 6 7 8"), "4");
+    let last = *clients.waiting.keys().next().expect("one waits");
+    check_served(&mut clients, &[(last, "[5 6 7 8]")]);
+    assert_eq!(clients.replies("LRANGE l 0 -1"), "[2 3 4]");
+    // A wrong type of the target is found when it is served, and nothing is taken.
+    clients.replies("SET s v");
+    clients.replies("DEL k");
+    assert_eq!(clients.send("BLMOVEM k s LEFT LEFT 0 EXACTLY 2 BULK"), None);
+    assert_eq!(clients.replies("RPUSH k 1"), "1");
+    assert_eq!(clients.replies("RPUSH k 2"), "2");
+    let wrong = "(error) WRONGTYPE Operation against a key holding the wrong kind of value";
+    let last = *clients.waiting.keys().next().expect("one waits");
+    check_served(&mut clients, &[(last, wrong)]);
+    assert_eq!(clients.replies("LRANGE k 0 -1"), "[1 2]");
+    assert_eq!(clients.transaction(&["BLMOVEM k l LEFT LEFT 0 EXACTLY 3 BULK"]), "nil");
+}
+
 /// A sleeping database stays asleep while clients wait, and while they repeat requests that have found nothing.
 #[test]
 fn waiting_wakes_nobody() {
@@ -408,7 +444,7 @@ impl Model {
     fn try_serve(&mut self, at: usize, key: &str) -> Option<String> {
         let words = self.waiting[at].1.clone();
         let keys = match words[0].as_str() {
-            "BLMOVE" => &words[1..2],
+            "BLMOVE" | "BLMOVEM" => &words[1..2],
             _ => &words[1..words.len() - 1],
         };
         if !keys.iter().any(|one| one == key) {
@@ -419,7 +455,7 @@ impl Model {
             return None;
         }
         let line = match words[0].as_str() {
-            "BLMOVE" => words.join(" "),
+            "BLMOVE" | "BLMOVEM" => words.join(" "),
             name => format!("{name} {key} 0"),
         };
         let reply = self.bench.run(&line);
@@ -450,12 +486,16 @@ fn clients_are_served_as_in_a_model() {
                 format!("RENAME {one} {two}"),
                 format!("COPY {one} {two} REPLACE"),
                 format!("LMOVE {one} {two} {from} {to}"),
+                format!("LMOVEM {one} {two} {from} {to} COUNT 2 OBO"),
+                format!("RPUSH {one} {step} y{step} z{step}"),
                 format!("DEL {one} {two}"),
             ];
             let blocks = [
                 format!("BLPOP {one} 0"),
                 format!("BRPOP {one} {two} 0"),
                 format!("BLMOVE {one} {two} {from} {to} 0"),
+                format!("BLMOVEM {one} {two} {from} {to} 0 EXACTLY 3 BULK"),
+                format!("BLMOVEM {one} {two} {from} {to} 0 COUNT 2 OBO"),
                 format!("BZPOPMIN {one} 0"),
                 format!("BZPOPMAX {one} {two} 0"),
             ];

@@ -236,6 +236,95 @@ fn moves() {
 }
 
 #[test]
+fn moves_of_several() {
+    const COUNT: &str = "(error) ERR count should be greater than 0";
+    check(&[
+        ("RPUSH a 1 2 3 4 5 6", "6"),
+        ("LMOVEM a b LEFT RIGHT", "[1]"),
+        ("LMOVEM a b LEFT LEFT COUNT 2 OBO", "[3 2]"),
+        ("LMOVEM a b RIGHT RIGHT count 2 bulk", "[5 6]"),
+        ("LMOVEM a b RIGHT LEFT EXACTLY 5 BULK", "nil"),
+        ("LMOVEM none b RIGHT LEFT COUNT 5 BULK", "nil"),
+        ("LMOVEM a b RIGHT LEFT COUNT 5 BULK", "[4]"),
+        ("LRANGE b 0 -1", "[4 3 2 1 5 6]"),
+        ("EXISTS a", "0"),
+        ("LMOVEM b b LEFT RIGHT COUNT 2 OBO", "[4 3]"),
+        ("LMOVEM b b LEFT LEFT COUNT 3 OBO", "[5 1 2]"),
+        ("LRANGE b 0 -1", "[5 1 2 6 4 3]"),
+        ("EXPIRE b 100", "1"),
+        ("LMOVEM b b LEFT LEFT EXACTLY 6 OBO", "[3 4 6 2 1 5]"),
+        ("LMOVEM b b LEFT LEFT EXACTLY 6 BULK", "[3 4 6 2 1 5]"),
+        ("LMOVEM b b LEFT LEFT", "[3]"),
+        ("LMOVEM b b LEFT LEFT EXACTLY 7 OBO", "nil"),
+        ("PTTL b", "100000"),
+        ("LMOVEM b c RIGHT RIGHT COUNT 2 OBO", "[5 1]"),
+        ("PTTL c", "-1"),
+        ("LMOVEM c b LEFT RIGHT COUNT 9 BULK", "[5 1]"),
+        ("SET s v", "OK"),
+        ("LMOVEM s b LEFT LEFT", WRONG_TYPE),
+        ("LMOVEM b s LEFT LEFT", WRONG_TYPE),
+        ("LMOVEM none s LEFT LEFT", "nil"),
+        ("LMOVEM b s LEFT LEFT EXACTLY 9 OBO", "nil"),
+        ("LRANGE b 0 -1", "[3 4 6 2 5 1]"),
+        ("LMOVEM b c UP LEFT", SYNTAX),
+        ("LMOVEM b c LEFT LEFT COUNT 2", SYNTAX),
+        ("LMOVEM b c LEFT LEFT COUNT 0 OBO", COUNT),
+        ("LMOVEM b c LEFT LEFT COUNT -1 OBO", COUNT),
+        ("LMOVEM b c LEFT LEFT COUNT x NO", COUNT),
+        ("LMOVEM b c LEFT LEFT COUNT 1 NO", SYNTAX),
+        ("LMOVEM b c LEFT LEFT OBO COUNT 1", SYNTAX),
+        ("LMOVEM b c LEFT LEFT FOO 1 OBO", SYNTAX),
+        ("LMOVEM b c LEFT LEFT COUNT 1 OBO x", SYNTAX),
+        ("LMOVEM b c LEFT LEFT EXACTLY 9223372036854775807 OBO", "nil"),
+        ("LMOVEM b c LEFT", "(error) ERR wrong number of arguments for 'lmovem' command"),
+    ]);
+}
+
+/// Moved one by one, or as a block, from either side to either side, in both forms of lists.
+#[test]
+fn the_order_of_several_is_that_of_the_moves() {
+    let ends = ["LEFT", "RIGHT"];
+    for (from, to) in ends.iter().flat_map(|from| ends.map(|to| (*from, to))) {
+        for (length, count) in [(6, 1), (6, 4), (6, 6), (2000, 700), (2000, 2000)] {
+            let fill = |bench: &mut Bench| {
+                (0..length).for_each(|n| _ = bench.run(&format!("RPUSH a element:{n}")));
+                (0..50).for_each(|n| _ = bench.run(&format!("RPUSH b other:{n}")));
+            };
+            let mut one_by_one = Bench::new();
+            fill(&mut one_by_one);
+            (0..count).for_each(|_| _ = one_by_one.run(&format!("LMOVE a b {from} {to}")));
+            let (mut obo, mut bulk) = (Bench::new(), Bench::new());
+            fill(&mut obo);
+            fill(&mut bulk);
+            let moved = obo.run(&format!("LMOVEM a b {from} {to} EXACTLY {count} OBO"));
+            assert_eq!(obo.data(), one_by_one.data(), "{from} {to} {count} of {length}");
+            let place = if to == "LEFT" { format!("0 {}", count - 1) } else { format!("-{count} -1") };
+            assert_eq!(moved, obo.run(&format!("LRANGE b {place}")));
+            let range = if from == "LEFT" { format!("0 {}", count - 1) } else { format!("-{count} -1") };
+            let block = bulk.run(&format!("LRANGE a {range}"));
+            assert_eq!(bulk.run(&format!("LMOVEM a b {from} {to} COUNT {count} BULK")), block);
+            assert_eq!(bulk.run(&format!("LRANGE b {place}")), block);
+        }
+    }
+}
+
+#[test]
+fn several_that_move_cost_what_they_are() {
+    let mut bench = Bench::new();
+    (0..300).for_each(|n| _ = bench.run(&format!("RPUSH l {n}")));
+    for (line, cost) in [
+        ("LMOVEM l m LEFT RIGHT", 1),
+        ("LMOVEM l m LEFT RIGHT COUNT 10 OBO", 20),
+        ("LMOVEM l m LEFT RIGHT EXACTLY 9999 OBO", 600),
+        ("LMOVEM none m LEFT RIGHT COUNT 10 OBO", 0),
+        ("LMOVEM l m LEFT RIGHT COUNT x OBO", 0),
+        ("BLMOVEM l m LEFT RIGHT 0 COUNT 10 OBO", 20),
+    ] {
+        assert_eq!(bench.cost(line), Some(cost), "{line}");
+    }
+}
+
+#[test]
 fn a_list_of_one_that_turns_keeps_its_expiry() {
     let mut bench = Bench::new();
     let at = bench.now_ms + 5000;
@@ -311,6 +400,11 @@ fn command() -> impl Strategy<Value = Vec<Vec<u8>>> {
         (key(), number(), number()).prop_map(move |(k, n, m)| words(&["LTRIM", k, &n, &m])),
         (key(), key(), end(), end()).prop_map(move |(k, l, f, t)| words(&["LMOVE", k, l, f, t])),
         (key(), key()).prop_map(move |(k, l)| words(&["RPOPLPUSH", k, l])),
+        (key(), key(), end(), end(), number(), any::<[bool; 2]>()).prop_map(move |(k, l, f, t, n, [exact, bulk])| {
+            let (amount, order) = (if exact { "EXACTLY" } else { "COUNT" }, if bulk { "BULK" } else { "OBO" });
+            words(&["LMOVEM", k, l, f, t, amount, &n, order])
+        }),
+        Just(words(&["PEXPIRE", "a", "9"])),
         (key(), key(), end(), number()).prop_map(move |(k, l, e, n)| words(&["LMPOP", "2", k, l, e, "COUNT", &n])),
         Just(words(&["SET", "c", "v"])),
         Just(words(&["SET", "a", "v", "PX", "3"])),
