@@ -116,6 +116,27 @@ fn the_key_after_store_is_found() {
 }
 
 #[test]
+fn the_keys_of_counted_pairs_are_found() {
+    let keys = |line: &str| {
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        let request = OwnedRequest::from_args(&words);
+        let (row, _) = super::find(request.as_request()).expect("the command is ours");
+        let mut each = Vec::new();
+        row.for_each_key(request.as_request(), |key| each.push(key));
+        assert_eq!(row.key_indexes(request.as_request()).collect::<Vec<_>>(), each, "{line}");
+        each
+    };
+    assert_eq!(keys("MSETEX 2 a 1 b 2"), [2, 4]);
+    assert_eq!(keys("MSETEX 1 a 1 EX 5"), [2]);
+    assert_eq!(keys("MSETEX 2 a 1 b"), [2, 4]);
+    assert_eq!(keys("MSETEX 3 a 1 b 2"), [0; 0]);
+    assert_eq!(keys("MSETEX 0 a 1"), [0; 0]);
+    assert_eq!(keys("MSETEX -1 a 1"), [0; 0]);
+    assert_eq!(keys("MSETEX 18446744073709551615 a 1"), [0; 0]);
+    assert_eq!(keys("SDIFFCARD 2 a b LIMIT 1"), [2, 3]);
+}
+
+#[test]
 fn the_keys_after_streams_are_found() {
     let keys = |line: &str| {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();

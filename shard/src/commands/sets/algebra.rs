@@ -50,6 +50,35 @@ pub fn sintercard(
     Ok(())
 }
 
+/// `SUNIONCARD numkeys key [key ...] [APPROX] [LIMIT limit]`
+///
+/// `APPROX` allows an estimate. The exact number is one too.
+pub fn sunioncard(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (Counted(keys), UnionOptions(limit)): (Counted<'_>, UnionOptions),
+) -> Result<()> {
+    let sets = sets(db, keys)?;
+    work(reply, union_bytes(&sets))?;
+    let (largest, new) = union_parts(sets);
+    // The members of the largest set need not be looked at.
+    let known = largest.map_or(0, Set::len).min(limit);
+    reply.integer((known + new.take(limit - known).count()) as i64);
+    Ok(())
+}
+
+/// `SDIFFCARD numkeys key [key ...] [LIMIT limit]`
+pub fn sdiffcard(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (Counted(keys), Limit(limit)): (Counted<'_>, Limit),
+) -> Result<()> {
+    let sets = sets(db, keys)?;
+    work(reply, difference_bytes(&sets))?;
+    reply.integer(difference(sets).take(limit).count() as i64);
+    Ok(())
+}
+
 /// `SUNION key [key ...]`
 pub fn sunion(db: &mut Keyspace<'_>, reply: &mut Reply, (keys,): (Rest<'_>,)) -> Result<()> {
     let sets = sets(db, keys)?;
@@ -108,6 +137,23 @@ impl<'a> Argument<'a> for Limit {
     }
 }
 
+/// `[APPROX] [LIMIT limit]`, in any order and any number of times.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UnionOptions(usize);
+
+impl<'a> Argument<'a> for UnionOptions {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let mut limit = Limit(usize::MAX);
+        loop {
+            if args.word("LIMIT") {
+                limit = Limit::read(args.bytes()?)?;
+            } else if !args.word("APPROX") {
+                return Ok(Self(limit.0));
+            }
+        }
+    }
+}
+
 /// Whether a set holds an item; numbers are looked up in an intset as they are.
 pub fn holds(set: &Set, item: Item<'_>) -> bool {
     match (item, set.integers()) {
@@ -155,6 +201,12 @@ fn intersection<'s>(sets: Sets<'s>) -> impl Iterator<Item = Item<'s>> {
 }
 
 fn union<'s>(sets: Sets<'s>) -> impl Iterator<Item = Item<'s>> {
+    let (largest, new) = union_parts(sets);
+    largest.into_iter().flat_map(Set::iter).chain(new)
+}
+
+/// The largest set, and the members of the others that it does not hold.
+fn union_parts<'s>(sets: Sets<'s>) -> (Option<&'s Set>, impl Iterator<Item = Item<'s>>) {
     let mut sets: SmallVec<[&Set; 4]> = sets.into_iter().flatten().collect();
     sets.sort_by_key(|set| std::cmp::Reverse(set.len()));
     let largest = sets.first().copied();
@@ -165,7 +217,7 @@ fn union<'s>(sets: Sets<'s>) -> impl Iterator<Item = Item<'s>> {
     let new = others.filter(move |member| {
         !known.as_mut().is_some_and(|set| set.holds(*member)) && (!several || seen.insert(*member))
     });
-    largest.into_iter().flat_map(Set::iter).chain(new)
+    (largest, new)
 }
 
 /// Memory that a union needs while it is made: a table of the members of all but the largest set, if there are several.

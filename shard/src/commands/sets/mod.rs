@@ -126,6 +126,12 @@ pub(crate) const FAMILY: Family<Run> = Family {
         Command::new("SINTERCARD", at_least(3), KEYS_COUNTED, READ.union(MOVABLE), run!(algebra::sintercard))
             .doc("7.0.0", INTER_COMPLEXITY, "Returns the number of members of the intersect of multiple sets.")
             .cost(|db, request| cost::smallest(db, cost::counted_keys(request, 1))),
+        Command::new("SUNIONCARD", at_least(3), KEYS_COUNTED, READ.union(MOVABLE), run!(algebra::sunioncard))
+            .doc("8.10.0", SUM_COMPLEXITY, "Returns the number of members of the union of multiple sets.")
+            .cost(|db, request| cost::sum(db, cost::counted_keys(request, 1))),
+        Command::new("SDIFFCARD", at_least(3), KEYS_COUNTED, READ.union(MOVABLE), run!(algebra::sdiffcard))
+            .doc("8.10.0", SUM_COMPLEXITY, "Returns the number of members of the difference of multiple sets.")
+            .cost(|db, request| cost::sum(db, cost::counted_keys(request, 1))),
         Command::new("SUNION", at_least(2), KEYS_READ, READ, run!(algebra::sunion))
             .doc("1.0.0", SUM_COMPLEXITY, "Returns the union of multiple sets.")
             .tips(ANY_ORDER)

@@ -291,6 +291,42 @@ fn a_row_says_what_will_be_looked_at() {
     assert_eq!(bench.cost("SCARD a"), None);
 }
 
+#[test]
+fn cardinalities_of_unions_and_differences() {
+    const WRONG: &str = "(error) WRONGTYPE Operation against a key holding the wrong kind of value";
+    check(&[
+        ("SADD t 1 2 3 a b", "5"),
+        ("SADD u 2 3 c", "3"),
+        ("SET s v", "OK"),
+        ("SUNIONCARD 2 t u", "6"),
+        ("SUNIONCARD 1 t", "5"),
+        ("SUNIONCARD 2 t t", "5"),
+        ("SUNIONCARD 2 t none", "5"),
+        ("SUNIONCARD 1 none", "0"),
+        ("SUNIONCARD 2 t u LIMIT 3", "3"),
+        ("SUNIONCARD 2 t u LIMIT 0", "6"),
+        ("SUNIONCARD 2 t u LIMIT -1", "(error) ERR LIMIT can't be negative"),
+        ("SUNIONCARD 2 t u LIMIT", "(error) ERR syntax error"),
+        ("SUNIONCARD 2 t u LIMIT 2 limit 4", "4"),
+        ("SUNIONCARD 2 t u APPROX APPROX LIMIT 4", "4"),
+        ("SUNIONCARD 2 t u approx", "6"),
+        ("SUNIONCARD 2 t u FOO", "(error) ERR syntax error"),
+        ("SUNIONCARD 3 t u", "(error) ERR Number of keys can't be greater than number of args"),
+        ("SUNIONCARD 0 t u", "(error) ERR numkeys should be greater than 0"),
+        ("SUNIONCARD x t u", "(error) ERR numkeys should be greater than 0"),
+        ("SUNIONCARD 2 t s", WRONG),
+        ("SUNIONCARD 2 none s", WRONG),
+        ("SDIFFCARD 2 t u", "3"),
+        ("SDIFFCARD 2 t u LIMIT 2", "2"),
+        ("SDIFFCARD 1 t", "5"),
+        ("SDIFFCARD 2 t t", "0"),
+        ("SDIFFCARD 2 none s", WRONG),
+        ("SDIFFCARD 2 t s", WRONG),
+        ("SDIFFCARD 2 t u APPROX", "(error) ERR syntax error"),
+        ("SDIFFCARD 2 t u LIMIT x", "(error) ERR LIMIT can't be negative"),
+    ]);
+}
+
 fn command() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let word = |word: &str| Just(word.as_bytes().to_vec()).boxed();
     let key = || (0..4u8).prop_map(|key| vec![b'a' + key]).boxed();
@@ -351,6 +387,10 @@ proptest! {
             prop_assert!(read.iter().all(|member| expected.contains(member)));
             prop_assert_eq!(bench.run(&format!("{command}STORE d{keys}")), expected.len().to_string());
             prop_assert_eq!(bench.run("SCARD d"), expected.len().to_string());
+            for (limit, most) in [("", usize::MAX), (" LIMIT 0", usize::MAX), (" LIMIT 5", 5)] {
+                let reply = bench.run(&format!("{command}CARD {all}{keys}{limit}"));
+                prop_assert_eq!(reply, expected.len().min(most).to_string());
+            }
         }
     }
 }

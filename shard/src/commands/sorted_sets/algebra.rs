@@ -21,7 +21,7 @@ use crate::commands::work;
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 
-/// `ZUNION numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]`
+/// `ZUNION numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX | COUNT>] [WITHSCORES]`
 pub fn zunion(db: &mut Keyspace<'_>, reply: &mut Reply, (count, rest): (i64, Rest<'_>)) -> Result<()> {
     let (inputs, options) = read(db, "zunion", count, rest, WEIGHED)?;
     work(reply, all(&inputs) * SCORED_BYTES)?;
@@ -29,7 +29,7 @@ pub fn zunion(db: &mut Keyspace<'_>, reply: &mut Reply, (count, rest): (i64, Res
     Ok(())
 }
 
-/// `ZINTER numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]`
+/// `ZINTER numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX | COUNT>] [WITHSCORES]`
 pub fn zinter(db: &mut Keyspace<'_>, reply: &mut Reply, (count, rest): (i64, Rest<'_>)) -> Result<()> {
     let (inputs, options) = read(db, "zinter", count, rest, WEIGHED)?;
     work(reply, least(&inputs) * SCORED_BYTES)?;
@@ -45,7 +45,7 @@ pub fn zdiff(db: &mut Keyspace<'_>, reply: &mut Reply, (count, rest): (i64, Rest
     Ok(())
 }
 
-/// `ZUNIONSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]`
+/// `ZUNIONSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX | COUNT>]`
 pub fn zunionstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, count, rest): (&[u8], i64, Rest<'_>)) -> Result<()> {
     let limits = *db.limits();
     let (inputs, options) = read(db, "zunionstore", count, rest, WEIGHED_STORE)?;
@@ -54,7 +54,7 @@ pub fn zunionstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, count, rest):
     store(db, reply, key, result)
 }
 
-/// `ZINTERSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]`
+/// `ZINTERSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX | COUNT>]`
 pub fn zinterstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, count, rest): (&[u8], i64, Rest<'_>)) -> Result<()> {
     let limits = *db.limits();
     let (inputs, options) = read(db, "zinterstore", count, rest, WEIGHED_STORE)?;
@@ -118,6 +118,7 @@ impl Options {
                         b"SUM" => Aggregate::Sum,
                         b"MIN" => Aggregate::Min,
                         b"MAX" => Aggregate::Max,
+                        b"COUNT" => Aggregate::Count,
                         _ => return Err(Error::Syntax),
                     };
                     1
@@ -145,6 +146,8 @@ enum Aggregate {
     Sum,
     Min,
     Max,
+    /// The sum of the weights of the inputs that hold the member.
+    Count,
 }
 
 impl Aggregate {
@@ -152,7 +155,7 @@ impl Aggregate {
     /// greatest.
     fn of(self, left: f64, right: f64) -> f64 {
         match self {
-            Self::Sum => number(left + right),
+            Self::Sum | Self::Count => number(left + right),
             Self::Min => left.min(right),
             Self::Max => left.max(right),
         }
@@ -174,6 +177,8 @@ enum Source<'s> {
 struct Input<'s> {
     source: Option<Source<'s>>,
     weight: f64,
+    /// Its weight stands for each member's score.
+    is_counted: bool,
 }
 
 /// Memory of a reference to a member with its score, in a table that may be half empty and then in a list.
@@ -196,7 +201,11 @@ impl<'s> Input<'s> {
             Source::Plain(set) => holds(set, member).then_some(1.0),
             Source::Sorted(set) => member.with_text(|text| set.score(text)),
         };
-        Some(score? * self.weight)
+        score.map(|score| self.weighed(score))
+    }
+
+    fn weighed(&self, score: f64) -> f64 {
+        if self.is_counted { self.weight } else { score * self.weight }
     }
 
     fn holds(&self, member: Item<'_>) -> bool {
@@ -210,10 +219,10 @@ impl<'s> Input<'s> {
             Some(Source::Plain(set)) => (Some(set), None),
             Some(Source::Sorted(set)) => (None, Some(set)),
         };
-        let weight = self.weight;
+        let input = *self;
         let plain = plain.into_iter().flat_map(Set::iter).map(|member| (member, 1.0));
         let members = plain.chain(sorted.into_iter().flat_map(SortedSet::iter));
-        members.map(move |(member, score)| (member, number(score * weight)))
+        members.map(move |(member, score)| (member, number(input.weighed(score))))
     }
 }
 
@@ -253,7 +262,8 @@ fn read<'s>(
     let sources: SmallVec<[_; 4]> = db.values(keys.iter()).map(input).collect::<Result<_>>()?;
     let options = Options::read(options, sources.len(), form)?;
     let weight = |at: usize| options.weights.as_ref().map_or(1.0, |weights| weights[at]);
-    let inputs = sources.into_iter().enumerate().map(|(at, source)| Input { source, weight: weight(at) });
+    let is_counted = matches!(options.aggregate, Aggregate::Count);
+    let inputs = sources.into_iter().enumerate().map(|(at, source)| Input { source, weight: weight(at), is_counted });
     Ok((inputs.collect(), options))
 }
 
