@@ -5,7 +5,8 @@
 //!    cells of one step are ranges of scores.
 //! 2. A search takes the step whose cells are about as large as its area, and looks at the cell of the centre and at its eight
 //!    neighbours, as far as they touch the **bounds** of the area. Which points are within is computed for each.
-//! 3. Distances are those on a sphere of [`RADIUS_METERS`], by the haversine formula.
+//! 3. Distances are those on a sphere of [`RADIUS_METERS`], by the haversine formula. The sides of a polygon are straight on a
+//!    map whose coordinates are longitude and latitude.
 //!
 //! Steps, bounds and the order of the neighbours are Redis's, so that unordered results come in Redis's order.
 
@@ -65,6 +66,18 @@ impl Point {
         })
     }
 
+    /// The middle of several points on the sphere.
+    pub fn centre_of(points: &[Self]) -> Self {
+        let (mut x, mut y, mut z) = (0.0, 0.0, 0.0);
+        for point in points {
+            let (longitude, latitude) = (radians(point.longitude), radians(point.latitude));
+            x += latitude.cos() * longitude.cos();
+            y += latitude.cos() * longitude.sin();
+            z += latitude.sin();
+        }
+        Self { longitude: degrees(y.atan2(x)), latitude: degrees(z.atan2((x * x + y * y).sqrt())) }
+    }
+
     pub fn distance_meters(self, other: Self) -> f64 {
         let half_sine = |from: f64, to: f64| ((radians(to) - radians(from)) / 2.0).sin();
         let v = half_sine(self.longitude, other.longitude);
@@ -89,18 +102,26 @@ fn degrees(radians: f64) -> f64 {
     radians / (PI / 180.0)
 }
 
-/// The area of a search, in meters around a centre.
-#[derive(Debug, Clone, Copy)]
+/// The area of a search: in meters around a centre, or between corners.
+#[derive(Debug, Clone)]
 pub enum Shape {
-    Circle { radius: f64 },
-    Box { width: f64, height: f64 },
+    Circle {
+        radius: f64,
+    },
+    Box {
+        width: f64,
+        height: f64,
+    },
+    /// Its centre is [that of its corners](Point::centre_of).
+    Polygon(Vec<Point>),
 }
 
 impl Shape {
     /// The distance of a point from the centre, if it is within.
-    pub fn distance(self, centre: Point, point: Point) -> Option<f64> {
+    pub fn distance(&self, centre: Point, point: Point) -> Option<f64> {
         match self {
-            Self::Circle { radius } => Some(centre.distance_meters(point)).filter(|distance| *distance <= radius),
+            Self::Circle { radius } => Some(centre.distance_meters(point)).filter(|distance| distance <= radius),
+            Self::Polygon(corners) => is_between(corners, point).then(|| centre.distance_meters(point)),
             Self::Box { width, height } => {
                 if latitude_distance_meters(point.latitude, centre.latitude) > height / 2.0 {
                     return None;
@@ -115,21 +136,23 @@ impl Shape {
     }
 
     /// The ranges of scores, each with its end left out, that hold all points within, in the order of a search.
-    pub fn score_ranges(self, centre: Point) -> Vec<(f64, f64)> {
+    pub fn score_ranges(&self, centre: Point) -> Vec<(f64, f64)> {
         let bounds = self.bounds(centre);
         let reach = match self {
-            Self::Circle { radius } => radius,
+            Self::Circle { radius } => *radius,
             Self::Box { width, height } => ((width / 2.0) * (width / 2.0) + (height / 2.0) * (height / 2.0)).sqrt(),
+            Self::Polygon(_) => bounds.corners().map(|corner| centre.distance_meters(corner)).fold(0.0, f64::max),
         };
+        // The middle of corners far from each other may be outside of all of them.
+        let centre = if let Self::Polygon(_) = self { bounds.nearest(centre) } else { centre };
         let mut step = step_for(reach, centre.latitude);
         let mut cell = Cell::around(centre, step, LATITUDE_MAX);
         // The centre may be so near to an edge of its cell that the neighbour there does not reach far enough.
-        let short = cell.moved(0, 1).area().north < bounds.north
-            || cell.moved(0, -1).area().south > bounds.south
-            || cell.moved(1, 0).area().east < bounds.east
-            || cell.moved(-1, 0).area().west > bounds.west;
-        if step > 1 && short {
+        // Redis looks once. A polygon may be much wider than the distances of its corners tell.
+        let mut looks = if let Self::Polygon(_) = self { step } else { 1 };
+        while step > 1 && looks > 0 && cell.falls_short_of(bounds) {
             step -= 1;
+            looks -= 1;
             cell = Cell::around(centre, step, LATITUDE_MAX);
         }
         let area = cell.area();
@@ -154,10 +177,11 @@ impl Shape {
         ranges
     }
 
-    fn bounds(self, centre: Point) -> Area {
+    fn bounds(&self, centre: Point) -> Area {
         let (width, height) = match self {
-            Self::Circle { radius } => (radius, radius),
+            Self::Circle { radius } => (*radius, *radius),
             Self::Box { width, height } => (width / 2.0, height / 2.0),
+            Self::Polygon(corners) => return Area::around(corners),
         };
         let latitude_delta = degrees(height / RADIUS_METERS);
         let longitude_delta = |latitude: f64| degrees(width / RADIUS_METERS / radians(latitude).cos());
@@ -171,6 +195,21 @@ impl Shape {
             north: centre.latitude + latitude_delta,
         }
     }
+}
+
+/// Whether a point is within a polygon: a line from it to the east crosses an odd number of sides.
+fn is_between(corners: &[Point], point: Point) -> bool {
+    let mut inside = false;
+    let mut before = corners.last().copied().unwrap_or(point);
+    for &corner in corners {
+        if (corner.latitude > point.latitude) != (before.latitude > point.latitude) {
+            let (width, height) = (before.longitude - corner.longitude, before.latitude - corner.latitude);
+            let crossing = width * (point.latitude - corner.latitude) / height + corner.longitude;
+            inside ^= point.longitude < crossing;
+        }
+        before = corner;
+    }
+    inside
 }
 
 /// The step whose cells are about as large as an area of this reach; they get narrower towards the poles.
@@ -195,6 +234,34 @@ struct Area {
     north: f64,
 }
 
+impl Area {
+    /// The smallest area with these points.
+    fn around(points: &[Point]) -> Self {
+        let none = Self { west: LONGITUDE_MAX, east: -LONGITUDE_MAX, south: LATITUDE_MAX, north: -LATITUDE_MAX };
+        points.iter().fold(none, |area, point| Self {
+            west: area.west.min(point.longitude),
+            east: area.east.max(point.longitude),
+            south: area.south.min(point.latitude),
+            north: area.north.max(point.latitude),
+        })
+    }
+
+    fn corners(self) -> impl Iterator<Item = Point> {
+        let Self { west, east, south, north } = self;
+        let corners = [(west, north), (east, north), (west, south), (east, south)];
+        corners.into_iter().map(|(longitude, latitude)| Point { longitude, latitude })
+    }
+
+    /// The point of a polygon's bounds that is nearest to another.
+    fn nearest(self, point: Point) -> Point {
+        let within = |value: f64, low: f64, high: f64| value.max(low).min(high);
+        Point {
+            longitude: within(point.longitude, self.west, self.east),
+            latitude: within(point.latitude, self.south, self.north),
+        }
+    }
+}
+
 /// All points whose scores begin with these `2 * step` bits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Cell {
@@ -203,6 +270,14 @@ struct Cell {
 }
 
 impl Cell {
+    /// Whether its neighbours do not reach as far as an area around it.
+    fn falls_short_of(self, bounds: Area) -> bool {
+        self.moved(0, 1).area().north < bounds.north
+            || self.moved(0, -1).area().south > bounds.south
+            || self.moved(1, 0).area().east < bounds.east
+            || self.moved(-1, 0).area().west > bounds.west
+    }
+
     fn around(point: Point, step: u32, latitude_max: f64) -> Self {
         let part = |value: f64, most: f64| ((value + most) / (2.0 * most) * (1u64 << step) as f64) as u32;
         let (x, y) = (part(point.longitude, LONGITUDE_MAX), part(point.latitude, latitude_max));
@@ -328,6 +403,58 @@ mod tests {
                     assert_eq!(found, 1, "{centre:?} {shape:?} {point:?}");
                 }
             }
+        }
+    }
+
+    /// Around the Earth, at the poles and across the edge of the map, too.
+    #[test]
+    fn a_search_in_a_polygon_misses_no_point() {
+        let mut random = fastrand::Rng::with_seed(11);
+        let mut part = || random.f64();
+        let mut seen = 0;
+        for round in 0..3000 {
+            let reach = if round % 3 == 0 { 1.0 } else { 10f64.powf(-part() * 5.0) };
+            let (longitude, latitude) =
+                ((part() - 0.5) * 360.0 * (1.0 - reach), (part() - 0.5) * 170.0 * (1.0 - reach));
+            let mut point = || Point {
+                longitude: longitude + (part() - 0.5) * 360.0 * reach,
+                latitude: latitude + (part() - 0.5) * 170.0 * reach,
+            };
+            let corners: Vec<Point> = (0..3 + round % 6).map(|_| point()).collect();
+            let (centre, shape) = (Point::centre_of(&corners), Shape::Polygon(corners));
+            let ranges = shape.score_ranges(centre);
+            for _ in 0..20 {
+                let score = point().score() as f64;
+                if shape.distance(centre, Point::of_score(score)).is_some() {
+                    let found = ranges.iter().filter(|(low, high)| (*low..*high).contains(&score)).count();
+                    assert_eq!(found, 1, "{shape:?} {:?}", Point::of_score(score));
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > 5_000, "{seen}");
+    }
+
+    #[test]
+    fn polygons_have_an_inside() {
+        let corners = |text: &[(f64, f64)]| {
+            Shape::Polygon(text.iter().map(|&(longitude, latitude)| Point { longitude, latitude }).collect())
+        };
+        let arrow = corners(&[(0.0, 0.0), (4.0, 0.0), (1.0, 1.0), (0.0, 4.0)]);
+        let bow = corners(&[(0.0, 0.0), (4.0, 4.0), (4.0, 0.0), (0.0, 4.0)]);
+        for (shape, longitude, latitude, expected) in [
+            (&arrow, 0.5, 0.5, true),
+            (&arrow, 2.0, 0.5, true),
+            (&arrow, 2.0, 2.0, false),
+            (&arrow, -1.0, 0.5, false),
+            (&bow, 1.0, 2.0, true),
+            (&bow, 3.0, 2.0, true),
+            (&bow, 2.0, 1.0, false),
+            (&bow, 2.0, 3.0, false),
+        ] {
+            let centre = Point { longitude: 0.0, latitude: 0.0 };
+            let found = shape.distance(centre, Point { longitude, latitude }).is_some();
+            assert_eq!(found, expected, "{shape:?} {longitude} {latitude}");
         }
     }
 }

@@ -63,7 +63,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             .doc(
                 "6.2.0",
                 SEARCH_COMPLEXITY,
-                "Queries a geospatial index for members inside an area of a box or a circle.",
+                "Queries a geospatial index for members inside an area of a box, a circle or a polygon.",
             )
             .cost(|db, request| search::cost(db, request, search::Form::Search)),
         Command::new(
@@ -77,7 +77,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
         .doc(
             "6.2.0",
             SEARCH_COMPLEXITY,
-            "Queries a geospatial index for members inside an area of a box or a circle, optionally stores the result.",
+            "Queries a geospatial index for members inside an area of a box, a circle or a polygon, optionally stores the result.",
         )
         .cost(|db, request| search::cost(db, request, search::Form::SearchStore)),
         Command::new(

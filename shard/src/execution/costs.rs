@@ -341,6 +341,8 @@ const SAMPLES: &[(&str, &str)] = &[
     ("GEOPOS k {old}", "geo"),
     ("GEOSEARCH k FROMLONLAT 15 37 BYRADIUS 20000 km", "geo"),
     ("GEOSEARCHSTORE d k FROMLONLAT 15 37 BYRADIUS 20000 km", "geo"),
+    ("GEOSEARCH k BYPOLYGON 4 -179 -80 179 -80 179 80 -179 80", "geo"),
+    ("GEOSEARCHSTORE d k BYPOLYGON 4 -179 -80 179 -80 179 80 -179 80 STOREDIST", "geo"),
     ("GEORADIUS k 15 37 20000 km", "geo"),
     ("GEORADIUS_RO k 15 37 20000 km WITHDIST", "geo"),
     ("GEORADIUSBYMEMBER k m1 20000 km", "geo"),

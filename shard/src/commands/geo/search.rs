@@ -18,15 +18,19 @@ use crate::keyspace::Keyspace;
 
 /// A point takes as long as so many elements: its distance needs half a dozen trigonometric functions.
 const POINT_COST: usize = 4;
+/// So many sides of a polygon take as long as an element.
+const SIDES_PER_ELEMENT: usize = 8;
 
-/// `GEOSEARCH key (FROMMEMBER member | FROMLONLAT longitude latitude) (BYRADIUS radius unit | BYBOX width height unit)
+/// `GEOSEARCH key ((FROMMEMBER member | FROMLONLAT longitude latitude) (BYRADIUS radius unit | BYBOX width height unit)
+/// | BYPOLYGON numvertices longitude latitude [longitude latitude ...])
 /// [ASC | DESC] [COUNT count [ANY]] [WITHCOORD] [WITHDIST] [WITHHASH]`
 pub(super) fn geosearch(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     run(db, reply, request, Form::Search)
 }
 
-/// `GEOSEARCHSTORE destination source (FROMMEMBER member | FROMLONLAT longitude latitude)
-/// (BYRADIUS radius unit | BYBOX width height unit) [ASC | DESC] [COUNT count [ANY]] [STOREDIST]`
+/// `GEOSEARCHSTORE destination source ((FROMMEMBER member | FROMLONLAT longitude latitude)
+/// (BYRADIUS radius unit | BYBOX width height unit) | BYPOLYGON numvertices longitude latitude [longitude latitude ...])
+/// [ASC | DESC] [COUNT count [ANY]] [STOREDIST]`
 pub(super) fn geosearchstore(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     run(db, reply, request, Form::SearchStore)
 }
@@ -56,7 +60,9 @@ pub(super) fn georadiusbymember_ro(db: &mut Keyspace<'_>, reply: &mut Reply, req
 pub(super) fn cost(db: &Keyspace<'_>, request: Request<'_>, form: Form) -> usize {
     let Some(set) = db.peek_collection::<SortedSet>(request.arg(form.source())) else { return 0 };
     let Ok(search) = Search::read(form, request, Some(set)) else { return 0 };
-    search.ranges().iter().map(|range| set.score_ranks(range).len()).sum::<usize>() * POINT_COST
+    let sides = if let Shape::Polygon(corners) = &search.shape { corners.len() } else { 0 };
+    let points = search.ranges().iter().map(|range| set.score_ranks(range).len()).sum::<usize>();
+    points.saturating_mul(POINT_COST + sides / SIDES_PER_ELEMENT)
 }
 
 /// Which command it is.
@@ -183,23 +189,27 @@ impl<'a> Search<'a> {
         set: Option<&SortedSet>,
     ) -> Result<()> {
         let (mut by_member, mut by_point, mut by_radius, mut by_box) = (false, false, false, false);
+        let mut by_polygon = false;
         while !args.is_empty() {
             let more = args.len() - 1;
-            if more >= 1 && !by_point && args.word("FROMMEMBER") {
+            if more >= 1 && !by_point && !by_polygon && args.word("FROMMEMBER") {
                 let member = args.bytes()?;
                 if let Some(set) = set {
                     self.centre = Some(place_of(set, member)?);
                 }
                 by_member = true;
-            } else if more >= 2 && !by_member && args.word("FROMLONLAT") {
+            } else if more >= 2 && !by_member && !by_polygon && args.word("FROMLONLAT") {
                 self.centre = Some(point(args.bytes()?, args.bytes()?)?);
                 by_point = true;
-            } else if more >= 2 && !by_box && args.word("BYRADIUS") {
+            } else if more >= 2 && !by_box && !by_polygon && args.word("BYRADIUS") {
                 self.take_circle(args)?;
                 by_radius = true;
-            } else if more >= 3 && !by_radius && args.word("BYBOX") {
+            } else if more >= 3 && !by_radius && !by_polygon && args.word("BYBOX") {
                 self.take_box(args)?;
                 by_box = true;
+            } else if more >= 2 && !(by_member || by_point || by_radius || by_box) && args.word("BYPOLYGON") {
+                self.take_polygon(args)?;
+                by_polygon = true;
             } else {
                 self.take_option(args, form)?;
             }
@@ -209,6 +219,9 @@ impl<'a> Search<'a> {
             let name = repeated(request.arg(0));
             Err(Error::Text(format!("ERR exactly one of {what} can be specified for {name}").into()))
         };
+        if by_polygon {
+            return Ok(());
+        }
         if !(by_member || by_point) {
             return refuse("FROMMEMBER or FROMLONLAT");
         }
@@ -281,6 +294,17 @@ impl<'a> Search<'a> {
         }
         let Unit(meters) = args.take()?;
         (self.shape, self.unit) = (Shape::Box { width: width * meters, height: height * meters }, meters);
+        Ok(())
+    }
+
+    fn take_polygon(&mut self, args: &mut Args<'a>) -> Result<()> {
+        let corners = integer(args.bytes()?).ok().and_then(|corners| i32::try_from(corners).ok());
+        let corners = corners.ok_or(Error::text("ERR invalid number of vertices"))?;
+        let corners = usize::try_from(corners).ok().filter(|corners| *corners >= 3 && *corners <= args.len() / 2);
+        let corners = corners.ok_or(Error::text("ERR GEOSEARCH BYPOLYGON must have at least 3 vertices"))?;
+        let corners = (0..corners).map(|_| point(args.bytes()?, args.bytes()?)).collect::<Result<Vec<Point>>>()?;
+        (self.centre, self.unit) = (Some(Point::centre_of(&corners)), 1.0);
+        self.shape = Shape::Polygon(corners);
         Ok(())
     }
 

@@ -112,6 +112,55 @@ fn searches() {
     ]);
 }
 
+/// Replies are those of Valkey 9.1.2.
+#[test]
+fn searches_in_a_polygon() {
+    const TRIANGLE: &str = "BYPOLYGON 3 13 37 16 37 15 39";
+    const FEW: &str = "(error) ERR GEOSEARCH BYPOLYGON must have at least 3 vertices";
+    const NUMBER: &str = "(error) ERR invalid number of vertices";
+    let search = |options: &str| format!("GEOSEARCH g {options}");
+    check(&[
+        ("GEOADD g 13.361389 38.115556 Palermo 15.087269 37.502669 Catania", "2"),
+        (&search(TRIANGLE), "[Catania]"),
+        (
+            &search("bypolygon 3 13 37 16 37 15 39 WITHDIST WITHCOORD WITHHASH ASC"),
+            "[[Catania 41878.3264 3479447370796909 [15.08726745843887329 37.50266842333162032]]]",
+        ),
+        (&search("BYPOLYGON 3 13 37 16 37 14 39 WITHDIST DESC"), "[[Catania 68853.1583]]"),
+        (&search("BYPOLYGON 4 13 37 16 37 16 39 13 39 ASC"), "[Catania Palermo]"),
+        (&search("BYPOLYGON 4 13 37 16 37 16 39 13 39 COUNT 1"), "[Catania]"),
+        (&search("BYPOLYGON 3 13 37 16 37 14 39 BYPOLYGON 3 13 37 16 37 14 37.1"), "[]"),
+        (&search("BYPOLYGON 2 13 37 16 37 14 39"), FEW),
+        (&search("BYPOLYGON 4 13 37 16 37 14 39"), FEW),
+        (&search("BYPOLYGON -3 13 37 16 37 14 39"), FEW),
+        (&search("BYPOLYGON x 13 37 16 37 14 39"), NUMBER),
+        (&search("BYPOLYGON 03 13 37 16 37 14 39"), NUMBER),
+        (&search("BYPOLYGON 2147483648 13 37 16 37 14 39"), NUMBER),
+        (&search("BYPOLYGON 3 13 37 16 37 14 x"), "(error) ERR value is not a valid float"),
+        (&search("BYPOLYGON 3 13 37 16 37 14 99"), "(error) ERR invalid longitude,latitude pair 14.000000,99.000000"),
+        (&search(&format!("FROMMEMBER Palermo {TRIANGLE}")), SYNTAX),
+        (&search(&format!("{TRIANGLE} FROMMEMBER Palermo")), SYNTAX),
+        (&search(&format!("{TRIANGLE} FROMLONLAT 1 2")), SYNTAX),
+        (&search(&format!("{TRIANGLE} BYRADIUS 5 km")), SYNTAX),
+        (&search(&format!("BYRADIUS 5 km {TRIANGLE}")), SYNTAX),
+        (&search(&format!("BYBOX 5 5 km {TRIANGLE}")), SYNTAX),
+        ("GEOSEARCH none BYPOLYGON 3 13 37 16 37 14 39", "[]"),
+        ("GEOSEARCH none BYPOLYGON 3 13 37 16 37 14 x", "(error) ERR value is not a valid float"),
+        (&format!("GEOSEARCHSTORE d g {TRIANGLE}"), "1"),
+        (&format!("GEOSEARCHSTORE d g {TRIANGLE} STOREDIST"), "1"),
+        ("ZRANGE d 0 -1 WITHSCORES", "[Catania 4.187832636273526e+4]"),
+    ]);
+}
+
+#[test]
+fn sides_of_a_polygon_cost_something() {
+    let mut bench = Bench::new();
+    (0..100).for_each(|n| _ = bench.run(&format!("GEOADD g 1 1 place:{n}")));
+    let corners: String = (0..80).map(|n| format!(" {} {}", n % 3, n / 40)).collect();
+    assert_eq!(bench.cost("GEOSEARCH g BYPOLYGON 3 0 0 2 0 1 2"), Some(400));
+    assert_eq!(bench.cost(&format!("GEOSEARCH g BYPOLYGON 80{corners}")), Some(1400));
+}
+
 #[test]
 fn a_search_costs_what_its_cells_hold() {
     let mut bench = Bench::new();
@@ -133,6 +182,7 @@ fn effects_make_the_same_data() {
         "GEOADD g CH XX 13 38 a",
         "GEOSEARCHSTORE d g FROMMEMBER a BYRADIUS 500 km STOREDIST",
         "GEORADIUS g 15 37 10 km STORE d2",
+        "GEOSEARCHSTORE d3 g BYPOLYGON 3 13 37 16 37 15 39 STOREDIST",
         "GEORADIUSBYMEMBER g a 500 km STORE g COUNT 1",
     ];
     let words = |line: &&str| line.split(' ').map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
