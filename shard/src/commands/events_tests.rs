@@ -13,11 +13,14 @@ use crate::keyspace::changes::KeyEvent;
 const EVENTS: &str = include_str!("../../tests/data/keyspace-events.txt");
 /// The same of commands that are newer, and of a newer Redis.
 const NEWER_EVENTS: &str = include_str!("../../tests/data/keyspace-events-8.txt");
+/// The same of commands that only Valkey has.
+const VALKEY_EVENTS: &str = include_str!("../../tests/data/keyspace-events-valkey-9.txt");
 
 #[test]
 fn the_events_are_those_of_redis() {
     compare(EVENTS);
     compare(NEWER_EVENTS);
+    compare(VALKEY_EVENTS);
 }
 
 fn compare(events: &str) {
@@ -58,8 +61,8 @@ fn compare(events: &str) {
 
 #[test]
 fn every_write_is_compared() {
-    let compared: BTreeSet<&str> =
-        EVENTS.lines().chain(NEWER_EVENTS.lines()).filter_map(|line| line.split(' ').next()).collect();
+    let lines = [EVENTS, NEWER_EVENTS, VALKEY_EVENTS].into_iter().flat_map(str::lines);
+    let compared: BTreeSet<&str> = lines.filter_map(|line| line.split(' ').next()).collect();
     let rows = FAMILIES.iter().flat_map(|family| family.commands).map(|command| &command.row);
     let writes = rows.filter(|row| row.flags.contains(Flags::WRITE));
     let missing: Vec<_> = writes.map(|row| row.name).filter(|name| !compared.contains(name)).collect();

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fills `keyspace-events.txt` with the events that a real Redis publishes.
 
-    ./keyspace-events.py [path/to/redis-server] [keyspace-events-8.txt]
+    ./keyspace-events.py [path/to/redis-server] [keyspace-events-8.txt | keyspace-events-valkey-9.txt]
 
 The file has a line for each command, and below it, indented, a line for each event in order: the letter of its class in
 `notify-keyspace-events`, its name, its key, and its logical index unless that is 0. This script keeps the commands and
