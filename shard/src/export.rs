@@ -1,6 +1,7 @@
 //! Export of a stored database to an RDB, without a server.
 //!
-//! Keys that have expired are left out, unless the reader wants them. The order of keys is that of their positions.
+//! Keys that have expired are left out, unless the reader wants them, and so are keys of types that the version of RDB does
+//! not have, which are counted. The order of keys is that of their positions.
 //!
 //! A large value is never in memory as a whole: RDB has the same elements as the store's pieces, so they are read, written
 //! and dropped one after the other. Exceptions are streams, whose parts RDB has in another order, a value that was changed
@@ -10,6 +11,7 @@ use std::io::{self, Write};
 
 use dormouse_storage::codec::segment::InPieces;
 use dormouse_storage::codec::value::pieces::{Outline, is_passed_on};
+use dormouse_storage::codec::value::{encoding_of, is_writable};
 use dormouse_storage::rdb::writer::{Beside, RdbWriter};
 use dormouse_storage::shown::INDEXES;
 use dormouse_types::record::Record;
@@ -28,6 +30,8 @@ const FUNCTIONS_SINCE: u16 = 10;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Exported {
     pub keys: u64,
+    /// Keys of types that the version of RDB does not have.
+    pub left_out: u64,
     pub bytes: u64,
 }
 
@@ -132,7 +136,9 @@ impl<W: Write> Visitor for Writing<'_, W> {
     }
 
     fn takes_pieces_of(&self, outline: Outline) -> bool {
-        self.in_pieces && is_passed_on(outline, self.export.version)
+        // What is left out need not be put together.
+        self.in_pieces
+            && (is_passed_on(outline, self.export.version) || !is_writable(outline.kind, self.export.version))
     }
 
     fn begin(&mut self, record: &InPieces) -> Result<(), Error> {
@@ -155,7 +161,7 @@ pub(crate) struct Export<W> {
     /// Keys that expire by then are left out.
     expired_ms: u64,
     clock: u32,
-    /// Whether the record whose pieces come has expired.
+    /// Whether the record whose pieces come has expired, or is of a type that this version does not have.
     is_skipped: bool,
 }
 
@@ -188,6 +194,10 @@ impl<W: Write> Export<W> {
         if record.expiry().is_some_and(|at| at <= self.expired_ms) {
             return Ok(());
         }
+        if !is_writable(encoding_of(&record.value()), self.version) {
+            self.exported.left_out += 1;
+            return Ok(());
+        }
         let beside = self.begin_key(index, counts, record.expiry(), record.access(), watch)?;
         self.rdb.record(record.key(), &record.value(), beside)
     }
@@ -200,7 +210,10 @@ impl<W: Write> Export<W> {
         record: &InPieces,
         watch: &mut (dyn FnMut(Exported) + Send),
     ) -> io::Result<()> {
-        self.is_skipped = record.expiry.is_some_and(|at| at <= self.expired_ms);
+        let has_expired = record.expiry.is_some_and(|at| at <= self.expired_ms);
+        let is_left_out = !is_writable(record.outline.kind, self.version);
+        self.exported.left_out += u64::from(is_left_out && !has_expired);
+        self.is_skipped = has_expired || is_left_out;
         if self.is_skipped {
             return Ok(());
         }

@@ -7,6 +7,8 @@
 //! | another value, with its expiry | `RESTORE ... REPLACE ABSTTL`, in the encoding of Redis 7.0 |
 //! | an expiry | `PEXPIREAT` or `PERSIST` |
 //! | a command | the command |
+//! | a value of a type that Redis 7.0 does not have | `DEL`, so that nothing else stays under the key |
+//! | a command that changes such a value | nothing |
 //! | other keyspaces are shown | `SWAPDB`, `FLUSHDB`, `FLUSHALL` |
 //!
 //! While a database has replicas, its commands leave no effect that depends on this server's time or that Redis 7.0 does
@@ -17,16 +19,27 @@
 //! - The stream does not depend on its readers: each byte has the same offset for all of them.
 //! - What an import stages is not told. When the staged data is shown the stream ends, as a reader lacks it.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
 use dormouse_storage::codec::Reader;
 use dormouse_storage::codec::dump::dump_encoded_for;
-use dormouse_storage::codec::value::{LoadedValue, decode_value, kind};
+use dormouse_storage::codec::value::{LoadedValue, decode_value, is_writable, kind};
 use dormouse_storage::effect::{self, EffectBody};
 use dormouse_storage::log::format::{LogItem, read_item};
 use dormouse_storage::shown::{INDEXES, Ids};
 use dormouse_types::Limits;
 
+use crate::commands::{FAMILIES, Flags};
+
 /// The version of RDB that replicas get: that of Redis 7.0, which all later servers read. No replica says how old it is.
 pub const RDB_VERSION: u16 = 10;
+
+/// The names of commands that replicas are not told, because Redis 7.0 does not have the type of their key.
+static UNKNOWN: LazyLock<HashSet<&'static [u8]>> = LazyLock::new(|| {
+    let rows = FAMILIES.iter().flat_map(|family| family.commands).map(|command| &command.row);
+    rows.filter(|row| row.flags.contains(Flags::NOT_TO_REPLICAS)).map(|row| row.name.as_bytes()).collect()
+});
 
 /// The stream cannot go on: a reader needs everything again.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,8 +83,11 @@ impl ReplicaStream {
                         count += self.show(&ids, count, out)?;
                     }
                     let Some(index) = self.ids[..INDEXES].iter().position(|id| *id == keyspace) else { continue };
-                    self.select(index, count, out);
                     let body = effect::read(body).ok_or_else(|| malformed(&"an effect"))?;
+                    if is_unknown(&body) {
+                        continue;
+                    }
+                    self.select(index, count, out);
                     count += 1;
                     self.effect(body).map_err(|error| malformed(&error))?;
                 }
@@ -107,6 +123,7 @@ impl ReplicaStream {
         let out = &mut self.commands;
         match body {
             EffectBody::Delete { key } => command(out, &[b"DEL", &key]),
+            EffectBody::Value { key, kind, .. } if !is_writable(kind, RDB_VERSION) => command(out, &[b"DEL", &key]),
             EffectBody::Expiry { key, expiry: Some(at) } => command(out, &[b"PEXPIREAT", &key, number(at).as_bytes()]),
             EffectBody::Expiry { key, expiry: None } => command(out, &[b"PERSIST", &key]),
             EffectBody::Command(request) => {
@@ -166,6 +183,13 @@ impl ReplicaStream {
         }
         Ok(count - begun)
     }
+}
+
+/// Whether an effect is a command on a value that replicas do not have.
+fn is_unknown(body: &EffectBody) -> bool {
+    let EffectBody::Command(request) = body else { return false };
+    let name = request.as_request().get(0).unwrap_or_default().to_ascii_uppercase();
+    UNKNOWN.contains(&name[..])
 }
 
 /// The buffer of a larger entry is not kept.

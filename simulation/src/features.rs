@@ -33,6 +33,8 @@ const DAMAGES: u64 = 500;
 const COUNTINGS: u64 = 200;
 /// Batches in a thousand with commands over hashes whose fields expire.
 const FIELDS: u64 = 250;
+/// Batches in a thousand with commands over arrays.
+const ARRAYS: u64 = 300;
 /// Batches in a thousand with commands over streams.
 const STREAMS: u64 = 350;
 /// Batches in a thousand with a script.
@@ -77,6 +79,8 @@ pub struct Features {
     pub waits: bool,
     /// Fields of hashes expire.
     pub fields: bool,
+    /// Clients use arrays.
+    pub arrays: bool,
     /// Clients use streams.
     pub streams: bool,
     /// Clients run scripts, and functions if there are any.
@@ -107,6 +111,7 @@ impl Features {
         imports: false,
         waits: false,
         fields: false,
+        arrays: false,
         streams: false,
         scripts: false,
         settings: false,
@@ -134,6 +139,7 @@ impl Features {
             imports: has(10),
             waits: has(11),
             fields: has(12),
+            arrays: has(23),
             streams: has(13),
             scripts: has(14),
             // Functions need a library.
@@ -160,7 +166,8 @@ pub struct Extras {
     waits: Chance,
     /// Chance for fields.
     fields: Chance,
-    /// Chances for streams, scripts and settings.
+    /// Chances for arrays, streams, scripts and settings.
+    arrays: Chance,
     streams: Chance,
     scripts: Chance,
     settings: Chance,
@@ -180,6 +187,7 @@ impl Extras {
             last: Chance::new(seed.rotate_left(16)),
             waits: Chance::new(seed.rotate_left(48)),
             fields: Chance::new(seed.rotate_left(24)),
+            arrays: Chance::new(seed.rotate_left(20)),
             streams: Chance::new(seed.rotate_left(40)),
             scripts: Chance::new(seed.rotate_left(8)),
             settings: Chance::new(seed.rotate_left(56)),
@@ -318,6 +326,9 @@ impl Extras {
         }
         if self.features.fields && script.has_expiries && self.fields.permille(FIELDS) {
             asked.extend((0..=self.fields.below(3)).map(|_| script.field(&mut self.fields)));
+        }
+        if self.features.arrays && self.arrays.permille(ARRAYS) {
+            asked.extend((0..=self.arrays.below(4)).map(|_| script.array(&mut self.arrays)));
         }
         if self.features.streams && self.streams.permille(STREAMS) {
             asked.extend((0..=self.streams.below(4)).map(|_| script.stream(&mut self.streams)));

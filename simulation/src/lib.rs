@@ -40,6 +40,7 @@
 #![forbid(unsafe_code)]
 
 pub mod act;
+pub mod arrays;
 pub mod backups;
 pub mod book;
 pub mod branches;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::arrays::{self, ArrayModel};
 use crate::scripted;
 use crate::streams::{self, StreamModel};
 
@@ -33,6 +34,7 @@ pub enum Value {
     Set(BTreeSet<String>),
     Sorted(BTreeMap<String, i64>),
     Stream(StreamModel),
+    Array(ArrayModel),
 }
 
 /// The value of a hash's field, and its expiry. A field that has expired is kept until a command writes or deletes it: the
@@ -97,8 +99,10 @@ pub const ONCE: &str = "ONCE";
 pub const ONCE_WORDS: usize = 3;
 
 /// Commands that change nothing.
-pub const READS: &[&str] =
-    &["GET", "MGET", "EXISTS", "LRANGE", "HGET", "SCARD", "ZSCORE", "DBSIZE", "XLEN", "XRANGE", "XPENDING", "XREAD"];
+pub const READS: &[&str] = &[
+    "GET", "MGET", "EXISTS", "LRANGE", "HGET", "SCARD", "ZSCORE", "DBSIZE", "XLEN", "XRANGE", "XPENDING", "XREAD",
+    "ARNEXT", "ARLEN", "ARGET", "ARSCAN",
+];
 
 const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
 const NOT_AN_INTEGER: &str = "-ERR value is not an integer or out of range\r\n";
@@ -177,6 +181,7 @@ impl Model {
                     Value::Hash(hash) => hash.is_empty(),
                     Value::Set(set) => set.is_empty(),
                     Value::Sorted(set) => set.is_empty(),
+                    Value::Array(array) => array.elements.is_empty(),
                 });
                 if is_empty {
                     self.keys.remove(key);
@@ -364,6 +369,7 @@ impl Model {
             }
             "BLPOP" | "BZPOPMIN" | "BRPOPLPUSH" => self.take(select, words, now_ms, false)?,
             name if name.starts_with(AGAIN) => self.take(select, words, now_ms, true)?,
+            name if name.starts_with("AR") => arrays::reply(of_kind!(self, &key(1), Array), words),
             name if name.starts_with('X') => {
                 let key = key(streams::key_at(words));
                 let (mut stream, expiry) = match self.keys.get(&key) {

@@ -2,7 +2,7 @@
 
 use crate::chance::Chance;
 use crate::model::{INDEXES, STAGED};
-use crate::{scripted, streams};
+use crate::{arrays, scripted, streams};
 
 /// One command and its logical index.
 #[derive(Debug, Clone)]
@@ -109,6 +109,12 @@ impl Script {
     pub fn stream(&self, chance: &mut Chance) -> Asked {
         let select = chance.below(u64::from(self.selects)) as u8;
         Asked { select, words: streams::command(chance, self.keys) }
+    }
+
+    /// Returns a command over an array.
+    pub fn array(&self, chance: &mut Chance) -> Asked {
+        let select = chance.below(u64::from(self.selects)) as u8;
+        Asked { select, words: arrays::command(chance, self.keys) }
     }
 
     /// Returns a command that may wait for entries of a stream.

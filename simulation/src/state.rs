@@ -10,10 +10,12 @@ use dormouse_shard::keyspace::receipts::{Receipt, ReceiptReply};
 use dormouse_shard::snapshot::Snapshot;
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::store::Store;
+use dormouse_types::array::INDEX_MAX;
 use dormouse_types::record::{Record, Value as Held};
 use dormouse_types::stream::{Group, Pending, StreamEntry};
-use dormouse_types::{Item, ObjectRef, Stream, StreamId};
+use dormouse_types::{Array, Item, ObjectRef, Stream, StreamId};
 
+use crate::arrays::ArrayModel;
 use crate::clock;
 use crate::model::{Entry, Field, INDEXES, Model, RECEIPTS, Value, all_indexes};
 use crate::streams::{GroupModel, PendingModel, StreamModel};
@@ -41,8 +43,18 @@ fn entry(select: u8, record: &Record) -> Entry {
             Value::Sorted(set.iter().map(|(member, score)| (text(&member.to_vec()), score as i64)).collect())
         }
         Held::Object(ObjectRef::Stream(stream)) => Value::Stream(stream_model(stream)),
+        Held::Object(ObjectRef::Array(array)) => Value::Array(array_model(array)),
     };
     Entry { value, expiry: record.expiry() }
+}
+
+fn array_model(array: &Array) -> ArrayModel {
+    let mut model = ArrayModel { last_insert: array.last_insert(), ..ArrayModel::default() };
+    array.visit(0, INDEX_MAX, false, |index, element| {
+        model.elements.insert(index, text(&element.to_vec()));
+        false
+    });
+    model
 }
 
 fn stream_model(stream: &Stream) -> StreamModel {

@@ -129,9 +129,9 @@ impl<'a> Opened<'a> {
     ) -> Result<Result<(), E>, StoreError> {
         let InPieces { outline, pieces, .. } = *record;
         let mut elements = 0;
-        for _ in 0..pieces {
+        for at in 0..pieces {
             let piece = self.piece().await?;
-            elements += count_elements(outline.kind, &piece).map_err(|error| self.error(&error))?;
+            elements += count_elements(outline.kind, &piece, at == 0).map_err(|error| self.error(&error))?;
             if let Err(error) = visit(&piece) {
                 return Ok(Err(error));
             }

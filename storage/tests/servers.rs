@@ -32,6 +32,7 @@ fn show(loaded: LoadedValue<'_>) -> String {
                 .collect()
         }
         LoadedValue::Object(Object::Stream(stream)) => return format!("{stream:?}"),
+        LoadedValue::Object(Object::Array(array)) => return format!("{array:?}"),
         LoadedValue::Object(Object::SortedSet(set)) => {
             set.iter().map(|(member, score)| format!("{}={score}", item(member))).collect()
         }
@@ -78,6 +79,9 @@ fn joined(count: usize, one: impl Fn(usize) -> String) -> String {
 const STREAM_OF_VALKEY: &str = "2 of 2, 1-1 to 2-1, deleted 0-0; 1-1 f=v; 2-1 f=v g=w; \
     group group at 1-1, Some(1) read, \
     alice seen 1795883612332 active Some(1795883612332) 1-1 at 1795883612332 x1";
+
+/// Set and inserted.
+const ARRAY: &str = r#"{0: "inserted", 1: "one", 2: "2", 3: "3.5", 1000: "thousand", "last insert": Some(0)}"#;
 
 /// One entry was released by its consumer, and one came with the id of a producer.
 const STREAM_OF_REDIS: &str = "3 of 3, 1-1 to 1795883611579-0, deleted 0-0; 1-1 f=v; 2-1 f=v g=w; \
@@ -147,7 +151,7 @@ fn a_file_of_redis_8_10_2() {
     for (key, shown) in [
         ("stream", STREAM_OF_REDIS.to_owned()),
         ("vectors", "cannot be taken: a vector set".to_owned()),
-        ("array", "cannot be taken: an array".to_owned()),
+        ("array", ARRAY.to_owned()),
         // Hashes that were made with HIMPORT: packed, with a long value, with many fields, with long ones.
         ("person:1", "age=41 name=dora".to_owned()),
         ("person:2", format!("age=7{UNTIL} name=emil")),
@@ -213,7 +217,7 @@ fn payloads() -> Vec<(&'static str, String)> {
         ),
         (
             "1c050100000008696e7365727465640103036f6e650201020000000000000003020000000000000c4043e8000874686f7573616e640f0057f18da4fe7902a1",
-            "an array".to_owned(),
+            ARRAY.to_owned(),
         ),
         (
             "1b011000000000000000010000000000000001404747000000180003010001010181660200010201000100018176020401000101010001020181660281760281670281770208010201f4ba350123a201000009dfff028176020401ff0381000001a2230135bb000101000003010567726f7570020102020000000000000001000000000000000100000000000000000100000000000000020000000000000001bb350123a2010000010205616c696365b0350123a2010000b0350123a20100000003626f62bb350123a2010000bb350123a20100000100000000000000020000000000000001010000000000000001000000000000000140644064010870726f647563657201026d3181000001a2230135bb0001000f0034e1070270da807c",

@@ -11,11 +11,13 @@
 //! | [`Set`] | [`intset`], [`listpack`] | a hash table of members |
 //! | [`SortedSet`] | [`listpack`] | a hash table of members beside a counted B+ tree |
 //! | [`Stream`] | | a deque of listpacks, in the order of their ids |
+//! | [`Array`] | a run of elements, in a format of its own | slices of elements, by their index |
 //!
 //! They must not know commands, replies, time, chance (random numbers are handed in), or how keys are stored.
 //!
 //! Every collection knows the bytes that it has allocated, rounded to the allocator's size classes, without counting.
 
+pub mod array;
 pub mod entry;
 pub mod geohash;
 pub mod hash;
@@ -34,6 +36,7 @@ pub mod stream;
 mod heap;
 mod limits;
 
+pub use array::Array;
 pub use dormouse_protocol::pace;
 pub use hash::{Hash, Live, SetExpiry};
 pub use item::{Digits, Item, parse_i64};

@@ -1,5 +1,6 @@
 //! A value of any kind, and what all kinds have in common.
 
+use crate::array::Array;
 use crate::hash::Hash;
 use crate::heap;
 use crate::list::List;
@@ -18,6 +19,7 @@ pub enum Object {
     Set(Set),
     SortedSet(SortedSet),
     Stream(Stream),
+    Array(Array),
 }
 
 /// An object to be read. A record stores it in the space of a pointer, so it has no `Object` to lend.
@@ -29,6 +31,7 @@ pub enum ObjectRef<'a> {
     Set(&'a Set),
     SortedSet(&'a SortedSet),
     Stream(&'a Stream),
+    Array(&'a Array),
 }
 
 /// An object to be changed.
@@ -40,6 +43,7 @@ pub enum ObjectMut<'a> {
     Set(&'a mut Set),
     SortedSet(&'a mut SortedSet),
     Stream(&'a mut Stream),
+    Array(&'a mut Array),
 }
 
 impl Object {
@@ -51,6 +55,7 @@ impl Object {
             Object::Set(set) => ObjectRef::Set(set),
             Object::SortedSet(set) => ObjectRef::SortedSet(set),
             Object::Stream(stream) => ObjectRef::Stream(stream),
+            Object::Array(array) => ObjectRef::Array(array),
         }
     }
 
@@ -62,6 +67,7 @@ impl Object {
             Object::Set(set) => ObjectMut::Set(set),
             Object::SortedSet(set) => ObjectMut::SortedSet(set),
             Object::Stream(stream) => ObjectMut::Stream(stream),
+            Object::Array(array) => ObjectMut::Array(array),
         }
     }
 }
@@ -75,6 +81,7 @@ impl ObjectRef<'_> {
             ObjectRef::Set(set) => Object::Set(set.clone()),
             ObjectRef::SortedSet(set) => Object::SortedSet(set.clone()),
             ObjectRef::Stream(stream) => Object::Stream(stream.clone()),
+            ObjectRef::Array(array) => Object::Array(array.clone()),
         }
     }
 
@@ -86,6 +93,7 @@ impl ObjectRef<'_> {
             ObjectRef::Set(_) => Kind::Set,
             ObjectRef::SortedSet(_) => Kind::SortedSet,
             ObjectRef::Stream(_) => Kind::Stream,
+            ObjectRef::Array(_) => Kind::Array,
         }
     }
 
@@ -98,6 +106,7 @@ impl ObjectRef<'_> {
             ObjectRef::Set(set) => set.heap_bytes(),
             ObjectRef::SortedSet(set) => set.heap_bytes(),
             ObjectRef::Stream(stream) => stream.heap_bytes(),
+            ObjectRef::Array(array) => array.heap_bytes(),
         }
     }
 
@@ -110,6 +119,7 @@ impl ObjectRef<'_> {
             ObjectRef::Set(set) => set.address(),
             ObjectRef::SortedSet(set) => set.address(),
             ObjectRef::Stream(stream) => stream.address(),
+            ObjectRef::Array(array) => array.address(),
         }
     }
 
@@ -122,6 +132,7 @@ impl ObjectRef<'_> {
             ObjectRef::Set(set) => set.encoding(),
             ObjectRef::SortedSet(set) => set.encoding(),
             ObjectRef::Stream(stream) => stream.encoding(),
+            ObjectRef::Array(array) => array.encoding(),
         }
     }
 
@@ -134,6 +145,7 @@ impl ObjectRef<'_> {
             ObjectRef::Set(set) => set.len(),
             ObjectRef::SortedSet(set) => set.len(),
             ObjectRef::Stream(stream) => stream.parts(),
+            ObjectRef::Array(array) => array.len(),
         }
     }
 
@@ -151,6 +163,7 @@ impl ObjectMut<'_> {
             ObjectMut::Set(set) => ObjectMut::Set(set),
             ObjectMut::SortedSet(set) => ObjectMut::SortedSet(set),
             ObjectMut::Stream(stream) => ObjectMut::Stream(stream),
+            ObjectMut::Array(array) => ObjectMut::Array(array),
         }
     }
 
@@ -162,6 +175,7 @@ impl ObjectMut<'_> {
             ObjectMut::Set(set) => ObjectRef::Set(set),
             ObjectMut::SortedSet(set) => ObjectRef::SortedSet(set),
             ObjectMut::Stream(stream) => ObjectRef::Stream(stream),
+            ObjectMut::Array(array) => ObjectRef::Array(array),
         }
     }
 
@@ -178,6 +192,7 @@ impl ObjectMut<'_> {
             ObjectMut::Set(set) => set.dismantle(budget),
             ObjectMut::SortedSet(set) => set.dismantle(budget),
             ObjectMut::Stream(stream) => stream.dismantle(budget),
+            ObjectMut::Array(array) => array.dismantle(budget),
         }
     }
 }
@@ -190,6 +205,7 @@ pub enum Kind {
     Set,
     SortedSet,
     Stream,
+    Array,
 }
 
 impl Kind {
@@ -202,6 +218,7 @@ impl Kind {
             Kind::Set => "set",
             Kind::SortedSet => "zset",
             Kind::Stream => "stream",
+            Kind::Array => "array",
         }
     }
 }
@@ -276,4 +293,4 @@ macro_rules! collections {
     )*};
 }
 
-collections!(List: false, Hash: false, Set: false, SortedSet: false, Stream: true);
+collections!(List: false, Hash: false, Set: false, SortedSet: false, Stream: true, Array: false);

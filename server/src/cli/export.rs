@@ -51,6 +51,10 @@ impl Export {
             self.to_file(&store, &progress)
         }?;
         print_error(&format!("exported {}", progress.summary(exported.keys, exported.bytes)));
+        if exported.left_out > 0 {
+            let (count, version) = (exported.left_out, self.rdb_version);
+            print_error(&format!("left out {count} keys of types that version {version} of RDB does not have"));
+        }
         Ok(())
     }
 

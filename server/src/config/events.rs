@@ -49,7 +49,9 @@ mod tests {
             ("Kg", "gK"),
             ("nmK", "nKm"),
             ("E$", "$E"),
-            ("g$lshztxedKE", "AKE"),
+            ("g$lshztxedKE", "g$lshzxetdKE"),
+            ("ag$lshztxedKE", "AKE"),
+            ("aK", "aK"),
             ("nmdtexzhsl$KE", "$lshzxetdnKEm"),
             ("nmdextzhslgKE", "glshzxetdnKEm"),
         ] {

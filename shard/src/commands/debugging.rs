@@ -6,14 +6,18 @@
 use dormouse_protocol::{Reply, Request};
 use dormouse_scripting::Sha;
 use dormouse_storage::codec::dump::dump_bytes;
-use dormouse_types::ObjectRef;
+use dormouse_types::array::INDEX_MAX;
 use dormouse_types::record::{Record, Value};
+use dormouse_types::{Array, ObjectRef};
 
 use super::keys::encoding_of;
 use super::{Access, Command, Flags, KeySpec, Run, at_least, exactly};
 use crate::error::{Error, Result};
 use crate::keyspace::access::Uses;
 use crate::keyspace::{INDEXES, Keyspace};
+
+/// Gaps of an array from so many indices on are wide.
+const WIDE_GAP: u64 = 1_000_000;
 
 /// `DEBUG OBJECT key`
 pub static OBJECT: Command<Run> =
@@ -107,6 +111,20 @@ impl Digest {
         self.0 = Sha::of(&self.0).0;
     }
 
+    /// Adds an array with its gaps. Of a wide gap, of which Redis adds each index, only the width counts.
+    fn add_array(&mut self, array: &Array) {
+        let mut next = 0;
+        array.visit(0, INDEX_MAX, false, |index, element| {
+            match index - next {
+                gap @ ..WIDE_GAP => (0..gap).for_each(|_| self.mix(b"(null)")),
+                gap => self.mix(&gap.to_be_bytes()),
+            }
+            element.with_text(|text| self.mix(text));
+            next = index + 1;
+            false
+        });
+    }
+
     fn add_value(&mut self, record: &Record) {
         let value = record.value();
         // Redis's numbers of the types.
@@ -117,6 +135,7 @@ impl Digest {
             Value::Object(ObjectRef::SortedSet(_)) => 3,
             Value::Object(ObjectRef::Hash(_)) => 4,
             Value::Object(ObjectRef::Stream(_)) => 6,
+            Value::Object(ObjectRef::Array(_)) => 7,
         };
         self.mix(&kind.to_be_bytes());
         match value {
@@ -144,6 +163,7 @@ impl Digest {
                     value.with_text(|text| self.mix(text));
                 });
             }),
+            Value::Object(ObjectRef::Array(array)) => self.add_array(array),
         }
         if record.expiry().is_some() {
             self.add(b"!!expire!!");

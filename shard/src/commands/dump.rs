@@ -303,7 +303,12 @@ mod tests {
             (b"\x0f\x00", ""),
             (b"\x1b\x00", ""),
             (b"\x07\x00", ": a module's value is not supported"),
-            (b"\x1c\x00", ": an array is not supported"),
+            (b"\x1c\x00", ""),
+            (b"\x1c\x00\x00", ""),
+            (b"\x1c\x01\x02", ""),
+            (b"\x1c\x01\x00\x05\x04\x01v", ""),
+            (b"\x1c\x01\x00\x05\x03\x0812345678", ""),
+            (b"\x1c\x01\x00\x81\xff\xff\xff\xff\xff\xff\xff\xff\x03\x01v", ""),
             (b"\x18........\x01\x01\x01f", ""),
             (b"\x19........\x01f", ""),
         ] {

@@ -1,4 +1,4 @@
-//! The arithmetic of `INCRBYFLOAT` and `HINCRBYFLOAT`: the 80-bit extended precision that C calls `long double` on x86-64.
+//! The arithmetic of `INCRBYFLOAT`, `HINCRBYFLOAT` and `AROP`: the 80-bit extended precision that C calls `long double` on x86-64.
 //!
 //! Redis adds in this format and prints with `%.17Lf`, so the digits that clients see depend on it: 64 bits of mantissa
 //! make 3.0e3 + 200 come out as 3200, and 0.1 + 0.2 as 0.3. The sum is computed in software, so that a log replays to the
@@ -6,9 +6,13 @@
 //!
 //! 1. with a power above 0 it is an integer, printed from its big decimal form;
 //! 2. below, `mantissa * 10^17` fits 128 bits, and a shift with ties to even leaves the integer of all digits.
+//!
+//! `AROP` prints 17 significant digits (`%.17Lg`), which are rounded from all digits of the number.
 
-use rustc_apfloat::ieee::X87DoubleExtended;
-use rustc_apfloat::{Float, Round};
+use std::cmp::Ordering;
+
+use rustc_apfloat::ieee::{Double, X87DoubleExtended};
+use rustc_apfloat::{Float, FloatConvert, Round};
 
 /// Redis reads numbers into a buffer of this many bytes, the terminator included.
 const TEXT_MAX: usize = 5 * 1024;
@@ -19,7 +23,7 @@ const MANTISSA_BITS: u32 = 64;
 /// The exponent field of a number whose lowest mantissa bit is worth 1.
 const EXPONENT_OF_ONE: i32 = 16383 + 63;
 
-/// A number in x87 extended precision; not NaN.
+/// A number in x87 extended precision; NaN only as a [sum](LongDouble::sum).
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub(crate) struct LongDouble(X87DoubleExtended);
 
@@ -60,6 +64,83 @@ impl LongDouble {
 
     pub fn negated(self) -> Self {
         Self(-self.0)
+    }
+
+    pub fn from_double(value: f64) -> Self {
+        Self(Double::from_bits(u128::from(value.to_bits())).convert(&mut false).value)
+    }
+
+    /// The number without its fraction, if it is in the range of 64 bits itself.
+    pub fn truncated(self) -> Option<i64> {
+        let (least, most) = (Self::from_integer(i64::MIN), Self::from_integer(i64::MAX));
+        if self.0 < least.0 || self.0 > most.0 || self.0.is_nan() {
+            return None;
+        }
+        i64::try_from(self.0.to_i128_r(128, Round::TowardZero, &mut false).value).ok()
+    }
+
+    /// The sum, which may be infinite, or NaN.
+    pub fn sum(self, other: Self) -> Self {
+        Self((self.0 + other.0).value)
+    }
+
+    /// `%.17Lg`.
+    pub fn format_general(self) -> String {
+        if self.0.is_nan() {
+            return "nan".into();
+        }
+        let sign = if self.0.is_negative() { "-" } else { "" };
+        if self.0.is_infinite() {
+            return format!("{sign}inf");
+        }
+        let (digits, exponent) = self.significant();
+        format!("{sign}{}", lay_out_general(&digits, exponent))
+    }
+
+    /// The first [`DECIMALS`] digits, rounded, zeros at their end left out, and the power of ten of the first one.
+    fn significant(self) -> (String, i32) {
+        let bits = self.0.to_bits();
+        let mantissa = bits as u64;
+        let field = (bits >> MANTISSA_BITS) as i32 & 0x7fff;
+        let exponent = field.max(1) - EXPONENT_OF_ONE;
+        if mantissa == 0 {
+            return ("0".into(), 0);
+        }
+        // A fraction is mantissa * 5^n / 10^n.
+        let (all, shift) = match u32::try_from(exponent) {
+            Ok(power) => (integer_digits(mantissa, power), 0),
+            Err(_) => {
+                // What is even in the mantissa needs no fraction.
+                let even = mantissa.trailing_zeros().min(exponent.unsigned_abs());
+                let power = exponent.unsigned_abs() - even;
+                (fifth_power_digits(mantissa >> even, power), power as i32)
+            }
+        };
+        let mut power = all.len() as i32 - 1 - shift;
+        let (kept, rest) = all.split_at(DECIMALS.min(all.len()));
+        let mut digits = kept.as_bytes().to_vec();
+        let half = rest.as_bytes().first().map_or(Ordering::Less, |first| {
+            first.cmp(&b'5').then(if rest[1..].trim_end_matches('0').is_empty() {
+                Ordering::Equal
+            } else {
+                Ordering::Greater
+            })
+        });
+        let is_odd = digits.last().is_some_and(|last| (last - b'0') % 2 == 1);
+        if half == Ordering::Greater || half == Ordering::Equal && is_odd {
+            match digits.iter().rposition(|digit| *digit != b'9') {
+                Some(at) => {
+                    digits[at] += 1;
+                    digits.truncate(at + 1);
+                }
+                None => {
+                    digits = vec![b'1'];
+                    power += 1;
+                }
+            }
+        }
+        let text = String::from_utf8_lossy(&digits).trim_end_matches('0').to_owned();
+        (text, power)
     }
 
     pub fn is_finite(self) -> bool {
@@ -165,6 +246,51 @@ fn integer_digits(mantissa: u64, exponent: u32) -> String {
     digits.trim_start_matches('0').into()
 }
 
+/// The digits of `mantissa * 5^exponent`.
+fn fifth_power_digits(mantissa: u64, exponent: u32) -> String {
+    const LIMB: u64 = 1_000_000_000;
+    /// 5^13 times a limb, with a carry, fits 64 bits.
+    const STEP: u32 = 13;
+    let mut limbs = vec![mantissa % LIMB, mantissa / LIMB % LIMB, mantissa / LIMB / LIMB];
+    let mut left = exponent;
+    while left > 0 {
+        let power = left.min(STEP);
+        let factor = 5u64.pow(power);
+        let mut carry = 0;
+        for limb in &mut limbs {
+            let value = *limb * factor + carry;
+            *limb = value % LIMB;
+            carry = value / LIMB;
+        }
+        while carry > 0 {
+            limbs.push(carry % LIMB);
+            carry /= LIMB;
+        }
+        left -= power;
+    }
+    let digits: String = limbs.iter().rev().map(|limb| format!("{limb:09}")).collect();
+    digits.trim_start_matches('0').into()
+}
+
+/// Lays out significant digits as `%g` does: with an exponent where that is below -4 or no digit would stand behind it.
+fn lay_out_general(digits: &str, power: i32) -> String {
+    let len = digits.len() as i32;
+    if !(-4..DECIMALS as i32).contains(&power) {
+        let (first, rest) = digits.split_at(1);
+        let point = if rest.is_empty() { "" } else { "." };
+        let sign = if power < 0 { '-' } else { '+' };
+        return format!("{first}{point}{rest}e{sign}{:02}", power.unsigned_abs());
+    }
+    if power < 0 {
+        return format!("0.{}{digits}", "0".repeat(power.unsigned_abs() as usize - 1));
+    }
+    if len <= power + 1 {
+        return format!("{digits}{}", "0".repeat((power + 1 - len) as usize));
+    }
+    let (whole, fraction) = digits.split_at(power as usize + 1);
+    format!("{whole}.{fraction}")
+}
+
 /// The digits of `mantissa / 2^shift`, rounded to 17 decimals, those that are 0 at the end left out.
 fn fraction_digits(mantissa: u64, shift: u32) -> String {
     let scale = 10u128.pow(DECIMALS as u32);
@@ -188,6 +314,52 @@ mod tests {
     fn sum(a: &str, b: &str) -> Option<String> {
         let (a, b) = (LongDouble::parse(a.as_bytes()).expect(a), LongDouble::parse(b.as_bytes()).expect(b));
         a.plus(b).map(LongDouble::format)
+    }
+
+    /// As a C program prints them with `%.17Lg`.
+    #[test]
+    fn seventeen_digits_are_significant() {
+        for (text, expected) in [
+            ("0", "0"),
+            ("-0", "-0"),
+            ("1", "1"),
+            ("-2.5", "-2.5"),
+            ("0.1", "0.1"),
+            ("100", "100"),
+            ("1e16", "10000000000000000"),
+            ("1e17", "1e+17"),
+            ("123456789012345678", "1.2345678901234568e+17"),
+            ("0.0001", "0.0001"),
+            ("0.00001", "1e-05"),
+            ("1.5e-7", "1.5e-07"),
+            ("1e4000", "1e+4000"),
+            ("1e-4000", "1e-4000"),
+            ("1000000000000000.25", "1000000000000000.2"),
+            ("1000000000000000.75", "1000000000000000.8"),
+            ("99999999999999999.5", "1e+17"),
+            ("9223372036854775807", "9.2233720368547758e+18"),
+            ("inf", "inf"),
+            ("-inf", "-inf"),
+            ("0x1p-16445", "3.6451995318824746e-4951"),
+        ] {
+            let number = LongDouble::parse(text.as_bytes()).expect(text);
+            assert_eq!(number.format_general(), expected, "{text}");
+        }
+        let infinite = |text: &str| LongDouble::parse(text.as_bytes()).expect(text);
+        assert_eq!(infinite("inf").sum(infinite("-inf")).format_general(), "nan");
+        assert_eq!(LongDouble::from_double(0.7).format_general(), "0.69999999999999996");
+        for (text, whole) in [
+            ("-1.9", Some(-1)),
+            ("9223372036854775806.5", Some(i64::MAX - 1)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("9223372036854775807.5", None),
+            ("9223372036854775808", None),
+            ("-9223372036854775808", Some(i64::MIN)),
+            ("1e4000", None),
+            ("inf", None),
+        ] {
+            assert_eq!(infinite(text).truncated(), whole, "{text}");
+        }
     }
 
     #[test]

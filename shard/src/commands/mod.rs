@@ -11,6 +11,7 @@ pub(crate) mod growth;
 pub mod reach;
 pub mod row;
 
+mod arrays;
 mod bitmaps;
 pub mod blocking;
 pub mod debugging;
@@ -81,6 +82,7 @@ pub const FAMILIES: &[Family<Run>] = &[
     sorted_sets::FAMILY,
     geo::FAMILY,
     streams::FAMILY,
+    arrays::FAMILY,
     scripting::FAMILY,
 ];
 

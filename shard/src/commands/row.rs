@@ -73,6 +73,8 @@ bitflags! {
         const KEEPS_CACHING = 1 << 39;
         /// Nothing of the old value of its key stays, although it may reply with it.
         const REPLACES = 1 << 40;
+        /// Replicas of Redis 7.0 do not have the type of its key, so they are told nothing of it.
+        const NOT_TO_REPLICAS = 1 << 41;
     }
 }
 
@@ -97,6 +99,7 @@ bitflags! {
         const BITMAP = 1 << 14;
         const HYPERLOGLOG = 1 << 15;
         const GEO = 1 << 16;
+        const ARRAY = 1 << 17;
 
         const READ = 1 << 20;
         const WRITE = 1 << 21;
@@ -166,6 +169,7 @@ impl Category {
             (Category::BITMAP, "@bitmap"),
             (Category::HYPERLOGLOG, "@hyperloglog"),
             (Category::GEO, "@geo"),
+            (Category::ARRAY, "@array"),
             (Category::STREAM, "@stream"),
             (Category::PUBSUB, "@pubsub"),
             (Category::ADMIN, "@admin"),

@@ -44,6 +44,8 @@ const PARTS: usize = 2;
 /// | `{keys}`, `{pairs}` | keys of the keyspace, alone and with a value |
 /// | `{steps}` | steps of `BITFIELD` |
 /// | `{ids}` | ids of entries |
+/// | `{spread}` | indices of arrays, far from each other, with a number |
+/// | `{digits}` | numbers of many digits |
 /// | `{bytes}` | one word of 64 times as many bytes |
 /// | `{class}` | a pattern that is one class |
 /// | `{dump}` | the answer of `DUMP` for `k` |
@@ -410,6 +412,48 @@ const SAMPLES: &[(&str, &str)] = &[
     ("COPY k d", "stream"),
     ("DUMP k", "stream"),
     ("RESTORE d 0 {dump}", "stream"),
+    ("ARSET k 0 v", "array"),
+    ("ARSET k 0 {new}", "array"),
+    ("ARSET d 0 {new}", "none"),
+    ("ARSET k 0 {bytes}", "array"),
+    ("ARMSET k {spread}", "array"),
+    ("ARMSET d {spread}", "none"),
+    ("ARGET k {middle}", "array"),
+    ("ARMGET k {ids}", "array"),
+    ("ARGETRANGE k 0 {n}", "array"),
+    ("ARGETRANGE k 0 {n}", "long-array"),
+    ("ARGETRANGE none 0 {n}", "none"),
+    ("ARDEL k {ids}", "array"),
+    ("ARDELRANGE k 0 {n}", "array"),
+    ("ARDELRANGE k 0 18446744073709551614", "far-array"),
+    ("ARLEN k", "far-array"),
+    ("ARCOUNT k", "far-array"),
+    ("ARINSERT k {new}", "array"),
+    ("ARNEXT k", "array"),
+    ("ARSEEK k 5", "array"),
+    ("ARRING k {n} v", "array"),
+    ("ARRING k {half} v", "array"),
+    ("ARLASTITEMS k {n}", "array"),
+    ("ARLASTITEMS k {n}", "long-array"),
+    ("ARSCAN k 0 {n}", "array"),
+    ("ARSCAN k 0 18446744073709551614", "far-array"),
+    ("ARSCAN k 0 18446744073709551614 LIMIT 1", "far-array"),
+    ("ARGREP k - + MATCH m1 EXACT m2 GLOB *m1", "array"),
+    ("ARGREP k - + MATCH m1 NOCASE", "long-array"),
+    ("ARGREP k - + GLOB *{class}x", "array"),
+    ("ARGREP k - + RE ^m1.*", "array"),
+    ("AROP k 0 {n} SUM", "array"),
+    ("AROP k 0 18446744073709551614 SUM", "far-array"),
+    ("AROP k 0 {n} MATCH v", "long-array"),
+    ("AROP k 0 {n} MAX", "digits"),
+    ("ARINFO k FULL", "far-array"),
+    ("DEL k", "far-array"),
+    ("COPY k d", "array"),
+    ("COPY k d", "far-array"),
+    ("DUMP k", "far-array"),
+    ("DUMP k", "long-array"),
+    ("RESTORE d 0 {dump}", "array"),
+    ("RESTORE d 0 {dump}", "far-array"),
 ];
 
 /// Collections are tried twice: with many elements, and with few that are long.
@@ -529,6 +573,10 @@ fn filled(size: usize) -> Bench {
         "SADD wide-set {bytes} {bytes}1 {bytes}2 m1",
         "HSET wide-hash {bytes} {bytes} m1 {bytes} m2 m2",
         "ZADD wide-zset 1 {bytes} 2 {bytes}2 3 m1 3 m3",
+        "ARSET array 0 {old}",
+        "ARMSET far-array {spread}",
+        "ARSET long-array 0 {bytes} {bytes}1 v {bytes}2",
+        "ARSET digits 0 {digits}",
     ] {
         let words = words(&mut bench, line, size);
         let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
@@ -618,6 +666,8 @@ fn words(bench: &mut Bench, line: &str, size: usize) -> Vec<Vec<u8>> {
             "{keys}" => each(&|n, word| _ = write!(word, "key:{n}")),
             "{pairs}" => each(&|n, word| _ = write!(word, "key:{n} v")),
             "{ids}" => each(&|n, word| _ = write!(word, "{}", n + 1)),
+            "{spread}" => each(&|n, word| _ = write!(word, "{} {n}", 5000 * n)),
+            "{digits}" => each(&|n, word| _ = write!(word, "{n}.12345678901234567890123456789")),
             "{steps}" => each(&|n, word| _ = write!(word, "GET u8 {}", n % 64)),
             "{dump}" => {
                 let reply = bench.run_raw(&[b"DUMP", b"k"]);

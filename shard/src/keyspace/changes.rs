@@ -34,6 +34,7 @@ pub enum EventClass {
     New,
     /// Events of modules: there are none.
     Module,
+    Array,
 }
 
 impl EventClass {
@@ -52,6 +53,7 @@ impl EventClass {
             Self::KeyMiss => 'm',
             Self::New => 'n',
             Self::Module => 'd',
+            Self::Array => 'a',
         }
     }
 }
@@ -102,6 +104,10 @@ impl KeyEvent {
 
     pub const fn stream(name: &'static str) -> Self {
         Self::new(EventClass::Stream, name)
+    }
+
+    pub const fn array(name: &'static str) -> Self {
+        Self::new(EventClass::Array, name)
     }
 
     pub const fn sorted_set(name: &'static str) -> Self {

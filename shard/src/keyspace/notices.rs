@@ -28,7 +28,7 @@ const BYTES_MAX: usize = 32 << 20;
 const NOTICE_BYTES: usize = size_of::<PendingMessage>();
 
 /// The classes of the letter `A`, in the order in which Redis writes their own letters.
-pub const CLASSES_OF_ALL: [EventClass; 10] = [
+pub const CLASSES_OF_ALL: [EventClass; 11] = [
     EventClass::Generic,
     EventClass::String,
     EventClass::List,
@@ -39,6 +39,7 @@ pub const CLASSES_OF_ALL: [EventClass; 10] = [
     EventClass::Evicted,
     EventClass::Stream,
     EventClass::Module,
+    EventClass::Array,
 ];
 
 /// A set of classes of events, and of the two kinds of channels that tell them.
@@ -55,8 +56,8 @@ impl Classes {
     pub const KEYEVENT: Self = Self(1 << 31);
 
     /// The bits of the classes that triggers want are so much higher than those of classes that are told.
-    const TRIGGER_SHIFT: u32 = 12;
-    const TRIGGERS: u32 = 0xfff << Self::TRIGGER_SHIFT;
+    const TRIGGER_SHIFT: u32 = 15;
+    const TRIGGERS: u32 = 0x7fff << Self::TRIGGER_SHIFT;
     const TOLD: u32 = !Self::TRIGGERS;
 
     pub const fn of(classes: &[EventClass]) -> Self {

@@ -17,6 +17,8 @@ import tempfile
 import time
 
 CLASSES = "g$lshztxenm"
+# Classes that only a newer Redis knows.
+NEWER_CLASSES = "a"
 FILE = pathlib.Path(__file__).with_suffix(".txt")
 MARK = "end of a command"
 
@@ -76,6 +78,7 @@ def run(client, subscriber, lines, classes):
 def main():
     server = sys.argv[1] if len(sys.argv) > 1 else "redis-server"
     file = FILE.with_name(sys.argv[2]) if len(sys.argv) > 2 else FILE
+    classes = CLASSES + NEWER_CLASSES if file.name.endswith("-8.txt") else CLASSES
     text = file.read_text().splitlines()
     head = [line for line in text if line.startswith("#")]
     lines = [line for line in text if not line.startswith(("#", " "))]
@@ -91,8 +94,8 @@ def main():
             # Only when a key is looked at does it expire, so that the order is the same each time.
             assert client.say("DEBUG", "SET-ACTIVE-EXPIRE", "0") == "OK"
             subscriber.say("PSUBSCRIBE", "__keyevent@*__:*")
-            all_events = run(client, subscriber, lines, CLASSES)
-            by_class = {letter: run(client, subscriber, lines, letter) for letter in CLASSES}
+            all_events = run(client, subscriber, lines, classes)
+            by_class = {letter: run(client, subscriber, lines, letter) for letter in classes}
         finally:
             process.terminate()
             process.wait()
@@ -100,7 +103,7 @@ def main():
     for at, line in enumerate(lines):
         written.append(line)
         for event in all_events[at]:
-            letters = [letter for letter in CLASSES if event in by_class[letter][at]]
+            letters = [letter for letter in classes if event in by_class[letter][at]]
             assert len(letters) == 1, (line, event, letters)
             written.append(f"    {letters[0]} {event}")
     file.write_text("\n".join(written) + "\n")

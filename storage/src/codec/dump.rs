@@ -16,7 +16,8 @@ use super::{
     reader::ByteCount,
     string::skip_string,
     value::{
-        LoadedValue, decode_value, encode_for, encode_for_others, encoding_for, encoding_of, is_known, kind,
+        LoadedValue, RDB_VERSION_OF_ARRAYS, array, decode_value, encode_for, encode_for_others, encoding_for,
+        encoding_of, is_known, kind,
         newer::{Dialect, Templates, flatten, is_newer_hash, unsupported},
     },
 };
@@ -66,8 +67,11 @@ pub fn dump_into(value: &Value<'_>, out: &mut Vec<u8>) {
     let kind = encoding_of(value);
     out.push(kind);
     encode_for_others(value, out);
-    let expires = matches!(kind, kind::HASH_TTL | kind::HASH_TTL_LISTPACK);
-    let version = if expires { RDB_VERSION_OF_EXPIRIES } else { RDB_VERSION };
+    let version = match kind {
+        kind::HASH_TTL | kind::HASH_TTL_LISTPACK => RDB_VERSION_OF_EXPIRIES,
+        kind::ARRAY => RDB_VERSION_OF_ARRAYS,
+        _ => RDB_VERSION,
+    };
     out.extend_from_slice(&version.to_le_bytes());
     let sum = checksum(&out[start..]);
     out.extend_from_slice(&sum.to_le_bytes());
@@ -108,14 +112,14 @@ pub fn restore<'a>(payload: &'a [u8], limits: &Limits) -> Result<LoadedValue<'a>
     let (body, origin) = open(payload).ok_or(RestoreError::Envelope)?;
     let mut reader = Reader::new(body);
     let kind = reader.u8()?;
-    if let Some(what) = unsupported(kind, origin) {
+    if let Some(what) = unsupported(kind) {
         return Err(RestoreError::Unsupported(what));
     }
     let is_own = origin == Dialect::Redis && matches!(kind, kind::HASH_TTL | kind::HASH_TTL_LISTPACK);
     if is_newer_hash(kind, origin) && !is_own {
         return restore_hash(kind, origin, &mut reader, limits);
     }
-    if origin == Dialect::Valkey && matches!(kind, kind::HASH_TTL | kind::HASH_TTL_LISTPACK) {
+    if origin == Dialect::Valkey && matches!(kind, kind::HASH_TTL | kind::HASH_TTL_LISTPACK | kind::ARRAY) {
         return Err(CodecError::Type(kind).into());
     }
     let value = decode_value(kind, &mut reader, limits)?;
@@ -145,6 +149,8 @@ fn open(payload: &[u8]) -> Option<(&[u8], Dialect)> {
 const UNPACKED: usize = 24;
 /// Overhead per element, in bytes.
 const ELEMENT_BYTES: usize = 64;
+/// What an array takes beside its elements.
+const ARRAY_BYTES: usize = 512;
 /// The largest compression ratio: three bytes stand for 264.
 const INFLATED: usize = 88;
 
@@ -178,6 +184,7 @@ pub fn restored_bytes_max(payload: &[u8]) -> usize {
             let nodes = elements_bytes(&mut reader, 2, 0).saturating_mul(2);
             nodes.saturating_add(reader.remaining().saturating_mul(UNPACKED)).saturating_add(ELEMENT_BYTES * 4)
         }
+        kind::ARRAY => array_bytes(&mut reader),
         _ => payload.len().saturating_mul(INFLATED),
     }
 }
@@ -206,6 +213,20 @@ fn fields_bytes(reader: &mut Reader<'_>) -> usize {
         let strings = reader.rdb_plain_length().and_then(|_| Ok((skip_string(reader)?, skip_string(reader)?)));
         let Ok((field, value)) = strings else { return sum };
         sum = sum.saturating_add(field).saturating_add(value).saturating_add(2 * ELEMENT_BYTES);
+    }
+    sum
+}
+
+/// The elements of an array, each of which may be in a slice of its own.
+fn array_bytes(reader: &mut Reader<'_>) -> usize {
+    let count = reader.rdb_plain_length().unwrap_or(0);
+    let mut sum = ARRAY_BYTES;
+    if array::skip_head(reader).is_err() {
+        return sum;
+    }
+    for _ in 0..count {
+        let Ok(length) = array::skip_element(reader) else { return sum };
+        sum = sum.saturating_add(size_class(length)).saturating_add(2 * ELEMENT_BYTES);
     }
     sum
 }

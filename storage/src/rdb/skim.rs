@@ -57,12 +57,12 @@ pub(super) fn support(kind: u8, origin: Dialect) -> Support {
         | kind::STREAM
         | kind::STREAM_2
         | kind::STREAM_3 => Support::Whole,
-        kind::STREAM_4 | kind::STREAM_5 if origin == Dialect::Redis => Support::Whole,
+        kind::STREAM_4 | kind::STREAM_5 | kind::ARRAY if origin == Dialect::Redis => Support::Whole,
         kind::MODULE => Support::Endless("a module's value in the form of Redis 4"),
         // Only payloads have hashes with a template of their own.
         kind::HASH_TEMPLATE_LISTPACK | kind::HASH_TEMPLATE_VALUES => Support::Unknown,
         _ if is_newer_hash(kind, origin) => Support::Hash,
-        _ => unsupported(kind, origin).map_or(Support::Unknown, Support::Skipped),
+        _ => unsupported(kind).map_or(Support::Unknown, Support::Skipped),
     }
 }
 

@@ -186,7 +186,11 @@ fn every_item_is_read() {
                 b"\x02\x05\x00\x1c\x01a\x02\x01\x07\x03\x00\x01x\x04\x01........\x00\x01k\x00",
             ]
             .concat(),
-            &["v is a vector set", "a is an array", "k type 0 value \\x00"],
+            &[
+                "v is a vector set",
+                "a type 28 value \\x02\\x01\\x07\\x03\\x00\\x01x\\x04\\x01........",
+                "k type 0 value \\x00",
+            ],
         ),
         // Metadata of two modules before a key.
         (

@@ -6,7 +6,7 @@ use crate::entry::block::{self, block_size, read_bytes, write_bytes};
 use crate::entry::number::{self, canonical_integer};
 use crate::entry::{Entry, size_class};
 use crate::object::{Object, ObjectMut, ObjectRef};
-use crate::{Hash, List, Set, SortedSet, Stream, pace};
+use crate::{Array, Hash, List, Set, SortedSet, Stream, pace};
 
 /// Longer strings are kept in an allocation of their own, which has room to grow.
 pub const RAW_MAX: usize = 16 << 10;
@@ -82,6 +82,7 @@ const HASH: u8 = 2 << KIND | OBJECT;
 const SET: u8 = 3 << KIND | OBJECT;
 const SORTED_SET: u8 = 4 << KIND | OBJECT;
 const STREAM: u8 = 5 << KIND | OBJECT;
+const ARRAY: u8 = 6 << KIND | OBJECT;
 /// The bits of a meta that give an object and its kind. [`INT`] is one of them: beside [`OBJECT`] it says that the kind is one
 /// of the second eight, which are written as `0 << KIND | OBJECT | INT`. Code that tests for an integer looks at [`OBJECT`]
 /// first.
@@ -101,6 +102,7 @@ const _: () = {
     fits::<Set>();
     fits::<SortedSet>();
     fits::<Stream>();
+    fits::<Array>();
 };
 
 const ACCESS: usize = 1;
@@ -137,6 +139,7 @@ impl Body<'_> {
                 Object::Set(_) => SET,
                 Object::SortedSet(_) => SORTED_SET,
                 Object::Stream(_) => STREAM,
+                Object::Array(_) => ARRAY,
             },
         }
     }
@@ -254,6 +257,7 @@ impl Record {
                 SET => Some(ObjectMut::Set(&mut *at.cast())),
                 SORTED_SET => Some(ObjectMut::SortedSet(&mut *at.cast())),
                 STREAM => Some(ObjectMut::Stream(&mut *at.cast())),
+                ARRAY => Some(ObjectMut::Array(&mut *at.cast())),
                 _ => None,
             }
         }
@@ -393,8 +397,9 @@ impl Record {
                 SET => ObjectRef::Set(&*at.cast()),
                 SORTED_SET => ObjectRef::SortedSet(&*at.cast()),
                 STREAM => ObjectRef::Stream(&*at.cast()),
+                ARRAY => ObjectRef::Array(&*at.cast()),
                 TEXT => ObjectRef::Text(&*at.cast::<BoxedText>()),
-                _ => unreachable!("a record's object is of one of six kinds"),
+                _ => unreachable!("a record's object is of one of seven kinds"),
             }
         }
     }
@@ -504,8 +509,9 @@ unsafe fn read_object(at: *mut u8, meta: u8) -> Object {
             SET => Object::Set(at.cast::<Set>().read()),
             SORTED_SET => Object::SortedSet(at.cast::<SortedSet>().read()),
             STREAM => Object::Stream(at.cast::<Stream>().read()),
+            ARRAY => Object::Array(at.cast::<Array>().read()),
             TEXT => Object::Text(*at.cast::<BoxedText>().read()),
-            _ => unreachable!("a record's object is of one of six kinds"),
+            _ => unreachable!("a record's object is of one of seven kinds"),
         }
     }
 }
@@ -522,6 +528,7 @@ unsafe fn write_object(at: *mut u8, object: Object) {
             Object::Set(set) => at.cast::<Set>().write(set),
             Object::SortedSet(set) => at.cast::<SortedSet>().write(set),
             Object::Stream(stream) => at.cast::<Stream>().write(stream),
+            Object::Array(array) => at.cast::<Array>().write(array),
         }
     }
 }

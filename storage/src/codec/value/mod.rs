@@ -9,12 +9,14 @@
 //! | 24 / 25 | hash whose fields expire: plain / listpack, see [`newer`] | yes | yes |
 //! | 3 / 5 / 12 / 17 | sorted set: decimal scores / binary scores / ziplist / listpack | 5, 17 | all |
 //! | 15 / 19 / 21 / 26 / 27 | stream, see [`stream`] | 15, 21 | all |
+//! | 28 | array, see [`array`] | yes | yes |
 //!
 //! [`newer`] converts the other hash encodings of newer servers to types 4 and 24.
 //!
 //! Packed collections are Redis's own bytes in memory too, so they are copied both ways; on the way in they are checked
 //! first. Which form a collection has after loading is decided by [`Limits`], not by how it was written.
 
+pub(super) mod array;
 mod hash;
 mod list;
 pub mod newer;
@@ -60,6 +62,8 @@ pub mod kind {
     // Types that are not supported.
     pub const MODULE: u8 = 6;
     pub const MODULE_2: u8 = 7;
+
+    /// Redis 8.10's.
     pub const ARRAY: u8 = 28;
 
     /// Redis 7.4's, of hashes whose fields expire.
@@ -75,6 +79,11 @@ pub mod kind {
     pub const HASH_TEMPLATE_VALUES: u8 = 31;
     pub const HASH_TEMPLATE_VALUES_REFERRED: u8 = 32;
 }
+
+/// Redis 8.10's.
+pub const RDB_VERSION_OF_ARRAYS: u16 = 15;
+/// Valkey's first version of its own.
+const VALKEY_VERSION: u16 = 80;
 
 /// A value that has been read.
 #[derive(Debug)]
@@ -106,6 +115,7 @@ pub fn encode_object(object: ObjectRef<'_>, out: &mut impl ByteSink) -> u8 {
         ObjectRef::Set(set) => set::encode(set, out),
         ObjectRef::SortedSet(set) => sorted_set::encode(set, out),
         ObjectRef::Stream(stream) => stream::encode(stream, out),
+        ObjectRef::Array(array) => array::encode(array, out),
     }
 }
 
@@ -126,11 +136,13 @@ pub fn encoding_of(value: &Value<'_>) -> u8 {
         Value::Object(ObjectRef::SortedSet(set)) if set.packed().is_some() => kind::SORTED_SET_LISTPACK,
         Value::Object(ObjectRef::SortedSet(_)) => kind::SORTED_SET,
         Value::Object(ObjectRef::Stream(_)) => kind::STREAM_3,
+        Value::Object(ObjectRef::Array(_)) => kind::ARRAY,
     }
 }
 
 /// As [`encode_object`], element by element where it would be packed: the forms that every version of Redis reads. The
-/// expiries of a hash's fields are left out, as those versions know none.
+/// expiries of a hash's fields are left out, as those versions know none. They have no arrays either, see
+/// [`is_writable`].
 pub fn encode_unpacked(object: ObjectRef<'_>, out: &mut impl ByteSink) -> u8 {
     match object {
         ObjectRef::List(list) => {
@@ -160,7 +172,7 @@ pub fn encode_unpacked(object: ObjectRef<'_>, out: &mut impl ByteSink) -> u8 {
             kind::SORTED_SET
         }
         ObjectRef::Stream(stream) => stream::encode_for_others(kind::STREAM, stream, out),
-        ObjectRef::Text(_) => encode_object(object, out),
+        ObjectRef::Text(_) | ObjectRef::Array(_) => encode_object(object, out),
     }
 }
 
@@ -181,12 +193,19 @@ pub fn unpacked_encoding_of(object: ObjectRef<'_>) -> u8 {
         ObjectRef::SortedSet(_) => kind::SORTED_SET,
         ObjectRef::Stream(_) => kind::STREAM,
         ObjectRef::Text(_) => kind::STRING,
+        ObjectRef::Array(_) => kind::ARRAY,
     }
+}
+
+/// Whether RDB `version` has the type of a value that is encoded so. Values of other types have to be left out.
+pub fn is_writable(encoding: u8, version: u16) -> bool {
+    encoding != kind::ARRAY || is_known(encoding, version)
 }
 
 /// Whether readers of RDB `version` know an encoding that we write.
 pub fn is_known(encoding: u8, version: u16) -> bool {
     match encoding {
+        kind::ARRAY => (RDB_VERSION_OF_ARRAYS..VALKEY_VERSION).contains(&version),
         kind::SET_LISTPACK | kind::STREAM_3 => version >= 11,
         kind::HASH_LISTPACK | kind::SORTED_SET_LISTPACK | kind::LIST_QUICKLIST_2 => version >= 10,
         _ => true,
@@ -238,6 +257,7 @@ pub fn decode_value<'a>(kind: u8, reader: &mut Reader<'a>, limits: &Limits) -> R
         kind::STREAM | kind::STREAM_2 | kind::STREAM_3 | kind::STREAM_4 | kind::STREAM_5 => {
             stream::decode(kind, reader)?
         }
+        kind::ARRAY => array::decode(reader)?,
         other => return Err(CodecError::Type(other)),
     };
     if object.as_ref().is_empty() && object.as_ref().kind() != Kind::Stream {

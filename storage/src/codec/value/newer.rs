@@ -147,10 +147,9 @@ impl Fields {
 }
 
 /// Names a type that is known but not supported.
-pub fn unsupported(kind: u8, origin: Dialect) -> Option<&'static str> {
+pub fn unsupported(kind: u8) -> Option<&'static str> {
     Some(match kind {
         kind::MODULE | kind::MODULE_2 => "a module's value",
-        kind::ARRAY if origin == Dialect::Redis => "an array",
         _ => return None,
     })
 }

@@ -12,9 +12,11 @@
 //! | 18 | node of a quicklist: 1, string or 2, listpack |
 //! | 21 | part of a stream, see [`super::stream`] |
 //! | 24 | expiry (a length: Unix milliseconds and 1 more, 0: none), field, value |
+//! | 28 | head, then index, tag, value, see [`super::array`] |
 //!
 //! So the number of all elements, followed by all pieces of a value, is the value as RDB has it, except of a stream. Of a
-//! hash whose fields expire, RDB has an earliest expiry before the number, which is 0 here.
+//! hash whose fields expire, RDB has an earliest expiry before the number, which is 0 here. The head of an array is none of
+//! the elements that RDB counts.
 //!
 //! Writing: [`begin`] takes an [`Outline`] at one moment and makes the value remember it, [`take`] writes the elements of
 //! that moment some at a time, while the value goes on changing. A text remembers nothing: it is copied at once, and cut.
@@ -24,10 +26,10 @@ use dormouse_types::entry::{Entry, Field, Member, Scored};
 use dormouse_types::list::ChunkRef;
 use dormouse_types::segment::{Captured, WriteEntry};
 use dormouse_types::sorted_set::{SortedSet, Unordered};
-use dormouse_types::{Hash, Item, Limits, List, Object, ObjectMut, ObjectRef, Set};
+use dormouse_types::{Array, Hash, Item, Limits, List, Object, ObjectMut, ObjectRef, Set};
 
 use super::stream::{self, PartialStream};
-use super::{hash, kind, list};
+use super::{array, hash, is_known, kind, list};
 use crate::codec::reader::{ByteSink, write_rdb_length};
 use crate::codec::string::{read_string, skip_string, write_item, write_plain_string};
 use crate::codec::{CodecError, Reader};
@@ -80,6 +82,7 @@ pub fn is_large(object: ObjectRef<'_>, sizes: &Sizes) -> bool {
         ObjectRef::Set(set) => set.integers().is_none() && set.packed().is_none(),
         ObjectRef::SortedSet(set) => set.packed().is_none(),
         ObjectRef::Stream(_) => true,
+        ObjectRef::Array(array) => !array.is_packed(),
     };
     in_parts && object.heap_bytes() > sizes.large_bytes
 }
@@ -109,6 +112,7 @@ pub fn begin(object: ObjectMut<'_>, id: u64, sizes: &Sizes) -> Option<Outline> {
             (kind::SORTED_SET, set.len())
         }
         ObjectMut::Stream(stream) => (kind::STREAM_3, stream.begin_capture(id)),
+        ObjectMut::Array(array) => (kind::ARRAY, array.begin_capture(id)?),
     };
     Some(Outline { kind, elements: elements as u64 })
 }
@@ -139,6 +143,15 @@ pub fn take(object: ObjectMut<'_>, id: u64, bytes_max: usize, out: &mut Vec<u8>)
             })?;
             Some(Captured { entries, is_done })
         }
+        ObjectMut::Array(array) => {
+            let mut entries = 0;
+            let is_done = array.capture_some(id, |part| {
+                array::write_part(part, out);
+                entries += 1;
+                out.len() >= bytes_max
+            })?;
+            Some(Captured { entries, is_done })
+        }
     }
 }
 
@@ -151,6 +164,7 @@ pub fn remembered(object: ObjectRef<'_>) -> Option<u64> {
         ObjectRef::Set(set) => set.captured_id(),
         ObjectRef::SortedSet(set) => set.captured_id(),
         ObjectRef::Stream(stream) => stream.captured_id(),
+        ObjectRef::Array(array) => array.captured_id(),
     }
 }
 
@@ -163,6 +177,7 @@ pub fn aside_bytes(object: ObjectRef<'_>) -> usize {
         ObjectRef::Set(set) => set.aside_bytes(),
         ObjectRef::SortedSet(set) => set.aside_bytes(),
         ObjectRef::Stream(stream) => stream.aside_bytes(),
+        ObjectRef::Array(array) => array.aside_bytes(),
     }
 }
 
@@ -175,6 +190,7 @@ pub fn end(object: ObjectMut<'_>) {
         ObjectMut::Set(set) => set.table_mut().into_iter().for_each(|table| table.end_capture()),
         ObjectMut::SortedSet(set) => set.table_mut().into_iter().for_each(|table| table.end_capture()),
         ObjectMut::Stream(stream) => stream.end_capture(),
+        ObjectMut::Array(array) => array.end_capture(),
     }
 }
 
@@ -230,6 +246,8 @@ enum Partial {
     Set(Set),
     SortedSet(Unordered),
     Stream(PartialStream),
+    /// An array, after its head.
+    Array(Option<Array>),
 }
 
 impl Assembly {
@@ -245,6 +263,7 @@ impl Assembly {
             kind::SET => Partial::Set(Set::with_capacity(room, limits)),
             kind::SORTED_SET => Partial::SortedSet(SortedSet::unordered(room, limits)),
             kind::STREAM_3 => Partial::Stream(PartialStream::default()),
+            kind::ARRAY => Partial::Array(None),
             other => return Err(CodecError::Type(other)),
         };
         Ok(Assembly { outline, left: outline.elements, value })
@@ -289,6 +308,11 @@ impl Assembly {
                     member.with_bytes(|member| set.add(score, member, limits))
                 }
                 Partial::Stream(stream) => stream.read_part(&mut reader)?,
+                Partial::Array(Some(array)) => array::read_element(&mut reader, array)?,
+                Partial::Array(before) => {
+                    array::read_head(&mut reader, before.insert(Array::new()))?;
+                    true
+                }
             };
             if !is_new {
                 return Err(TWICE);
@@ -315,6 +339,7 @@ impl Assembly {
             Partial::Set(set) => Object::Set(set),
             Partial::SortedSet(set) => Object::SortedSet(set.finish()),
             Partial::Stream(stream) => stream.finish()?,
+            Partial::Array(array) => Object::Array(array.filter(|array| !array.is_empty()).ok_or(NO_ELEMENTS)?),
         })
     }
 }
@@ -326,7 +351,8 @@ pub fn write_outline(outline: Outline, out: &mut impl ByteSink) {
     if outline.kind == kind::HASH_TTL {
         out.extend_from_slice(&EARLIEST.to_le_bytes());
     }
-    write_rdb_length(out, outline.elements);
+    let heads = u64::from(outline.kind == kind::ARRAY);
+    write_rdb_length(out, outline.elements.saturating_sub(heads));
 }
 
 /// Whether readers of RDB `version` know a value as its outline and its pieces have it.
@@ -335,16 +361,21 @@ pub fn is_passed_on(outline: Outline, version: u16) -> bool {
         kind::STREAM_3 => false,
         kind::LIST_QUICKLIST_2 => version >= 10,
         kind::HASH_TTL => version >= 11,
+        kind::ARRAY => is_known(kind::ARRAY, version),
         _ => true,
     }
 }
 
-/// Counts the elements of a piece of a value that is passed on as it is.
+/// Counts the elements of a piece of a value that is passed on as it is. `is_first`: no piece comes before.
 ///
 /// # Errors
 /// When they are malformed.
-pub fn count_elements(kind: u8, piece: &[u8]) -> Result<u64, CodecError> {
+pub fn count_elements(kind: u8, piece: &[u8], is_first: bool) -> Result<u64, CodecError> {
     let (mut reader, mut count) = (Reader::new(piece), 0);
+    if kind == kind::ARRAY && is_first {
+        array::skip_head(&mut reader)?;
+        count += 1;
+    }
     while !reader.is_empty() {
         match kind {
             kind::STRING => return Ok(piece.len() as u64),
@@ -362,6 +393,7 @@ pub fn count_elements(kind: u8, piece: &[u8]) -> Result<u64, CodecError> {
                 skip_string(&mut reader)?;
             }
             kind::SET => _ = skip_string(&mut reader)?,
+            kind::ARRAY => _ = array::skip_element(&mut reader)?,
             kind::SORTED_SET => {
                 skip_string(&mut reader)?;
                 reader.take(size_of::<f64>())?;
@@ -373,6 +405,7 @@ pub fn count_elements(kind: u8, piece: &[u8]) -> Result<u64, CodecError> {
     Ok(count)
 }
 
+const NO_ELEMENTS: CodecError = CodecError::Malformed("array without elements");
 const TOO_MANY: CodecError = CodecError::Malformed("too many elements in a value in pieces");
 
 #[cfg(test)]

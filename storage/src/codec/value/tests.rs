@@ -73,6 +73,7 @@ fn show(object: &Object) -> String {
             set.iter().map(|(member, score)| format!("{}={}", text(member), score + 0.0)).collect()
         }
         Object::Stream(stream) => return format!("{stream:?}"),
+        Object::Array(array) => return format!("{array:?}"),
     };
     if let Object::Set(_) | Object::Hash(_) = object {
         elements.sort();

@@ -1,5 +1,5 @@
 use dormouse_types::stream::{Head, Trim, Until};
-use dormouse_types::{Collection, End, Limits, SetExpiry, Stream, StreamId};
+use dormouse_types::{Array, Collection, End, Limits, SetExpiry, Stream, StreamId};
 use proptest::prelude::*;
 
 use super::*;
@@ -116,6 +116,21 @@ fn apply(object: &mut Object, step: &Step) {
             }
         }
         (Object::Stream(stream), Step::Trim(from, _)) if from % 8 == 0 => drop(stream.remove_group(b"first")),
+        (Object::Array(array), Step::Set(number)) => drop(array.set(3 * u64::from(*number), &name(*number))),
+        // Some are in the slices no more.
+        (Object::Array(array), Step::Change(number)) => {
+            let _ = array.set(5 * u64::from(*number % 3000), &vec![b'x'; usize::from(*number % 400)]);
+        }
+        (Object::Array(array), Step::Remove(number)) => drop(array.remove(5 * u64::from(*number % 3000))),
+        (Object::Array(array), Step::Push(_, number)) => array.set_last_insert(Some(u64::from(*number))),
+        (Object::Array(array), Step::Pop(head, count)) => {
+            let (low, high) = if *head { (0, u64::from(*count)) } else { (15_000 - u64::from(*count), u64::MAX - 1) };
+            array.remove_range(low, high);
+        }
+        (Object::Array(array), Step::Trim(from, to)) => match array.ring_moves(8 * u64::from(*to)) {
+            Some(most) if from % 8 == 0 => array.lay_out_ring(most),
+            _ => drop(array.remove_range(5 * u64::from(*from), 5 * u64::from(*to))),
+        },
         (Object::List(list), Step::Push(head, number)) => list.push(end(*head), &name(*number), &LIMITS),
         (Object::List(list), Step::Pop(head, count)) => list.drop_end(end(*head), usize::from(*count), &LIMITS),
         (Object::List(list), Step::Trim(from, to)) => list.trim(usize::from(*from), usize::from(*to), &LIMITS),
@@ -154,6 +169,15 @@ fn filled(kind: u8) -> Object {
                 let _ = set.insert(f64::from(number % 50), &name(number), &LIMITS);
             });
             set.into_object()
+        }
+        6 => {
+            let mut array = Array::new();
+            numbers.for_each(|number| {
+                let text = if number % 97 == 0 { vec![b'z'; 300] } else { name(number) };
+                let _ = array.set(5 * u64::from(number), &text);
+            });
+            array.set_last_insert(Some(77));
+            array.into_object()
         }
         4 => {
             let mut stream = Stream::new();
@@ -201,6 +225,7 @@ fn shown(object: &Object) -> Vec<Vec<u8>> {
         // In order, which must be that of the scores.
         Object::SortedSet(set) => set.iter().map(|(member, score)| pair(member, score.to_string().into())).collect(),
         Object::Stream(stream) => vec![format!("{stream:?}").into_bytes()],
+        Object::Array(array) => vec![format!("{array:?}").into_bytes()],
     };
     if matches!(object, Object::Hash(_) | Object::Set(_)) {
         elements.sort();
@@ -231,7 +256,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_value_is_taken_as_it_was(kind in 0u8..6, steps in proptest::collection::vec(step(), 0..300)) {
+    fn a_value_is_taken_as_it_was(kind in 0u8..7, steps in proptest::collection::vec(step(), 0..300)) {
         let mut object = filled(kind);
         prop_assert!(is_large(object.as_ref(), &SIZES));
         let then = shown(&object);
@@ -271,7 +296,7 @@ proptest! {
 
 #[test]
 fn only_the_moment_that_was_begun_last_is_remembered() {
-    for kind in 0..6 {
+    for kind in 0..7 {
         let mut object = filled(kind);
         let mut out = Vec::new();
         assert_eq!(take(object.as_mut(), 1, 100, &mut out), None);
@@ -290,7 +315,7 @@ fn only_the_moment_that_was_begun_last_is_remembered() {
 #[test]
 fn a_step_may_be_as_long_as_the_rest() {
     let sizes = Sizes { step_bytes: 16, ..SIZES };
-    for kind in 0..6 {
+    for kind in 0..7 {
         let mut object = filled(kind);
         begin(object.as_mut(), 1, &sizes).unwrap();
         assert!(!take(object.as_mut(), 1, 1, &mut Vec::new()).unwrap().is_done);
@@ -316,7 +341,7 @@ fn what_is_removed_from_a_list_puts_aside_its_own_chunk_only() {
 
 #[test]
 fn a_step_is_bounded() {
-    for kind in 0..6 {
+    for kind in 0..7 {
         let mut object = filled(kind);
         begin(object.as_mut(), 1, &SIZES).unwrap();
         let mut steps = 0;
@@ -359,7 +384,7 @@ fn texts_come_back() {
 
 #[test]
 fn what_does_not_fit_its_outline_is_refused() {
-    for kind in 0..6 {
+    for kind in 0..7 {
         let mut object = filled(kind);
         let outline = begin(object.as_mut(), 1, &SIZES).unwrap();
         let mut pieces = Vec::new();
@@ -378,4 +403,41 @@ fn what_does_not_fit_its_outline_is_refused() {
         }
     }
     assert!(Assembly::new(Outline { kind: kind::SET_INTSET, elements: 1 }, &LIMITS).is_err());
+}
+
+/// Databases have arrays in this form.
+#[test]
+fn the_pieces_of_an_array_are_as_they_were() {
+    let long = [b'x'; 200];
+    let mut array = Array::new();
+    for (index, text) in [(0, &b"a"[..]), (5, b"12"), (3 * 4096, b"0.5"), (70_000, &long)] {
+        array.set(index, text);
+    }
+    array.set_last_insert(Some(5));
+    let mut object = array.into_object();
+    let then = shown(&object);
+    let outline = begin(object.as_mut(), 1, &SIZES).unwrap();
+    assert_eq!(outline, Outline { kind: 28, elements: 5 });
+    let mut pieces = Vec::new();
+    rest(&mut object, 1, &mut pieces);
+    let written = [
+        &b"\x01\x05"[..],
+        b"\x00\x03\x01a",
+        b"\x05\x01\x0c\x00\x00\x00\x00\x00\x00\x00",
+        b"\x70\x00\x02\x00\x00\x00\x00\x00\x00\xe0\x3f",
+        b"\x80\x00\x01\x11\x70\x00\x40\xc8",
+        &long,
+    ]
+    .concat();
+    assert_eq!(pieces.concat(), written);
+    // RDB has the same, behind the number of elements.
+    let mut whole = Vec::new();
+    write_outline(outline, &mut whole);
+    assert_eq!(whole, [4]);
+    assert_eq!(count_elements(28, &pieces[0], true).unwrap(), 5);
+    whole.extend_from_slice(&written);
+    let mut encoded = Vec::new();
+    assert_eq!(crate::codec::value::encode_object(object.as_ref(), &mut encoded), 28);
+    assert_eq!(encoded, whole);
+    assert_eq!(shown(&assembled(outline, &[written]).unwrap()), then);
 }
