@@ -164,6 +164,7 @@ fn questions(connection: &mut Connection, key: &[u8]) -> Vec<Words> {
         Some(b"set") => words(&[b"SMEMBERS", key]),
         Some(b"zset") => words(&[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"]),
         Some(b"stream") => words(&[b"XRANGE", key, b"-", b"+"]),
+        Some(b"array") => words(&[b"ARSCAN", key, b"0", b"18446744073709551614"]),
         _ => words(&[b"EXISTS", key]),
     };
     let mut questions = vec![words(&[b"TYPE", key]), contents, words(&[b"PEXPIRETIME", key])];

@@ -1,5 +1,8 @@
 //! The same long random script for the server and for a real redis-server: every reply must be the same.
 
+#[path = "comparison/arrays.rs"]
+mod arrays;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use std::{env, io::Write};

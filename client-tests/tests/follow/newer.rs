@@ -20,6 +20,13 @@ const ROUNDS: usize = 8;
 /// Commands, with lines that make each take effect. `#` is the round's number.
 const SENT: &[(&str, &[&str])] = &[
     ("APPEND", &["APPEND text:# a", "APPEND text:# b"]),
+    ("ARDEL", &["ARSET ar:# 0 a b c d", "ARDEL ar:# 1 9", "ARSET gone:# 5 v", "ARDEL gone:# 5"]),
+    ("ARDELRANGE", &["ARSET ar:# 0 a b c d", "ARDELRANGE ar:# 1 2 90 80"]),
+    ("ARINSERT", &["ARINSERT ins:# one 2 3.5", "ARINSERT ins:# four"]),
+    ("ARMSET", &["ARMSET ar:# 7 x 100000 y 18446744073709551614 z"]),
+    ("ARRING", &["ARRING ring:# 3 a b c d", "ARRING ring:# 5 e", "ARRING ring:# 2 f"]),
+    ("ARSEEK", &["ARSEEK ins:# 100", "ARINSERT ins:# far", "ARSEEK ins:# 0"]),
+    ("ARSET", &["ARSET ar:# 4096 v w", "ARSET ar:# 4097 0.1"]),
     ("BITFIELD", &["BITFIELD bits:# SET u8 3 200 OVERFLOW SAT INCRBY i5 9 30"]),
     ("BITOP", &["SETBIT bits:1:# 100 1", "BITOP XOR bits:2:# bits:# bits:1:#", "BITOP NOT bits:3:# bits:#"]),
     ("BLMOVE", &["RPUSH a:# 1 2", "BLMOVE a:# b:# LEFT RIGHT 1"]),
@@ -174,7 +181,6 @@ const SENT_TO_REDIS: &[&str] = &[
 
 /// Commands that are not sent, by name prefix, and why.
 const NOT_SENT: &[(&str, &str)] = &[
-    ("AR", "Dormouse has no arrays"),
     ("CLUSTER", "it is for clusters"),
     ("FUNCTION", "`functions_come_with_the_data` sends them"),
     ("MIGRATE", "it needs another server; replicas are sent DEL"),
@@ -277,12 +283,12 @@ fn unsupported_values_are_named() {
         return;
     }
     let mut source = Connection::open(move_in.source.port());
-    for line in ["ARSET array 0 v", "HSET plain f v", "SET k v"] {
+    for line in ["VADD vectors VALUES 2 1 2 v", "HSET plain f v", "SET k v"] {
         send(&mut source, line, 0);
     }
     let mut importer = move_in.follow(&["--stop-when-caught-up"]);
     let (status, log, _) = importer.wait(LIMIT);
-    assert!(!status.success() && log.contains("`array`"), "{log}");
+    assert!(!status.success() && log.contains("`vectors`"), "{log}");
     assert!(!log.contains("output-buffer"), "{log}");
     let mut target = Connection::open(move_in.target.port());
     assert_eq!(target.run("DBSIZE"), Reply::Line(':', "0".into()));
@@ -290,7 +296,7 @@ fn unsupported_values_are_named() {
     let (status, log, said) = importer.wait(LIMIT);
     assert!(status.success() && said.contains("cut over"), "{log}");
     assert!(log.contains("left out: "), "{log}");
-    assert_eq!(target.run("EXISTS k plain array"), Reply::Line(':', "2".into()));
+    assert_eq!(target.run("EXISTS k plain vectors"), Reply::Line(':', "2".into()));
 }
 
 /// A later write to a key that the copy has left out is left out too, until the key is deleted.
@@ -301,18 +307,18 @@ fn a_key_that_was_left_out_stays_out() {
         return;
     }
     let mut source = Connection::open(move_in.source.port());
-    for line in ["ARSET array 0 v", "ARSET gone 0 v"] {
+    for line in ["VADD vectors VALUES 2 1 2 v", "VADD gone VALUES 2 1 2 v"] {
         send(&mut source, line, 0);
     }
     move_in.importer = Some(move_in.follow(&["--skip-unsupported"]));
     move_in.get_further();
-    for line in ["EXPIRE array 100000", "RENAME array moved", "PERSIST moved", "DEL gone", "HSET gone a b"] {
+    for line in ["EXPIRE vectors 100000", "RENAME vectors moved", "PERSIST moved", "DEL gone", "HSET gone a b"] {
         send(&mut source, line, 0);
     }
     move_in.catch_up();
     move_in.cut_over();
     let mut target = Connection::open(move_in.target.port());
-    assert_eq!(target.run("EXISTS array moved"), Reply::Line(':', "0".into()));
+    assert_eq!(target.run("EXISTS vectors moved"), Reply::Line(':', "0".into()));
     assert_eq!(target.run("HLEN gone"), Reply::Line(':', "1".into()));
 }
 
@@ -326,7 +332,7 @@ fn what_was_left_out_is_the_same_when_the_stream_is_read_again() {
     }
     let mut source = Connection::open(move_in.source.port());
     for name in ["a", "b", "c", "d"] {
-        send(&mut source, &format!("ARSET {name} 0 v"), 0);
+        send(&mut source, &format!("VADD {name} VALUES 2 1 2 v"), 0);
     }
     move_in.importer = Some(move_in.follow(&["--skip-unsupported"]));
     move_in.get_further();
