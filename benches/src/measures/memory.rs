@@ -21,8 +21,8 @@ struct Shape {
     label: &'static str,
     count: u64,
     target: Option<Target>,
-    /// Whether Redis 7.0 lacks the command.
-    is_newer: bool,
+    /// The servers that lack the command.
+    lacking: &'static [Kind],
     write: fn(u64, &mut Vec<u8>),
 }
 
@@ -31,14 +31,14 @@ const SHAPES: &[Shape] = &[
         label: "string, 16 B key, 64 B value",
         count: ELEMENTS,
         target: Some(Target::OfValkey(0.82)),
-        is_newer: false,
+        lacking: &[],
         write: |index, request| command(request, &[b"SET", key(index).as_bytes(), &text::<64>(index)]),
     },
     Shape {
         label: "the same with a TTL",
         count: ELEMENTS,
         target: None,
-        is_newer: false,
+        lacking: &[],
         write: |index, request| {
             let seconds = (100_000 + index).to_string();
             command(request, &[b"SET", key(index).as_bytes(), &text::<64>(index), b"EX", seconds.as_bytes()]);
@@ -48,21 +48,21 @@ const SHAPES: &[Shape] = &[
         label: "string, 16 B key, 8 B value",
         count: ELEMENTS,
         target: None,
-        is_newer: false,
+        lacking: &[],
         write: |index, request| command(request, &[b"SET", key(index).as_bytes(), &text::<8>(index)]),
     },
     Shape {
         label: "string, integer value",
         count: ELEMENTS,
         target: Some(Target::Most(60.0)),
-        is_newer: false,
+        lacking: &[],
         write: |index, request| command(request, &[b"SET", key(index).as_bytes(), integer(index).as_bytes()]),
     },
     Shape {
         label: "hash of 5 fields x 16 B",
         count: SMALL_COLLECTIONS,
         target: Some(Target::OfValkey(0.95)),
-        is_newer: false,
+        lacking: &[],
         write: |index, request| {
             let pairs = (0..5).flat_map(|at| [format!("field{at}").into_bytes(), text::<16>(index * 5 + at).to_vec()]);
             collection("HSET", index, pairs, request);
@@ -72,7 +72,7 @@ const SHAPES: &[Shape] = &[
         label: "set of 10 integers",
         count: SMALL_COLLECTIONS,
         target: Some(Target::OfValkey(0.95)),
-        is_newer: false,
+        lacking: &[],
         write: |index, request| {
             collection("SADD", index, (0..10).map(|at| integer(index * 10 + at).into_bytes()), request);
         },
@@ -81,7 +81,7 @@ const SHAPES: &[Shape] = &[
         label: "sorted set of 10",
         count: SMALL_COLLECTIONS,
         target: Some(Target::OfValkey(0.95)),
-        is_newer: false,
+        lacking: &[],
         write: |index, request| {
             let score = |at: u64| ((index * 7 + at * 997) % 10_000).to_string().into_bytes();
             collection(
@@ -96,7 +96,7 @@ const SHAPES: &[Shape] = &[
         label: "list of 20 x 32 B",
         count: SMALL_COLLECTIONS,
         target: Some(Target::OfValkey(0.95)),
-        is_newer: false,
+        lacking: &[],
         write: |index, request| {
             collection("RPUSH", index, (0..20).map(|at| text::<32>(index * 20 + at).to_vec()), request);
         },
@@ -105,7 +105,7 @@ const SHAPES: &[Shape] = &[
         label: "one big sorted set, per 17 B member",
         count: ELEMENTS,
         target: Some(Target::Most(70.0)),
-        is_newer: false,
+        lacking: &[],
         write: |index, request| {
             let score = format!("{}.{}", shuffled(index), index % 10);
             command(request, &[b"ZADD", b"big", score.as_bytes(), member(index).as_bytes()]);
@@ -115,21 +115,21 @@ const SHAPES: &[Shape] = &[
         label: "one big hash, per 16 B field and 32 B value",
         count: ELEMENTS,
         target: Some(Target::Most(85.0)),
-        is_newer: false,
+        lacking: &[],
         write: |index, request| command(request, &[b"HSET", b"big", key(index).as_bytes(), &text::<32>(index)]),
     },
     Shape {
         label: "one big set, per 17 B member",
         count: ELEMENTS,
         target: Some(Target::Most(45.0)),
-        is_newer: false,
+        lacking: &[],
         write: |index, request| command(request, &[b"SADD", b"big", member(index).as_bytes()]),
     },
     Shape {
         label: "one big stream, per entry of two small fields",
         count: ELEMENTS,
         target: Some(Target::Most(13.1)),
-        is_newer: false,
+        lacking: &[],
         write: |index, request| {
             // One entry each millisecond; the values are two digits and one.
             let (id, value) = (format!("{}-0", 1_700_000_000_000 + index), (10 + index % 90).to_string());
@@ -140,12 +140,26 @@ const SHAPES: &[Shape] = &[
         label: "one big hash, per 16 B field and 32 B value with a TTL",
         count: ELEMENTS,
         target: Some(Target::OfBest(1.0)),
-        is_newer: true,
+        lacking: &[Kind::Redis],
         write: |index, request| {
             let (seconds, field) = ((100_000 + index).to_string(), key(index));
             let arguments = ["HSETEX", "big", "EX", &seconds, "FIELDS", "1", &field].map(str::as_bytes);
             command(request, &[&arguments[..], &[&text::<32>(index)]].concat());
         },
+    },
+    Shape {
+        label: "one big array, per number of 5 or 6 digits",
+        count: ELEMENTS,
+        target: Some(Target::OfBest(0.90)),
+        lacking: &[Kind::Redis, Kind::Valkey],
+        write: |index, request| array_element(index, &(10_000 + index % 900_000).to_string(), request),
+    },
+    Shape {
+        label: "one big array, per number at each 1,000th index",
+        count: ELEMENTS,
+        target: Some(Target::OfBest(0.90)),
+        lacking: &[Kind::Redis, Kind::Valkey],
+        write: |index, request| array_element(1000 * index, &(10_000 + index % 900_000).to_string(), request),
     },
 ];
 
@@ -155,7 +169,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
     for shape in SHAPES.iter().filter(|shape| bench.has_row(shape.label)) {
         let count = bench.amount(shape.count, shape.count / 50);
         let of_one = |program: &Program| {
-            let has_it = !shape.is_newer || program.kind != Kind::Redis;
+            let has_it = !shape.lacking.contains(&program.kind);
             has_it.then(|| per_element(program, shape, count)).transpose()
         };
         let values = bench.of_each(of_one)?;
@@ -225,6 +239,10 @@ fn member(index: u64) -> String {
 }
 
 /// Nine digits: fits 32 bits, and exceeds the small integers that Redis shares.
+fn array_element(index: u64, text: &str, request: &mut Vec<u8>) {
+    command(request, &["ARSET", "big", &index.to_string(), text].map(str::as_bytes));
+}
+
 fn integer(index: u64) -> String {
     (100_000_000 + shuffled(index)).to_string()
 }

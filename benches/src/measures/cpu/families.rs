@@ -1,4 +1,4 @@
-//! Commands of streams, bitmaps, HyperLogLogs, geo, scripts, publish and subscribe, and of fields that expire.
+//! Commands of streams, bitmaps, HyperLogLogs, geo, scripts, publish and subscribe, of fields that expire, and of arrays.
 
 use std::fmt::Write;
 
@@ -28,6 +28,9 @@ const BITMAP_BYTES: u64 = 10 * 1024;
 const COUNTED: u64 = 10_000;
 const PLACES: u64 = 100_000;
 const NEAREST: u64 = 10;
+/// Elements of an array, from an index on that has as many digits as the last.
+const ELEMENTS: u64 = 500_000;
+const FIRST: u64 = 1_000_000;
 const SUBSCRIBERS: usize = 100;
 const CHANNEL: &str = "news";
 const SCRIPT: &str = "return redis.call('incr', KEYS[1])";
@@ -98,6 +101,16 @@ pub(super) fn workloads() -> Vec<Workload> {
         let arguments = ["HSETEX", &key, "EX", "100000", "FIELDS", "1", &field].map(str::as_bytes);
         command(request, &[&arguments[..], &[&text]].concat());
     });
+    let of_redis = |label: &str, commands: Commands| Workload { known_to: KnownTo::Redis8, ..of_best(label, commands) };
+    let arset = Commands::of_lines(COMMANDS, ":0", |index, request| {
+        let at = FIRST + index * 7_919 % ELEMENTS;
+        command(request, &["ARSET", "array", &at.to_string(), &element(index * 31)].map(str::as_bytes));
+    });
+    let argetrange = Commands::of_arrays(COMMANDS, RANGE as usize, element(0).len(), |index, request| {
+        let at = FIRST + index * 7_919 % (ELEMENTS - RANGE);
+        let end = (at + RANGE - 1).to_string();
+        command(request, &["ARGETRANGE", "array", &at.to_string(), &end].map(str::as_bytes));
+    });
     vec![
         of_best("XADD", xadd),
         of_best("XRANGE of 50 entries", xrange),
@@ -116,6 +129,8 @@ pub(super) fn workloads() -> Vec<Workload> {
         Workload { audience: Some(audience), ..of_best("PUBLISH to 100 subscribers", publish) },
         newer("HGETEX", hgetex),
         newer("HSETEX", hsetex),
+        of_redis("ARSET", arset),
+        of_redis("ARGETRANGE of 50", argetrange),
     ]
 }
 
@@ -147,6 +162,11 @@ pub(super) fn prepare(kind: Kind, client: &mut Client) -> Result<()> {
         let arguments = ["GEOADD", "places", &longitude.to_string(), &latitude.to_string(), &place(index)];
         command(request, &arguments.map(str::as_bytes));
     })?;
+    if matches!(kind, Kind::Dormouse | Kind::Redis8) {
+        client.fill(ELEMENTS, |index, request| {
+            command(request, &["ARSET", "array", &(FIRST + index).to_string(), &element(index)].map(str::as_bytes));
+        })?;
+    }
     client.call(&["SCRIPT", "LOAD", SCRIPT])?;
     client.call(&["FUNCTION", "LOAD", LIBRARY])?;
     let mut text = [0; 16];
@@ -163,6 +183,11 @@ fn reset_groups(client: &mut Client) -> Result<()> {
         0 => command(request, &["XGROUP", "DESTROY", &queue(index / 2), "readers"].map(str::as_bytes)),
         _ => command(request, &["XGROUP", "CREATE", &queue(index / 2), "readers", "0"].map(str::as_bytes)),
     })
+}
+
+/// A number of six digits.
+fn element(index: u64) -> String {
+    (100_000 + index % 900_000).to_string()
 }
 
 fn queue(index: u64) -> String {

@@ -51,6 +51,8 @@ pub(super) enum KnownTo {
     Servers,
     /// All but Redis 7.0.
     Newer,
+    /// The newest Redis.
+    Redis8,
 }
 
 /// Subscribers, each of which gets one message for every command.
@@ -77,8 +79,9 @@ impl Workload {
     pub fn is_known_to(&self, kind: Kind) -> bool {
         match kind {
             Kind::Limit => self.known_to == KnownTo::All,
-            Kind::Redis => self.known_to != KnownTo::Newer,
-            Kind::Valkey | Kind::Redis8 | Kind::Dormouse => true,
+            Kind::Redis => matches!(self.known_to, KnownTo::All | KnownTo::Servers),
+            Kind::Valkey => self.known_to != KnownTo::Redis8,
+            Kind::Redis8 | Kind::Dormouse => true,
         }
     }
 }
