@@ -379,6 +379,56 @@ def fill(r):
     r.zadd("zset", {f"m{i}": i / 2 for i in range(1000)})
 
 
+def bloom_filters(r):
+    if not DORMOUSE:
+        return
+    bf = r.bf()
+    assert bf.create("bf", 0.01, 1000) and r.type("bf") == "MBbloom--"
+    error(redis.ResponseError, "item exists", bf.create, "bf", 0.01, 1000)
+    assert bf.add("bf", "a") == 1 and bf.add("bf", "a") == 0
+    assert bf.madd("bf", "a", "b", "c") == [0, 1, 1]
+    assert bf.exists("bf", "b") == 1 and bf.mexists("bf", "a", "z") == [1, 0] and bf.card("bf") == 3
+    assert bf.insert("made", ["x", "y"], capacity=50, error=0.1, expansion=4) == [1, 1]
+    info = bf.info("made")
+    assert (info.capacity, info.filterNum, info.insertedNum, info.expansionRate) == (50, 1, 2, 4)
+    error(redis.ResponseError, "not found", bf.insert, "none", ["x"], noCreate=1)
+    assert bf.create("fixed", 0.1, 1, noScale=True) and bf.add("fixed", "x") == 1
+    error(redis.ResponseError, "non scaling filter is full", bf.add, "fixed", "y")
+    raw = connect(decode_responses=False)
+    iterator, chunks = 0, []
+    while True:
+        iterator, data = raw.bf().scandump("bf", iterator)
+        if iterator == 0:
+            break
+        chunks.append((iterator, data))
+    for chunk in chunks:
+        assert raw.bf().loadchunk("copy", *chunk)
+    assert bf.mexists("copy", "a", "b", "c", "z") == [1, 1, 1, 0]
+    assert raw.restore("restored", 0, raw.dump("bf")) and bf.card("restored") == 3
+    with connect(protocol=3) as three:
+        assert three.bf().add("bf", "d") is True and three.bf().exists("bf", "z") is False
+
+
+def cuckoo_filters(r):
+    if not DORMOUSE:
+        return
+    cf = r.cf()
+    assert cf.create("cf", 1000, bucket_size=4, max_iterations=10, expansion=2) and r.type("cf") == "MBbloomCF"
+    assert cf.add("cf", "a") == 1 and cf.add("cf", "a") == 1 and cf.addnx("cf", "a") == 0
+    assert cf.count("cf", "a") == 2 and cf.exists("cf", "a") == 1 and cf.mexists("cf", "a", "z") == [1, 0]
+    assert cf.delete("cf", "a") == 1 and cf.count("cf", "a") == 1 and cf.delete("cf", "z") == 0
+    assert cf.insert("cf", ["b", "c"]) == [1, 1] and cf.insertnx("cf", ["b", "d"]) == [0, 1]
+    error(redis.ResponseError, "Not found", cf.delete, "none", "x")
+    info = cf.info("cf")
+    assert (info.insertedNum, info.deletedNum, info.bucketSize, info.expansionRate) == (4, 1, 4, 2)
+    raw = connect(decode_responses=False)
+    iterator, data = raw.cf().scandump("cf", 0)
+    while iterator:
+        assert raw.cf().loadchunk("copy", iterator, data)
+        iterator, data = raw.cf().scandump("cf", iterator)
+    assert cf.mexists("copy", "a", "b", "c", "d", "z") == [1, 1, 1, 1, 0]
+
+
 def check_filled(r):
     assert r.get("text") == "x" * 1000 and r.get("counter") == "7" and 9_900 < r.ttl("counter") <= 10_000
     assert r.hgetall("hash") == {f"f{i}": str(i) for i in range(1000)} and r.dbsize() == 6
@@ -404,7 +454,7 @@ def until(condition):
 
 STEPS = [
     strings, keys_and_expiry, hashes, lists, sets, sorted_sets, scanning, pipelines, transactions, publish_subscribe,
-    sharded_channels, keyspace_events, values, concurrency, errors, connections, resp3, client_side_caching, sleep_and_wake, restart,
+    sharded_channels, keyspace_events, values, bloom_filters, cuckoo_filters, concurrency, errors, connections, resp3, client_side_caching, sleep_and_wake, restart,
 ]  # fmt: skip
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ use dormouse_shard::execution::{self, Ended, Outcome, Plan, PlannedCommand, Turn
 use dormouse_shard::export::About;
 use dormouse_shard::keyspace::EngineSettings;
 use dormouse_shard::lane::Lane;
+use dormouse_storage::codec::value::RdbReaders;
 use dormouse_storage::log::sink::Objects;
 use dormouse_storage::log::{Log, Window};
 use dormouse_storage::manifest::{self, PagedManifest};
@@ -185,7 +186,7 @@ fn a_damaged_page_refuses_its_own_keys_and_checkpoints() {
     let report = check(&bench.store, None, &mut |_| {}).expect("an answer");
     let problems: Vec<String> = report.databases[0].problems.iter().map(ToString::to_string).collect();
     assert!(problems.len() == 1 && problems[0].contains(&format!("{lost} keys")), "{problems:?}");
-    let about = About { version: 11, server: "7.2.0", now_ms: NOW_MS, keeps_expired: false };
+    let about = About { target: RdbReaders::REDIS_7_2, server: "7.2.0", now_ms: NOW_MS, keeps_expired: false };
     let salvaged = salvage(&bench.store, NAME, Vec::new(), about, &mut |_| {}).expect("something");
     assert_eq!(salvaged.exported.keys, KEYS as u64, "the chunks have what the page listed");
     assert!(salvaged.left_out[0].contains("page 0x0/"), "{:?}", salvaged.left_out);

@@ -16,7 +16,7 @@ use crate::commands::scripting::are_plain;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::keyspace::functions::{Libraries, LoadedLibrary};
-use crate::replication::{RDB_VERSION, command};
+use crate::replication::{READERS, command};
 
 impl Database {
     /// Changes the libraries. One change waits for another.
@@ -85,7 +85,7 @@ impl Database {
 fn restored(libraries: &Libraries) -> Vec<u8> {
     let texts = libraries.by_name.values().map(|library| &*library.library.text);
     let mut restore = Vec::new();
-    command(&mut restore, &[b"FUNCTION", b"RESTORE", &dump_functions(RDB_VERSION, texts), b"FLUSH"]);
+    command(&mut restore, &[b"FUNCTION", b"RESTORE", &dump_functions(READERS.version, texts), b"FLUSH"]);
     restore
 }
 

@@ -24,7 +24,7 @@ use std::sync::LazyLock;
 
 use dormouse_storage::codec::Reader;
 use dormouse_storage::codec::dump::dump_encoded_for;
-use dormouse_storage::codec::value::{LoadedValue, decode_value, is_writable, kind};
+use dormouse_storage::codec::value::{LoadedValue, RdbReaders, decode_value, kind};
 use dormouse_storage::effect::{self, EffectBody};
 use dormouse_storage::log::format::{LogItem, read_item};
 use dormouse_storage::shown::{INDEXES, Ids};
@@ -32,8 +32,8 @@ use dormouse_types::Limits;
 
 use crate::commands::{FAMILIES, Flags};
 
-/// The version of RDB that replicas get: that of Redis 7.0, which all later servers read. No replica says how old it is.
-pub const RDB_VERSION: u16 = 10;
+/// Replicas get what Redis 7.0 reads, as all later servers do. No replica says how old it is.
+pub const READERS: RdbReaders = RdbReaders::REDIS_7_0;
 
 /// The names of commands that replicas are not told, because Redis 7.0 does not have the type of their key.
 static UNKNOWN: LazyLock<HashSet<&'static [u8]>> = LazyLock::new(|| {
@@ -123,7 +123,7 @@ impl ReplicaStream {
         let out = &mut self.commands;
         match body {
             EffectBody::Delete { key } => command(out, &[b"DEL", &key]),
-            EffectBody::Value { key, kind, .. } if !is_writable(kind, RDB_VERSION) => command(out, &[b"DEL", &key]),
+            EffectBody::Value { key, kind, .. } if READERS.lacks(kind) => command(out, &[b"DEL", &key]),
             EffectBody::Expiry { key, expiry: Some(at) } => command(out, &[b"PEXPIREAT", &key, number(at).as_bytes()]),
             EffectBody::Expiry { key, expiry: None } => command(out, &[b"PERSIST", &key]),
             EffectBody::Command(request) => {
@@ -142,9 +142,13 @@ impl ReplicaStream {
             }
             EffectBody::Value { key, expiry, kind, value } => {
                 let mut payload = Vec::new();
-                dump_encoded_for(RDB_VERSION, kind, &value, &self.limits, &mut payload)?;
-                let at = number(expiry.unwrap_or(0));
-                command(out, &[b"RESTORE", &key, at.as_bytes(), &payload, b"REPLACE", b"ABSTTL"]);
+                if dump_encoded_for(READERS, kind, &value, &self.limits, &mut payload)? {
+                    let at = number(expiry.unwrap_or(0));
+                    command(out, &[b"RESTORE", &key, at.as_bytes(), &payload, b"REPLACE", b"ABSTTL"]);
+                } else {
+                    // RdbReaders that lack the type do not keep what the key held before.
+                    command(out, &[b"DEL", &key]);
+                }
             }
         }
         Ok(())
@@ -321,7 +325,7 @@ mod tests {
             let mut payload = Vec::new();
             let Value::Object(object) = record.value() else { unreachable!() };
             payload.push(encoding);
-            dormouse_storage::codec::value::encode_for(RDB_VERSION, &Value::Object(object), &mut payload);
+            READERS.encode(&Value::Object(object), &mut payload);
             payload.extend_from_slice(&10u16.to_le_bytes());
             assert!(out.windows(payload.len()).any(|part| part == payload), "{encoding}");
             assert!(out.ends_with(b"$7\r\nREPLACE\r\n$6\r\nABSTTL\r\n"));

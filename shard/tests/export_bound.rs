@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bench::{Bench, NOW_MS};
 use dormouse_shard::export::{About, export};
 use dormouse_shard::snapshot::Snapshot;
+use dormouse_storage::codec::value::RdbReaders;
 use dormouse_storage::log::recovery::Recovered;
-use dormouse_storage::rdb::writer::{VERSION_MAX, VERSION_MIN};
 use dormouse_storage::store::Store;
 
 const MIB: usize = 1 << 20;
@@ -71,13 +71,13 @@ fn figure(name: &str) -> usize {
 }
 
 /// The most memory that an export takes beyond what there was, and the bytes that it writes.
-fn taken(store: &Store, version: u16) -> (usize, usize) {
+fn taken(store: &Store, target: RdbReaders) -> (usize, usize) {
     std::fs::write("/proc/self/clear_refs", "5").expect("Linux forgets the peak");
     let before = figure("VmRSS:");
     let exported = futures::executor::block_on(async {
         let snapshot =
             Snapshot::open(store, "test", Recovered::default()).await.expect("readable").expect("a database");
-        let about = About { version, server: "7.2.0", now_ms: NOW_MS, keeps_expired: false };
+        let about = About { target, server: "7.2.0", now_ms: NOW_MS, keeps_expired: false };
         export(&snapshot, Counter(0), about, &mut |_| {}).await.expect("the counter takes all")
     });
     (figure("VmHWM:").saturating_sub(before), exported.0.0)
@@ -96,10 +96,10 @@ fn large_values_pass_in_pieces() {
     let status = filling.status().expect("it starts");
     assert!(status.success());
     let store = Store::open_read_only(&format!("file://{}", folder.path().display())).expect("a folder");
-    let (taken_bytes, written) = taken(&store, VERSION_MAX);
+    let (taken_bytes, written) = taken(&store, RdbReaders::REDIS_7_2);
     assert!(written > 4 * VALUE_BYTES, "{written} bytes were written");
     assert!(taken_bytes < BOUND_BYTES, "{taken_bytes} bytes for values of {VALUE_BYTES}");
     // That this would notice a value as a whole: the oldest version has another form of lists.
-    let (taken_bytes, _) = taken(&store, VERSION_MIN);
+    let (taken_bytes, _) = taken(&store, RdbReaders::REDIS_5);
     assert!(taken_bytes > VALUE_BYTES / 2, "{taken_bytes} bytes");
 }

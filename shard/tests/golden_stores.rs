@@ -55,6 +55,10 @@ fn shown(record: &Record) -> String {
         }
         Value::Object(ObjectRef::Set(set)) => ("set", set.iter().map(item).collect()),
         Value::Object(ObjectRef::Stream(stream)) => ("stream", shown_stream(stream)),
+        Value::Object(ObjectRef::Array(array)) => ("array", vec![format!("{array:?}").into_bytes()]),
+        Value::Object(ObjectRef::Filter(filter)) => {
+            (ObjectRef::Filter(filter).kind().name(), vec![format!("{filter:?}").into_bytes()])
+        }
         Value::Object(ObjectRef::SortedSet(set)) => {
             ("zset", set.iter().map(|(it, score)| pair(it, score.to_string())).collect())
         }

@@ -44,6 +44,8 @@ fn entry(select: u8, record: &Record) -> Entry {
         }
         Held::Object(ObjectRef::Stream(stream)) => Value::Stream(stream_model(stream)),
         Held::Object(ObjectRef::Array(array)) => Value::Array(array_model(array)),
+        // No schedule makes any.
+        Held::Object(ObjectRef::Filter(filter)) => Value::Text(format!("{filter:?}")),
     };
     Entry { value, expiry: record.expiry() }
 }

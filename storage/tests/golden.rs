@@ -90,6 +90,8 @@ fn show(record: &Record) -> String {
         }
         Value::Object(ObjectRef::Set(set)) => set.iter().map(item).collect(),
         Value::Object(ObjectRef::Stream(stream)) => vec![format!("{stream:?}")],
+        Value::Object(ObjectRef::Filter(filter)) => vec![format!("{filter:?}")],
+        Value::Object(ObjectRef::Array(array)) => vec![format!("{array:?}")],
         Value::Object(ObjectRef::SortedSet(set)) => {
             set.iter().map(|(it, score)| item(it) + "=" + &score.to_string()).collect()
         }

@@ -17,6 +17,8 @@
 
 use std::array;
 
+use crate::murmur::murmur64a;
+
 pub const REGISTERS: usize = 1 << INDEX_BITS;
 /// Most bytes of a sparse form: Redis's default for `hll-sparse-max-bytes`.
 pub const SPARSE_BYTES_MAX: usize = 3000;
@@ -236,31 +238,10 @@ fn tau(mut x: f64) -> f64 {
 
 /// The register and the rank of an element.
 fn place(element: &[u8]) -> (usize, u8) {
-    let hash = murmur(element, 0xadc8_3b19);
+    let hash = murmur64a(element, 0xadc8_3b19);
     // A 1 above all bits of the hash bounds the rank.
     let rest = hash >> INDEX_BITS | 1 << RANK_BITS;
     ((hash as usize) % REGISTERS, rest.trailing_zeros() as u8 + 1)
-}
-
-/// MurmurHash64A, by Austin Appleby, in the public domain: <https://github.com/aappleby/smhasher>
-fn murmur(bytes: &[u8], seed: u64) -> u64 {
-    const M: u64 = 0xc6a4_a793_5bd1_e995;
-    const R: u32 = 47;
-    let mut hash = seed ^ (bytes.len() as u64).wrapping_mul(M);
-    let mut words = bytes.chunks_exact(8);
-    for word in words.by_ref() {
-        let mut k = u64::from_le_bytes(word.try_into().expect("a chunk of eight bytes")).wrapping_mul(M);
-        k ^= k >> R;
-        hash = (hash ^ k.wrapping_mul(M)).wrapping_mul(M);
-    }
-    let rest = words.remainder();
-    if !rest.is_empty() {
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        hash = (hash ^ u64::from_le_bytes(last)).wrapping_mul(M);
-    }
-    hash = (hash ^ hash >> R).wrapping_mul(M);
-    hash ^ hash >> R
 }
 
 // ---- dense ----------------------------------------------------------------------------------------------------------------

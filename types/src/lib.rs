@@ -12,6 +12,7 @@
 //! | [`SortedSet`] | [`listpack`] | a hash table of members beside a counted B+ tree |
 //! | [`Stream`] | | a deque of listpacks, in the order of their ids |
 //! | [`Array`] | a run of elements, in a format of its own | slices of elements, by their index |
+//! | [`Filter`] | | blocks of bytes |
 //!
 //! They must not know commands, replies, time, chance (random numbers are handed in), or how keys are stored.
 //!
@@ -19,6 +20,7 @@
 
 pub mod array;
 pub mod entry;
+pub mod filter;
 pub mod geohash;
 pub mod hash;
 pub mod hyperloglog;
@@ -35,9 +37,11 @@ pub mod stream;
 
 mod heap;
 mod limits;
+mod murmur;
 
 pub use array::Array;
 pub use dormouse_protocol::pace;
+pub use filter::Filter;
 pub use hash::{Hash, Live, SetExpiry};
 pub use item::{Digits, Item, parse_i64};
 pub use limits::{Limits, Malformed};

@@ -1,6 +1,7 @@
 //! A value of any kind, and what all kinds have in common.
 
 use crate::array::Array;
+use crate::filter::{Bloom, Cuckoo, Filter};
 use crate::hash::Hash;
 use crate::heap;
 use crate::list::List;
@@ -20,6 +21,7 @@ pub enum Object {
     SortedSet(SortedSet),
     Stream(Stream),
     Array(Array),
+    Filter(Filter),
 }
 
 /// An object to be read. A record stores it in the space of a pointer, so it has no `Object` to lend.
@@ -32,6 +34,7 @@ pub enum ObjectRef<'a> {
     SortedSet(&'a SortedSet),
     Stream(&'a Stream),
     Array(&'a Array),
+    Filter(&'a Filter),
 }
 
 /// An object to be changed.
@@ -44,6 +47,7 @@ pub enum ObjectMut<'a> {
     SortedSet(&'a mut SortedSet),
     Stream(&'a mut Stream),
     Array(&'a mut Array),
+    Filter(&'a mut Filter),
 }
 
 impl Object {
@@ -56,6 +60,7 @@ impl Object {
             Object::SortedSet(set) => ObjectRef::SortedSet(set),
             Object::Stream(stream) => ObjectRef::Stream(stream),
             Object::Array(array) => ObjectRef::Array(array),
+            Object::Filter(filter) => ObjectRef::Filter(filter),
         }
     }
 
@@ -68,6 +73,7 @@ impl Object {
             Object::SortedSet(set) => ObjectMut::SortedSet(set),
             Object::Stream(stream) => ObjectMut::Stream(stream),
             Object::Array(array) => ObjectMut::Array(array),
+            Object::Filter(filter) => ObjectMut::Filter(filter),
         }
     }
 }
@@ -82,6 +88,7 @@ impl ObjectRef<'_> {
             ObjectRef::SortedSet(set) => Object::SortedSet(set.clone()),
             ObjectRef::Stream(stream) => Object::Stream(stream.clone()),
             ObjectRef::Array(array) => Object::Array(array.clone()),
+            ObjectRef::Filter(filter) => Object::Filter(filter.clone()),
         }
     }
 
@@ -94,6 +101,8 @@ impl ObjectRef<'_> {
             ObjectRef::SortedSet(_) => Kind::SortedSet,
             ObjectRef::Stream(_) => Kind::Stream,
             ObjectRef::Array(_) => Kind::Array,
+            ObjectRef::Filter(filter) if filter.bloom().is_some() => Kind::Bloom,
+            ObjectRef::Filter(_) => Kind::Cuckoo,
         }
     }
 
@@ -107,6 +116,7 @@ impl ObjectRef<'_> {
             ObjectRef::SortedSet(set) => set.heap_bytes(),
             ObjectRef::Stream(stream) => stream.heap_bytes(),
             ObjectRef::Array(array) => array.heap_bytes(),
+            ObjectRef::Filter(filter) => filter.heap_bytes(),
         }
     }
 
@@ -120,6 +130,7 @@ impl ObjectRef<'_> {
             ObjectRef::SortedSet(set) => set.address(),
             ObjectRef::Stream(stream) => stream.address(),
             ObjectRef::Array(array) => array.address(),
+            ObjectRef::Filter(filter) => filter.address(),
         }
     }
 
@@ -133,6 +144,7 @@ impl ObjectRef<'_> {
             ObjectRef::SortedSet(set) => set.encoding(),
             ObjectRef::Stream(stream) => stream.encoding(),
             ObjectRef::Array(array) => array.encoding(),
+            ObjectRef::Filter(filter) => filter.encoding(),
         }
     }
 
@@ -146,6 +158,7 @@ impl ObjectRef<'_> {
             ObjectRef::SortedSet(set) => set.len(),
             ObjectRef::Stream(stream) => stream.parts(),
             ObjectRef::Array(array) => array.len(),
+            ObjectRef::Filter(filter) => filter.len(),
         }
     }
 
@@ -164,6 +177,7 @@ impl ObjectMut<'_> {
             ObjectMut::SortedSet(set) => ObjectMut::SortedSet(set),
             ObjectMut::Stream(stream) => ObjectMut::Stream(stream),
             ObjectMut::Array(array) => ObjectMut::Array(array),
+            ObjectMut::Filter(filter) => ObjectMut::Filter(filter),
         }
     }
 
@@ -176,6 +190,7 @@ impl ObjectMut<'_> {
             ObjectMut::SortedSet(set) => ObjectRef::SortedSet(set),
             ObjectMut::Stream(stream) => ObjectRef::Stream(stream),
             ObjectMut::Array(array) => ObjectRef::Array(array),
+            ObjectMut::Filter(filter) => ObjectRef::Filter(filter),
         }
     }
 
@@ -193,6 +208,7 @@ impl ObjectMut<'_> {
             ObjectMut::SortedSet(set) => set.dismantle(budget),
             ObjectMut::Stream(stream) => stream.dismantle(budget),
             ObjectMut::Array(array) => array.dismantle(budget),
+            ObjectMut::Filter(filter) => filter.dismantle(budget),
         }
     }
 }
@@ -206,6 +222,9 @@ pub enum Kind {
     SortedSet,
     Stream,
     Array,
+    /// The two kinds of a [`Filter`].
+    Bloom,
+    Cuckoo,
 }
 
 impl Kind {
@@ -219,6 +238,8 @@ impl Kind {
             Kind::SortedSet => "zset",
             Kind::Stream => "stream",
             Kind::Array => "array",
+            Kind::Bloom => "MBbloom--",
+            Kind::Cuckoo => "MBbloomCF",
         }
     }
 }
@@ -294,3 +315,51 @@ macro_rules! collections {
 }
 
 collections!(List: false, Hash: false, Set: false, SortedSet: false, Stream: true, Array: false);
+
+macro_rules! filters {
+    ($($kind:ident: $of:ident, $of_mut:ident, $into:ident),*) => {$(
+        impl Collection for $kind {
+            const KIND: Kind = Kind::$kind;
+            const MAY_BE_EMPTY: bool = true;
+
+            fn new() -> Self {
+                $kind::default()
+            }
+            fn len(&self) -> usize {
+                self.parts().blocks() + 1
+            }
+            fn heap_bytes(&self) -> usize {
+                self.heap_bytes()
+            }
+            fn encoding(&self) -> &'static str {
+                "raw"
+            }
+            fn dismantle(&mut self, budget: usize) -> bool {
+                self.parts_mut().free_some(budget)
+            }
+            fn as_object(object: ObjectRef<'_>) -> Option<&Self> {
+                match object {
+                    ObjectRef::Filter(filter) => filter.$of(),
+                    _ => None,
+                }
+            }
+            fn as_object_mut(object: ObjectMut<'_>) -> Option<&mut Self> {
+                match object {
+                    ObjectMut::Filter(filter) => filter.$of_mut(),
+                    _ => None,
+                }
+            }
+            fn from_object(object: Object) -> Option<Self> {
+                match object {
+                    Object::Filter(filter) => filter.$into(),
+                    _ => None,
+                }
+            }
+            fn into_object(self) -> Object {
+                Object::Filter(self.into())
+            }
+        }
+    )*};
+}
+
+filters!(Bloom: bloom, bloom_mut, into_bloom, Cuckoo: cuckoo, cuckoo_mut, into_cuckoo);

@@ -73,6 +73,113 @@ fn moves(kind: Kind, header: &[u8]) {
         load(&mut target, &file);
         assert_same(&data(target.port()), &expected);
     }
+    for (kind, version, header) in OWN_VERSIONS {
+        let Some(mut target) = peer(*kind) else { continue };
+        succeeds(&["export", text(&file), "--store", &store, "--rdb-version", version]);
+        assert!(fs::read(&file).expect("it is there").starts_with(header));
+        load(&mut target, &file);
+        assert_same(&data(target.port()), &expected);
+    }
+}
+
+/// The newest version of RDB that each server reads.
+const OWN_VERSIONS: &[(Kind, &str, &[u8])] = &[(Kind::Valkey, "80", b"VALKEY080"), (Kind::Redis8, "15", b"REDIS0015")];
+
+/// A file for a server holds everything that the server has: streams with their groups, expiries of fields, functions. The
+/// rest is named.
+#[test]
+fn each_server_loads_a_file_of_its_own_version() {
+    let mut server = dormouse();
+    let mut connection = Connection::open(server.port());
+    let library = "#!lua name=lib\nredis.register_function('f', function() return 7 end)";
+    assert!(!connection.call(&["FUNCTION", "LOAD", library]).is_error());
+    for line in [
+        "SET text v",
+        "SET timed v PXAT 4102444800000",
+        "RPUSH list a b c",
+        "SADD set a b 3",
+        "SADD numbers 1 2 3",
+        "ZADD zset 1.5 a 2 b",
+        "HSET hash f v g w",
+        "HSET fields f v g w h x",
+        "HPEXPIREAT fields 4102444800000 FIELDS 2 f h",
+        "XADD stream 1-1 f v",
+        "XADD stream 1-2 f v g w",
+        "XADD stream 2-1 other fields",
+        "XDEL stream 1-2",
+        "XGROUP CREATE stream idle 0",
+        "XGROUP CREATE stream busy 0",
+        "XREADGROUP GROUP busy reader COUNT 1 STREAMS stream >",
+        "SELECT 3",
+        "SET other v",
+        "BF.ADD bloom item",
+        "BF.ADD bloom:2 item",
+        "CF.ADD cuckoo item",
+    ] {
+        assert!(!connection.run(line).is_error(), "{line}");
+    }
+    let expected = [shown(server.port(), 0), shown(server.port(), 3)];
+    assert_eq!((expected[0].len(), expected[1].len()), (9, 4));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("out.rdb");
+    assert!(server.stop().success());
+    let store = format!("file://{}", server.data().display());
+    for (kind, version, header) in OWN_VERSIONS {
+        let Some(mut target) = peer(*kind) else { continue };
+        let said = succeeds(&["export", text(&file), "--store", &store, "--rdb-version", version]);
+        let named = |name: &str| said.contains(&format!("`{name}` of index 3"));
+        assert!(named("bloom") && named("bloom:2") && named("cuckoo"), "{said}");
+        assert!(said.contains("left out: 2 keys of type MBbloom--"), "{said}");
+        assert!(said.contains("left out: 1 key of type MBbloomCF"), "{said}");
+        assert!(fs::read(&file).expect("it is there").starts_with(header));
+        load(&mut target, &file);
+        assert_eq!(shown(target.port(), 0), expected[0], "{kind:?}");
+        assert_eq!(shown(target.port(), 3).keys().collect::<Vec<_>>(), ["other"]);
+        assert_eq!(Connection::open(target.port()).run("FCALL f 0").number(), Some(7.0));
+    }
+    server.resume();
+    assert_eq!(shown(server.port(), 3), expected[1]);
+}
+
+/// Everything of each key of an index, as replies.
+fn shown(port: u16, index: u8) -> BTreeMap<String, Vec<String>> {
+    let mut connection = Connection::open(port);
+    connection.run(&format!("SELECT {index}"));
+    let keys = connection.run("KEYS *");
+    let mut shown = BTreeMap::new();
+    for key in keys.items().expect("a list of keys").iter().filter_map(|key| key.bytes()) {
+        let key = String::from_utf8_lossy(key).into_owned();
+        let kind = connection.run(&format!("TYPE {key}"));
+        let kind = String::from_utf8_lossy(kind.bytes().expect("a type")).into_owned();
+        let lines: &[&str] = match kind.as_str() {
+            "string" => &["GET #"],
+            "list" => &["LRANGE # 0 -1"],
+            "set" => &["SMEMBERS #"],
+            "hash" => &["HGETALL #", "HPEXPIRETIME # FIELDS 3 f g h"],
+            "zset" => &["ZRANGE # 0 -1 WITHSCORES"],
+            "stream" => &[
+                "XRANGE # - +",
+                "XPENDING # busy",
+                "XPENDING # idle",
+                "XREADGROUP GROUP busy reader STREAMS # 0",
+                "XADD # NOMKSTREAM MAXLEN 100 2-0 f v",
+            ],
+            "MBbloom--" => &["BF.INFO #", "BF.EXISTS # item"],
+            "MBbloomCF" => &["CF.INFO #", "CF.EXISTS # item"],
+            other => panic!("a key of type {other}"),
+        };
+        let mut values: Vec<String> = vec![kind, format!("{:?}", connection.run(&format!("PEXPIRETIME {key}")))];
+        for line in lines {
+            let reply = connection.run(&line.replace('#', &key));
+            let mut items = reply.items().map_or_else(|| vec![reply.clone()], <[Reply]>::to_vec);
+            if line.starts_with("SMEMBERS") {
+                items.sort();
+            }
+            values.push(format!("{items:?}"));
+        }
+        shown.insert(key, values);
+    }
+    shown
 }
 
 /// A group may have read more than was ever added, by its command. Redis 8.10 loads no such stream, and ends instead.
@@ -267,6 +374,12 @@ fn expiries_of_fields_move() {
         if kind == Kind::Redis8 {
             load(&mut source, &file);
             assert_eq!(expiries(source.port()), expected);
+        }
+        for (kind, version, _) in OWN_VERSIONS {
+            let Some(mut target) = peer(*kind) else { continue };
+            succeeds(&["export", text(&file), "--store", &store, "--rdb-version", version]);
+            load(&mut target, &file);
+            assert_eq!(expiries(target.port()), expected, "{kind:?}");
         }
     }
 }

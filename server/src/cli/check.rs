@@ -12,16 +12,15 @@ use dormouse_importer::output::{counted, print_line};
 use dormouse_importer::progress::Progress;
 use dormouse_shard::check::salvage::salvage;
 use dormouse_shard::check::{CheckReport, Checked, CheckedLog, Problem, Spare, check};
-use dormouse_shard::export::{About, Exported};
-use dormouse_storage::rdb::writer::{VERSION_MAX, VERSION_MIN};
+use dormouse_shard::export::ExportStep;
+use dormouse_storage::codec::value::RdbReaders;
 use dormouse_storage::store::Store;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
+use super::export::{LeftOutKeys, about, parse_target};
 use super::master_key::MasterKeyArgument;
 use super::{Failure, open_to_read, parse_database, store_url};
-use crate::clock::now_ms;
-use crate::metrics::REDIS_VERSION;
 
 /// The exit codes, for `--help`.
 const CODES: &str = "Exit codes:
@@ -47,10 +46,9 @@ pub struct Check {
     #[arg(long, value_name = "FILE", requires = "database")]
     salvage: Option<PathBuf>,
 
-    /// The version of that file: 11 for Redis 7.2 and later, 10 for Redis 7.0, 9 for Redis 5 and 6
-    #[arg(long, value_name = "VERSION", requires = "salvage", default_value_t = VERSION_MAX,
-          value_parser = clap::value_parser!(u16).range(i64::from(VERSION_MIN)..=i64::from(VERSION_MAX)))]
-    rdb_version: u16,
+    /// The version of that file, as for `dormouse export`
+    #[arg(long, value_name = "VERSION", requires = "salvage", default_value = "11", value_parser = parse_target)]
+    rdb_version: RdbReaders,
 
     /// Print JSON
     #[arg(long, conflicts_with = "salvage")]
@@ -209,32 +207,35 @@ fn json_of(report: &CheckReport) -> Value {
 }
 
 /// Saves the database. The file appears under its name once it is complete and on disk.
-fn save(store: &Arc<Store>, database: &str, file: &Path, version: u16) -> Result<ExitCode, String> {
+fn save(store: &Arc<Store>, database: &str, file: &Path, target: RdbReaders) -> Result<ExitCode, String> {
     let failed = |error: io::Error| format!("cannot write {}: {error}", file.display());
     let mut name = file.to_owned().into_os_string();
     name.push(".tmp");
     let unfinished = PathBuf::from(name);
     let progress = Progress::new("salvaging", None);
     let out = BufWriter::new(File::create(&unfinished).map_err(failed)?);
-    let about = About { version, server: REDIS_VERSION, now_ms: now_ms(), keeps_expired: false };
-    let watch = &mut |exported: Exported| progress.at(exported.bytes, exported.keys);
-    let saved = salvage(store, database, out, about, watch).map_err(|error| error.to_string()).and_then(|saved| {
-        let mut out = saved.out;
-        let synced = out.flush().and_then(|()| out.get_ref().sync_all());
-        synced.and_then(|()| fs::rename(&unfinished, file)).map_err(failed)?;
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all()).map_err(failed)?;
-        Ok((saved.exported, saved.left_out))
-    });
+    let mut lacking = LeftOutKeys::default();
+    let watch = &mut |step: ExportStep<'_>| lacking.watch(step, &progress);
+    let saved =
+        salvage(store, database, out, about(target), watch).map_err(|error| error.to_string()).and_then(|saved| {
+            let mut out = saved.out;
+            let synced = out.flush().and_then(|()| out.get_ref().sync_all());
+            synced.and_then(|()| fs::rename(&unfinished, file)).map_err(failed)?;
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all()).map_err(failed)?;
+            Ok((saved.exported, saved.left_out))
+        });
     let (exported, left_out) = saved.inspect_err(|_| {
         // The first error has been reported already.
         let _ = fs::remove_file(&unfinished);
     })?;
     let mut lines = vec![format!("salvaged {}", progress.summary(exported.keys, exported.bytes))];
     lines.extend(left_out.iter().map(|what| format!("left out: {what}")));
-    if left_out.is_empty() {
+    lines.extend(lacking.lines(target));
+    let is_whole = lines.len() == 1;
+    if is_whole {
         lines.push("nothing was left out".to_owned());
     }
     print_line(&lines.join("\n"))?;
-    Ok(if left_out.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

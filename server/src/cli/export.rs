@@ -3,18 +3,19 @@
 //! It reads the store and the log and locks nothing, so it may run beside a server. The file holds the database as of
 //! the last flush of the log. It appears under its name once it is complete and on disk.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dormouse_importer::output::print_error;
+use dormouse_importer::output::{counted, print_error};
 use dormouse_importer::progress::Progress;
-use dormouse_shard::export::{About, ExportError, Exported, export};
+use dormouse_shard::export::{About, ExportError, ExportStep, Exported, export};
 use dormouse_shard::snapshot::Snapshot;
+use dormouse_storage::codec::value::RdbReaders;
 use dormouse_storage::log::Log;
 use dormouse_storage::manifest;
-use dormouse_storage::rdb::writer::{VERSION_MAX, VERSION_MIN};
 use dormouse_storage::store::Store;
 use futures::executor::block_on;
 
@@ -31,10 +32,10 @@ pub struct Export {
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
-    /// The version of the file: 11 for Redis 7.2 and later, 10 for Redis 7.0, 9 for Redis 5 and 6
-    #[arg(long, value_name = "VERSION", default_value_t = VERSION_MAX,
-          value_parser = clap::value_parser!(u16).range(i64::from(VERSION_MIN)..=i64::from(VERSION_MAX)))]
-    rdb_version: u16,
+    /// The version of the file: 11 for Redis 7.2 and all later servers, 80 for Valkey 9, 15 for Redis 8.10, 10 for
+    /// Redis 7.0, 9 for Redis 5 and 6. Keys of types that the version does not have are left out and named
+    #[arg(long, value_name = "VERSION", default_value = "11", value_parser = parse_target)]
+    rdb_version: RdbReaders,
 
     #[command(flatten)]
     place: Place,
@@ -46,19 +47,17 @@ impl Export {
         let progress = Progress::new("exporting", None);
         let exported = if self.file == Path::new("-") {
             let out = BufWriter::new(io::stdout());
-            self.attempt(&store, out, &progress).map(|(_, exported)| exported)
+            self.attempt(&store, out, &progress).map(|(_, written)| written)
         } else {
             self.to_file(&store, &progress)
         }?;
+        let (exported, left_out) = exported;
+        left_out.lines(self.rdb_version).iter().for_each(|line| print_error(line));
         print_error(&format!("exported {}", progress.summary(exported.keys, exported.bytes)));
-        if exported.left_out > 0 {
-            let (count, version) = (exported.left_out, self.rdb_version);
-            print_error(&format!("left out {count} keys of types that version {version} of RDB does not have"));
-        }
         Ok(())
     }
 
-    fn to_file(&self, store: &Arc<Store>, progress: &Progress) -> Result<Exported, String> {
+    fn to_file(&self, store: &Arc<Store>, progress: &Progress) -> Result<(Exported, LeftOutKeys), String> {
         let mut name = self.file.clone().into_os_string();
         name.push(".tmp");
         let unfinished = PathBuf::from(name);
@@ -98,18 +97,17 @@ impl Export {
         store: &Arc<Store>,
         out: W,
         progress: &Progress,
-    ) -> Result<(W, Exported), String> {
+    ) -> Result<(W, (Exported, LeftOutKeys)), String> {
         // `Log::look` blocks by itself, so it cannot run inside `block_on`.
         let recovered = Log::look(store).map_err(|error| error.to_string())?;
         block_on(async {
             let database = &self.place.database;
             let snapshot = Snapshot::open(store, database, recovered).await.map_err(|error| error.to_string())?;
             let snapshot = snapshot.ok_or_else(|| self.unknown(store))?;
-            let watch = &mut |exported: Exported| progress.at(exported.bytes, exported.keys);
-            let about =
-                About { version: self.rdb_version, server: REDIS_VERSION, now_ms: now_ms(), keeps_expired: false };
-            let done = export(&snapshot, out, about, watch).await;
-            done.map_err(|error| match error {
+            let mut left_out = LeftOutKeys::default();
+            let watch = &mut |step: ExportStep<'_>| left_out.watch(step, progress);
+            let done = export(&snapshot, out, about(self.rdb_version), watch).await;
+            done.map(|(out, exported)| (out, (exported, left_out))).map_err(|error| match error {
                 ExportError::Output(error) => format!("cannot write {}: {error}", self.file.display()),
                 ExportError::Database(_) => error.to_string(),
             })
@@ -118,5 +116,89 @@ impl Export {
 
     fn unknown(&self, store: &Arc<Store>) -> String {
         format!("database `{}` does not exist in {}", self.place.database, store.url())
+    }
+}
+
+/// Reads a version of RDB.
+pub(super) fn parse_target(text: &str) -> Result<RdbReaders, String> {
+    let target = text.parse().ok().and_then(RdbReaders::of_version);
+    target.ok_or_else(|| {
+        let known: Vec<String> = RdbReaders::ALL.iter().map(|target| target.version.to_string()).collect();
+        format!("expected one of {}", known.join(", "))
+    })
+}
+
+/// What an export for `target` says of itself.
+pub(super) fn about(target: RdbReaders) -> About<'static> {
+    let server = target.server_version().unwrap_or(REDIS_VERSION);
+    About { target, server, now_ms: now_ms(), keeps_expired: false }
+}
+
+/// How many keys of a type are named.
+const NAMED: usize = 3;
+
+/// The keys that an export leaves out, by the name of their type: how many, and the first of them.
+#[derive(Debug, Default)]
+pub(super) struct LeftOutKeys(BTreeMap<&'static str, (u64, Vec<String>)>);
+
+impl LeftOutKeys {
+    pub(super) fn watch(&mut self, step: ExportStep<'_>, progress: &Progress) {
+        match step {
+            ExportStep::Written(exported) => progress.at(exported.bytes, exported.keys),
+            ExportStep::LeftOut { index, key, what } => {
+                let (count, named) = self.0.entry(what).or_default();
+                *count += 1;
+                if named.len() < NAMED {
+                    let of = if index == 0 { String::new() } else { format!(" of index {index}") };
+                    named.push(format!("`{}`{of}", key.escape_ascii()));
+                }
+            }
+        }
+    }
+
+    /// A line for each type.
+    pub(super) fn lines(&self, target: RdbReaders) -> Vec<String> {
+        let line = |(what, (count, named)): (&&str, &(u64, Vec<String>))| {
+            let more = count - named.len() as u64;
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            format!(
+                "left out: {} of type {what}, which RDB version {} does not have: {}{more}",
+                counted(*count, "key"),
+                target.version,
+                named.join(", "),
+            )
+        };
+        self.0.iter().map(line).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn left_out_keys_are_counted_and_the_first_are_named() {
+        let (mut left_out, progress) = (LeftOutKeys::default(), Progress::new("exporting", None));
+        for at in 0..5 {
+            let key = format!("key {at}");
+            left_out.watch(ExportStep::LeftOut { index: at, key: key.as_bytes(), what: "array" }, &progress);
+        }
+        left_out.watch(ExportStep::LeftOut { index: 0, key: b"one\n", what: "vectorset" }, &progress);
+        assert_eq!(
+            left_out.lines(RdbReaders::REDIS_7_2),
+            [
+                "left out: 5 keys of type array, which RDB version 11 does not have: `key 0`, `key 1` of index 1, \
+                 `key 2` of index 2 and 2 more",
+                "left out: 1 key of type vectorset, which RDB version 11 does not have: `one\\n`",
+            ]
+        );
+    }
+
+    #[test]
+    fn versions_are_those_of_servers() {
+        assert_eq!(parse_target("80").map(|target| target.version), Ok(80));
+        for wrong in ["", "8", "12", "x", "-1", "70000"] {
+            assert_eq!(parse_target(wrong), Err("expected one of 9, 10, 11, 15, 80".to_owned()), "{wrong}");
+        }
     }
 }

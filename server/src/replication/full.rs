@@ -18,7 +18,7 @@ use dormouse_shard::database::Database;
 use dormouse_shard::error::Error;
 use dormouse_shard::export::{About, ExportError, export};
 use dormouse_shard::pinned::PinnedMoment;
-use dormouse_shard::replication::RDB_VERSION;
+use dormouse_shard::replication::READERS;
 use dormouse_storage::rdb::writer::RdbWriter;
 use futures::channel::oneshot;
 use tokio::sync::Semaphore;
@@ -136,9 +136,9 @@ impl FullCopy {
         let written = self.database.engine.background.spawn_blocking(move || -> Result<u64, ExportError> {
             let out = Output(out);
             // The same both times that it is made.
-            let about = About { version: RDB_VERSION, server: REDIS_VERSION, now_ms, keeps_expired: true };
+            let about = About { target: READERS, server: REDIS_VERSION, now_ms, keeps_expired: true };
             if let Some(part) = only {
-                let mut rdb = RdbWriter::with_version(out, RDB_VERSION);
+                let mut rdb = RdbWriter::with_target(out, READERS);
                 if part == RdbPart::Functions {
                     functions.by_name.values().try_for_each(|library| rdb.function(&library.library.text))?;
                 }
@@ -146,7 +146,14 @@ impl FullCopy {
             }
             runtime.block_on(async {
                 let snapshot = pinned.snapshot().await?;
-                Ok(export(&snapshot, out, about, &mut |_| ()).await?.1.bytes)
+                let exported = export(&snapshot, out, about, &mut |_| ()).await?.1;
+                if exported.left_out > 0 {
+                    tracing::warn!(
+                        keys = exported.left_out,
+                        "a replica lacks keys of types that Redis 7.0 does not have"
+                    );
+                }
+                Ok(exported.bytes)
             })
         });
         let written: Result<u64, ExportError> =

@@ -37,7 +37,7 @@ use dormouse_types::record::Record;
 use dormouse_types::segment::{Placement, Range53, Segment, SlotPlacement, prefix53};
 
 use super::SalvageError;
-use crate::export::{About, Export, Exported};
+use crate::export::{About, Export, ExportStep, Exported};
 use crate::keyspace::Shared;
 use crate::replay::replayed;
 use crate::snapshot::{SegmentCounts, UnreadablePage};
@@ -174,7 +174,7 @@ impl Fragments {
         store: &Store,
         out: W,
         about: About<'_>,
-        watch: &mut (dyn FnMut(Exported) + Send),
+        watch: &mut (dyn FnMut(ExportStep<'_>) + Send),
         left_out: &mut Vec<String>,
     ) -> Result<(W, Exported), SalvageError> {
         let mut export = Export::begin(out, about).map_err(crate::export::ExportError::from)?;
@@ -221,7 +221,7 @@ impl Fragments {
         store: &Store,
         page: &UnreadablePage,
         export: &mut Export<W>,
-        watch: &mut (dyn FnMut(Exported) + Send),
+        watch: &mut (dyn FnMut(ExportStep<'_>) + Send),
         left_out: &mut Vec<String>,
     ) -> Result<(), SalvageError> {
         let Some(origin) = self.origin else { return Ok(()) };

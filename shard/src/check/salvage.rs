@@ -26,7 +26,7 @@ use futures::executor::block_on;
 
 use super::SalvageError;
 use super::fragments::Fragments;
-use crate::export::{About, Export, ExportError, Exported, export_readable};
+use crate::export::{About, Export, ExportError, ExportStep, Exported, export_readable};
 use crate::snapshot::{Snapshot, Unreadable};
 
 /// The outcome of a salvage.
@@ -47,7 +47,7 @@ pub fn salvage<W: Write + Send>(
     database: &str,
     out: W,
     about: About<'_>,
-    watch: &mut (dyn FnMut(Exported) + Send),
+    watch: &mut (dyn FnMut(ExportStep<'_>) + Send),
 ) -> Result<Salvaged<W>, SalvageError> {
     let mut left_out = Vec::new();
     let history = block_on(manifest::history(store, database))?;

@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use dormouse_storage::chunk::{ChunkIndex, ChunkOrigin, ChunkWriter, SegmentLocation};
 use dormouse_storage::codec::segment::encode_segment;
+use dormouse_storage::codec::value::RdbReaders;
 use dormouse_storage::effect;
 use dormouse_storage::log::Journal;
 use dormouse_storage::log::format::{Identity, write_effect};
@@ -108,7 +109,7 @@ fn problems(store: &Arc<Store>) -> Vec<String> {
 
 /// How many keys can be recovered, and which parts cannot.
 fn salvaged(store: &Arc<Store>) -> (u64, Vec<String>) {
-    let about = About { version: 11, server: "7.2.0", now_ms: 5, keeps_expired: false };
+    let about = About { target: RdbReaders::REDIS_7_2, server: "7.2.0", now_ms: 5, keeps_expired: false };
     let salvaged = salvage(store, "a", Vec::new(), about, &mut |_| {}).unwrap();
     (salvaged.exported.keys, salvaged.left_out)
 }
@@ -242,7 +243,7 @@ fn without_any_manifest_all_that_is_there_is_salvaged() {
 
 #[test]
 fn what_was_salvaged_replaces_a_database_without_readable_manifests() {
-    let about = About { version: 11, server: "7.2.0", now_ms: 5, keeps_expired: false };
+    let about = About { target: RdbReaders::REDIS_7_2, server: "7.2.0", now_ms: 5, keeps_expired: false };
     for damaged in [1, 2] {
         let store = store();
         for name in names(&store, "db/a/manifest").into_iter().rev().take(damaged) {

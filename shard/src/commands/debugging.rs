@@ -134,6 +134,8 @@ impl Digest {
             Value::Object(ObjectRef::Set(_)) => 2,
             Value::Object(ObjectRef::SortedSet(_)) => 3,
             Value::Object(ObjectRef::Hash(_)) => 4,
+            // One of a module.
+            Value::Object(ObjectRef::Filter(_)) => 5,
             Value::Object(ObjectRef::Stream(_)) => 6,
             Value::Object(ObjectRef::Array(_)) => 7,
         };
@@ -156,6 +158,12 @@ impl Digest {
                 value.with_text(|text| pair.mix(text));
                 self.add(&pair.0);
             }),
+            Value::Object(ObjectRef::Filter(filter)) => {
+                let mut head = Vec::new();
+                filter.write_head(&mut head);
+                self.mix(&head);
+                filter.parts().all().for_each(|run| self.mix(run));
+            }
             Value::Object(ObjectRef::Stream(stream)) => stream.entries().iter().for_each(|entry| {
                 self.mix(format!("{}.{}", entry.id.ms, entry.id.seq).as_bytes());
                 entry.fields().for_each(|(field, value)| {

@@ -15,12 +15,15 @@ const EVENTS: &str = include_str!("../../tests/data/keyspace-events.txt");
 const NEWER_EVENTS: &str = include_str!("../../tests/data/keyspace-events-8.txt");
 /// The same of commands that only Valkey has.
 const VALKEY_EVENTS: &str = include_str!("../../tests/data/keyspace-events-valkey-9.txt");
+/// Those of commands that a module has.
+const FILTER_EVENTS: &str = include_str!("../../tests/data/keyspace-events-filters.txt");
 
 #[test]
 fn the_events_are_those_of_redis() {
     compare(EVENTS);
     compare(NEWER_EVENTS);
     compare(VALKEY_EVENTS);
+    compare(FILTER_EVENTS);
 }
 
 fn compare(events: &str) {
@@ -61,7 +64,8 @@ fn compare(events: &str) {
 
 #[test]
 fn every_write_is_compared() {
-    let lines = [EVENTS, NEWER_EVENTS, VALKEY_EVENTS].into_iter().flat_map(str::lines);
+    let all = [EVENTS, NEWER_EVENTS, VALKEY_EVENTS, FILTER_EVENTS];
+    let lines = all.into_iter().flat_map(str::lines);
     let compared: BTreeSet<&str> = lines.filter_map(|line| line.split(' ').next()).collect();
     let rows = FAMILIES.iter().flat_map(|family| family.commands).map(|command| &command.row);
     let writes = rows.filter(|row| row.flags.contains(Flags::WRITE));

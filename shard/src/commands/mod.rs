@@ -19,6 +19,7 @@ mod dump;
 #[cfg(test)]
 mod events_tests;
 mod expiry;
+mod filters;
 mod geo;
 mod hash_fields;
 mod hashes;
@@ -83,6 +84,8 @@ pub const FAMILIES: &[Family<Run>] = &[
     geo::FAMILY,
     streams::FAMILY,
     arrays::FAMILY,
+    filters::BLOOM,
+    filters::CUCKOO,
     scripting::FAMILY,
 ];
 

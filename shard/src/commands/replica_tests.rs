@@ -233,6 +233,24 @@ fn effects_depend_on_no_clock_and_no_newer_command() {
     }
 }
 
+/// Redis 7.0 has no filters. A key that becomes one goes.
+#[test]
+fn what_replicas_cannot_have_is_left_out() {
+    let mut source = Source::new();
+    for (line, told) in [
+        ("BF.ADD f x", ""),
+        ("BF.RESERVE g 0.1 10", ""),
+        ("CF.INSERT c ITEMS x y", ""),
+        ("CF.DEL c x", ""),
+        ("SET k v", "SET k v"),
+        ("COPY f k REPLACE", "DEL k"),
+        ("PEXPIREAT k 1800000000000", "PEXPIREAT k 1800000000000"),
+        ("DEL k", "DEL k"),
+    ] {
+        assert_eq!(source.shown(line), told, "{line}");
+    }
+}
+
 /// A key that has expired goes before the command that found it writes.
 #[test]
 fn expired_keys_are_told() {

@@ -105,6 +105,9 @@ bitflags! {
         const WRITE = 1 << 21;
         const FAST = 1 << 22;
         const SLOW = 1 << 23;
+
+        const BLOOM = 1 << 28;
+        const CUCKOO = 1 << 29;
     }
 }
 
@@ -180,6 +183,8 @@ impl Category {
             (Category::CONNECTION, "@connection"),
             (Category::TRANSACTION, "@transaction"),
             (Category::SCRIPTING, "@scripting"),
+            (Category::BLOOM, "@bloom"),
+            (Category::CUCKOO, "@cuckoo"),
         ];
         NAMES.iter().filter(move |(category, _)| self.contains(*category)).map(|(_, name)| *name)
     }

@@ -408,6 +408,49 @@ const SAMPLES: &[(&str, &str)] = &[
     ("XINFO STREAM k FULL COUNT 0", "stream"),
     ("XINFO GROUPS k", "stream"),
     ("XINFO CONSUMERS k read", "stream"),
+    ("BF.RESERVE d 0.01 {n}000", "none"),
+    ("BF.ADD k new", "bloom"),
+    ("BF.ADD d new", "none"),
+    ("BF.MADD k {new}", "bloom"),
+    ("BF.MADD d {new}", "none"),
+    ("BF.INSERT k ITEMS {new}", "bloom"),
+    ("BF.INSERT d CAPACITY {n}000 ITEMS {new}", "none"),
+    ("BF.EXISTS k m1", "bloom"),
+    ("BF.MEXISTS k {old}", "bloom"),
+    ("BF.CARD k", "bloom"),
+    ("BF.INFO k", "bloom"),
+    ("BF.INFO k CAPACITY", "bloom"),
+    ("BF.SCANDUMP k 0", "bloom"),
+    ("BF.SCANDUMP k 1", "bloom"),
+    ("BF.LOADCHUNK k 2 a", "bloom"),
+    ("BF.EXISTS k m1", "links"),
+    ("BF.ADD k new", "links"),
+    ("BF.INFO k", "links"),
+    ("BF.SCANDUMP k 0", "links"),
+    ("CF.RESERVE d {n}000", "none"),
+    ("CF.ADD k new", "cuckoo"),
+    ("CF.ADDNX k new", "cuckoo"),
+    ("CF.ADD d new", "none"),
+    ("CF.INSERT k ITEMS {new}", "cuckoo"),
+    ("CF.INSERTNX k ITEMS {new}", "cuckoo"),
+    ("CF.INSERT d CAPACITY {n}000 ITEMS {new}", "none"),
+    ("CF.EXISTS k m1", "cuckoo"),
+    ("CF.MEXISTS k {old}", "cuckoo"),
+    ("CF.COUNT k m1", "cuckoo"),
+    ("CF.DEL k m1", "cuckoo"),
+    ("CF.DEL k m1", "layers"),
+    ("CF.ADD k new", "layers"),
+    ("CF.INFO k", "cuckoo"),
+    ("CF.SCANDUMP k 0", "cuckoo"),
+    ("CF.SCANDUMP k 1", "cuckoo"),
+    ("CF.LOADCHUNK k 3 a", "cuckoo"),
+    ("COPY k d", "bloom"),
+    ("DUMP k", "bloom"),
+    ("RESTORE d 0 {dump}", "bloom"),
+    ("DEL k", "bloom"),
+    ("COPY k d", "cuckoo"),
+    ("DUMP k", "cuckoo"),
+    ("RESTORE d 0 {dump}", "cuckoo"),
     ("DEL k", "stream"),
     ("COPY k d", "stream"),
     ("DUMP k", "stream"),
@@ -569,6 +612,10 @@ fn filled(size: usize) -> Bench {
         "ZADD zset {scores}",
         "GEOADD geo {places}",
         "PFADD hll {old}",
+        "BF.MADD bloom {old}",
+        "BF.RESERVE links 0.01 1 EXPANSION 1",
+        "CF.INSERT cuckoo CAPACITY {n}00 ITEMS {old}",
+        "CF.RESERVE layers 4 BUCKETSIZE 2 EXPANSION 1",
         "RPUSH wide-list {bytes} {bytes}1 {bytes}2 m1",
         "SADD wide-set {bytes} {bytes}1 {bytes}2 m1",
         "HSET wide-hash {bytes} {bytes} m1 {bytes} m2 m2",
@@ -582,6 +629,12 @@ fn filled(size: usize) -> Bench {
         let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
         bench.run_args(&words);
     }
+    // Many sub-filters. After the next deletion the items of all layers move.
+    for n in 0..size.min(100) {
+        bench.run(&format!("BF.ADD links {n}"));
+        bench.run(&format!("CF.ADD layers m{}", n % 8));
+    }
+    (0..9).for_each(|_| drop(bench.run("CF.DEL layers m0")));
     bench.now_ms += 1;
     for n in 1..=size {
         bench.run(&format!("XADD stream {n} field value:{n}"));

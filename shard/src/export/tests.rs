@@ -7,7 +7,7 @@ use dormouse_storage::rdb::import::{Import, Imported, ImportStep};
 use dormouse_storage::rdb::*;
 use dormouse_storage::chunk::SegmentLocation;
 use dormouse_storage::codec::checksum;
-use dormouse_storage::codec::value::{LoadedValue, decode_value};
+use dormouse_storage::codec::value::{LoadedValue, RdbReaders, decode_value};
 use dormouse_storage::effect;
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::manifest::{self, Names, SegmentInfo, TailInfo};
@@ -64,6 +64,7 @@ fn show(object: &Object) -> String {
         }
         Object::Stream(stream) => format!("{stream:?}"),
         Object::Array(array) => format!("{array:?}"),
+        Object::Filter(filter) => format!("{filter:?}"),
         Object::SortedSet(set) => format!("{:?}", set.iter().map(|(m, score)| (m.to_vec(), score)).collect::<Vec<_>>()),
     }
 }
@@ -107,11 +108,11 @@ impl Setup {
     }
 
     fn export(&self) -> (Vec<u8>, Exported) {
-        self.export_version(11)
+        self.export_for(RdbReaders::REDIS_7_2)
     }
 
-    fn export_version(&self, version: u16) -> (Vec<u8>, Exported) {
-        let about = About { version, server: "7.2.4", now_ms: NOW, keeps_expired: false };
+    fn export_for(&self, target: RdbReaders) -> (Vec<u8>, Exported) {
+        let about = About { target, server: "7.2.4", now_ms: NOW, keeps_expired: false };
         block_on(async {
             let snapshot = Snapshot::open(&self.store, "shop", Recovered::default()).await.unwrap().unwrap();
             export(&snapshot, Vec::new(), about, &mut |_| {}).await.unwrap()
@@ -187,14 +188,21 @@ fn what_goes_in_comes_out() {
         let (again, exported) = setup.export();
         assert_eq!((exported.keys, exported.bytes), (expected.len() as u64, again.len() as u64));
         assert!(data(&again) == expected);
-        for (version, newest) in [(9, 11), (10, 18)] {
-            let (old, _) = setup.export_version(version);
-            assert!(data(&old) == expected, "version {version}");
+        let newest = [
+            (RdbReaders::REDIS_5, 11),
+            (RdbReaders::REDIS_7_0, 18),
+            (RdbReaders::REDIS_7_2, 20),
+            (RdbReaders::REDIS_8, 20),
+            (RdbReaders::VALKEY_9, 20),
+        ];
+        for (target, newest) in newest {
+            let (old, _) = setup.export_for(target);
+            assert!(data(&old) == expected, "{target:?}");
             let mut reader = RdbReader::new(&old[..]).unwrap();
-            assert_eq!(reader.version(), u32::from(version));
+            assert_eq!(reader.version(), u32::from(target.version));
             loop {
                 match reader.next().unwrap() {
-                    RdbEntry::Key(record) => assert!(record.kind <= newest, "type {} in {version}", record.kind),
+                    RdbEntry::Key(record) => assert!(record.kind <= newest, "type {} in {target:?}", record.kind),
                     RdbEntry::End => break,
                     _ => {}
                 }

@@ -8,16 +8,16 @@
 //!
 //! A checksum of zero means no checksum: Redis 8.10 sends such payloads to its replicas.
 
-use dormouse_types::Limits;
 use dormouse_types::record::{Value, size_class};
+use dormouse_types::{Limits, ObjectRef};
 
 use super::{
     CodecError, Reader, checksum,
-    reader::ByteCount,
+    reader::{ByteCount, ByteSink},
     string::skip_string,
     value::{
-        LoadedValue, RDB_VERSION_OF_ARRAYS, array, decode_value, encode_for, encode_for_others, encoding_for,
-        encoding_of, is_known, kind,
+        LoadedValue, RDB_VERSION_OF_ARRAYS, RdbReaders, array, decode_value, encode_filter_of_module, encoding_of,
+        is_known_module, kind,
         newer::{Dialect, Templates, flatten, is_newer_hash, unsupported},
     },
 };
@@ -57,16 +57,16 @@ pub fn dump(value: &Value<'_>) -> Vec<u8> {
 /// How long the payload will be: the first pass over a large value, which keeps nothing.
 pub fn dump_bytes(value: &Value<'_>) -> u64 {
     let mut counted = ByteCount::default();
-    encode_for_others(value, &mut counted);
+    encode(value, &mut counted);
     counted.0 + ENVELOPE_BYTES
 }
 
 /// Appends the payload: the second pass.
 pub fn dump_into(value: &Value<'_>, out: &mut Vec<u8>) {
     let start = out.len();
-    let kind = encoding_of(value);
-    out.push(kind);
-    encode_for_others(value, out);
+    out.push(0);
+    let kind = encode(value, out);
+    out[start] = kind;
     let version = match kind {
         kind::HASH_TTL | kind::HASH_TTL_LISTPACK => RDB_VERSION_OF_EXPIRIES,
         kind::ARRAY => RDB_VERSION_OF_ARRAYS,
@@ -77,19 +77,35 @@ pub fn dump_into(value: &Value<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&sum.to_le_bytes());
 }
 
-/// Appends the payload of a value that is encoded already, for readers of RDB `version`.
+/// Appends a value as servers know it that have its type, as their own or by a module. Returns the number of the encoding.
+fn encode(value: &Value<'_>, out: &mut impl ByteSink) -> u8 {
+    match value {
+        Value::Object(ObjectRef::Filter(filter)) => encode_filter_of_module(filter, out),
+        _ => {
+            // An array has one form, which other readers lack.
+            RdbReaders::REDIS_7_2.encode(value, out);
+            encoding_of(value)
+        }
+    }
+}
+
+/// Appends the payload of a value that is encoded already, for the readers that `target` names. Returns whether they have
+/// such a type; else nothing is appended.
 ///
 /// # Errors
 /// When it has to be encoded again and cannot be read.
 pub fn dump_encoded_for(
-    version: u16,
+    target: RdbReaders,
     encoding: u8,
     value: &[u8],
     limits: &Limits,
     out: &mut Vec<u8>,
-) -> Result<(), CodecError> {
+) -> Result<bool, CodecError> {
     let start = out.len();
-    if is_known(encoding, version) && encoding != kind::STREAM_3 {
+    if target.lacks(encoding) {
+        return Ok(false);
+    }
+    if target.knows(encoding) && encoding != kind::STREAM_3 {
         out.push(encoding);
         out.extend_from_slice(value);
     } else {
@@ -99,20 +115,23 @@ pub fn dump_encoded_for(
         };
         reader.finish()?;
         let value = Value::Object(object.as_ref());
-        out.push(encoding_for(version, &value));
-        encode_for(version, &value, out);
+        let Some(encoding) = target.encoding_of(&value) else { return Ok(false) };
+        out.push(encoding);
+        target.encode(&value, out);
     }
-    out.extend_from_slice(&version.to_le_bytes());
+    out.extend_from_slice(&target.version.to_le_bytes());
     let sum = checksum(&out[start..]);
     out.extend_from_slice(&sum.to_le_bytes());
-    Ok(())
+    Ok(true)
 }
 
 pub fn restore<'a>(payload: &'a [u8], limits: &Limits) -> Result<LoadedValue<'a>, RestoreError> {
     let (body, origin) = open(payload).ok_or(RestoreError::Envelope)?;
     let mut reader = Reader::new(body);
     let kind = reader.u8()?;
-    if let Some(what) = unsupported(kind) {
+    let mut ahead = reader;
+    let is_known = kind == kind::MODULE_2 && ahead.rdb_plain_length().is_ok_and(is_known_module);
+    if let Some(what) = unsupported(kind).filter(|_| !is_known) {
         return Err(RestoreError::Unsupported(what));
     }
     let is_own = origin == Dialect::Redis && matches!(kind, kind::HASH_TTL | kind::HASH_TTL_LISTPACK);

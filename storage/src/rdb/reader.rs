@@ -2,7 +2,7 @@
 //!
 //! 1. The header gives the writer and the version.
 //! 2. An opcode that stands for itself is one item. Expiry, idle time and frequency are kept for the key after them.
-//! 3. A type that the codec knows: key and value are found by skimming, stay in the buffer, and are lent to the caller.
+//! 3. A type that the codec knows, those of some modules among them: key and value are found by skimming, stay in the buffer, and are lent to the caller.
 //! 4. A hash encoding of newer servers is converted to one that the codec knows.
 //! 5. A type that it does not know: the key is copied, the value is passed over without being kept.
 //! 6. The end: the checksum is compared, and nothing after it is read as part of the RDB. [`RdbReader::into_inner`]
@@ -19,8 +19,8 @@ use super::{
     OPCODE_SELECT, OPCODE_SLOT_IMPORT, OPCODE_SLOT_INFO, REDIS, VALKEY,
 };
 use crate::codec::string::{RdbString, STRING_BYTES_MAX, read_string};
-use crate::codec::value::kind;
 use crate::codec::value::newer::{Dialect, Templates, flatten};
+use crate::codec::value::{is_known_module, kind, module};
 use crate::codec::{CodecError, Reader};
 
 /// Redis 8.10's.
@@ -165,7 +165,7 @@ impl<R: Read> RdbReader<R> {
                     return Err(input.error(problem));
                 }
                 OPCODE_MODULE_AUX => {
-                    let module = skim::module_name(skim::length(input)?);
+                    let module = module::name(skim::length(input)?);
                     input.discard();
                     skim::module_fields(input)?;
                     break RdbEntry::ModuleAux { module };
@@ -195,22 +195,29 @@ impl<R: Read> RdbReader<R> {
                     return Ok(RdbEntry::End);
                 }
                 kind => {
-                    let support = skim::support(kind, self.origin);
+                    let mut support = skim::support(kind, self.origin);
                     if support == Support::Unknown {
                         return Err(input.error(RdbProblem::Opcode(kind)));
                     }
                     let key_from = input.mark();
                     skim::string(input)?;
                     let value_from = input.mark();
+                    let module = if kind == kind::MODULE_2 { Some(skim::length(input)?) } else { None };
+                    if module.is_some_and(is_known_module) {
+                        support = Support::Whole;
+                    }
                     if has_metadata || !matches!(support, Support::Whole | Support::Hash) {
                         let key = parse(input, key_from, value_from)?.into_vec();
-                        let mut what = pass_over(input, &key, kind, support, (self.origin, &self.templates))?;
+                        let mut what = pass_over(input, &key, (kind, module), support, (self.origin, &self.templates))?;
                         if has_metadata {
                             what += " with metadata of a module";
                         }
                         break RdbEntry::Unsupported { key, what };
                     }
-                    skim::value(input, kind, self.origin, &self.templates)?;
+                    match module {
+                        Some(_) => skim::module_fields(input)?,
+                        None => skim::value(input, kind, self.origin, &self.templates)?,
+                    }
                     let mut form = kind;
                     if support == Support::Hash {
                         let key = parse(input, key_from, value_from)?;
@@ -258,20 +265,19 @@ fn check_end<R: Read>(input: &mut Input<R>, version: u32) -> Result<()> {
 fn pass_over<R: Read>(
     input: &mut Input<R>,
     key: &[u8],
-    kind: u8,
+    (kind, module): (u8, Option<u64>),
     support: Support,
     (origin, templates): (Dialect, &Templates),
 ) -> Result<String> {
+    if let Some(id) = module {
+        input.discard();
+        skim::module_fields(input)?;
+        return Ok(skim::module_value(id));
+    }
     let what = match support {
         Support::Endless(what) => {
             let key = String::from_utf8_lossy(key).into_owned();
             return Err(input.error(RdbProblem::Endless { key, what }));
-        }
-        Support::Skipped(_) if kind == kind::MODULE_2 => {
-            let what = skim::module_value(skim::length(input)?);
-            input.discard();
-            skim::module_fields(input)?;
-            return Ok(what);
         }
         Support::Skipped(what) => what,
         Support::Whole | Support::Hash | Support::Unknown => "a value",

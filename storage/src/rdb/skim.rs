@@ -26,8 +26,8 @@ use super::error::RdbError;
 use super::input::Input;
 use crate::codec::CodecError;
 use crate::codec::reader::RdbLength;
-use crate::codec::value::kind;
 use crate::codec::value::newer::{Dialect, TEMPLATES_TOO_LARGE, Templates, is_newer_hash, unsupported};
+use crate::codec::value::{kind, module};
 
 type Result<T, E = RdbError> = std::result::Result<T, E>;
 
@@ -202,7 +202,7 @@ pub(super) fn module_fields<R: Read>(input: &mut Input<R>) -> Result<()> {
 
 /// Names a module's value for messages.
 pub(super) fn module_value(id: u64) -> String {
-    match module_name(id) {
+    match module::name(id) {
         name if name == VECTOR_SETS => "a vector set".to_owned(),
         name => format!("a module's value ({name})"),
     }
@@ -238,12 +238,6 @@ pub(super) fn slot_import<R: Read>(input: &mut Input<R>) -> Result<usize> {
     let end = input.mark();
     times(input, |input| lengths(input, 2))?;
     Ok(end)
-}
-
-/// The name of a module's type: nine letters of six bits, above ten bits of its own version.
-pub(super) fn module_name(id: u64) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    (0..9).map(|at| char::from(LETTERS[(id >> (10 + 6 * (8 - at)) & 63) as usize])).collect()
 }
 
 /// ```text

@@ -9,7 +9,7 @@ use super::*;
 use crate::codec::reader::write_rdb_length;
 use crate::codec::string::write_plain_string;
 use crate::codec::tests::for_each_damage;
-use crate::codec::value::{decode_value, encode_value};
+use crate::codec::value::{RdbReaders, decode_value, encode_value};
 use crate::codec::{Reader, checksum};
 
 /// Everything in an RDB, a line each; the last one is the error, if any.
@@ -94,8 +94,9 @@ fn a_large_value_is_written_in_runs() {
         hash.set(format!("field {at}").as_bytes(), format!("value {at}").as_bytes(), &limits);
     }
     let object = Object::Hash(hash);
-    for (version, room) in [(11, usize::MAX), (9, usize::MAX), (11, 500_000), (9, 70_000)] {
-        let mut rdb = RdbWriter::with_version(Strict { bytes: Vec::new(), longest: 0, room }, version);
+    let (newer, older) = (RdbReaders::REDIS_7_2, RdbReaders::REDIS_5);
+    for (target, room) in [(newer, usize::MAX), (older, usize::MAX), (newer, 500_000), (older, 70_000)] {
+        let mut rdb = RdbWriter::with_target(Strict { bytes: Vec::new(), longest: 0, room }, target);
         rdb.record(b"before", &Value::Int(1), Beside::default()).unwrap();
         let written = rdb.record(b"hash", &Value::Object(object.as_ref()), Beside::default());
         if room < usize::MAX {

@@ -1,17 +1,18 @@
 //! Writing RDB into a stream.
 //!
-//! The version is 11, which Redis 7.2 and all later servers read, or an older one: then values whose packed form it
-//! does not know are written element by element.
+//! The version is that of a [`RdbReaders`]: 11, which Redis 7.2 and all later servers read, another one of Redis, or Valkey's.
+//! A value has the form that the target's readers know, and one of a type that they lack is not written.
 //!
 //! | version | read since | packed forms |
 //! | --- | --- | --- |
+//! | 80 | Valkey 9 | all |
+//! | 15 | Redis 8.10 | all |
 //! | 11 | Redis 7.2 | all |
 //! | 10 | Redis 7.0 | all but those of sets |
 //! | 9 | Redis 5.0 | sets of integers |
 //!
-//! Streams are written in the form of the version: the third, the second or the first. A hash whose fields expire is
-//! written in the form of Redis 7.4 where the version is 11, as its readers know the form in files of any version, and
-//! refused where it is an older one.
+//! A hash whose fields expire is written in the form of Redis 7.4 where the version is 11, as its readers know the form in
+//! files of any version, and refused where it is an older one.
 //!
 //! The caller says the items in the order in which readers
 //! want them: [`RdbWriter::aux`], then for each index [`RdbWriter::select`], [`RdbWriter::resize`] and its records, then
@@ -25,20 +26,20 @@ use dormouse_types::record::Value;
 
 use super::{
     OPCODE_AUX, OPCODE_END, OPCODE_EXPIRY_MS, OPCODE_FREQUENCY, OPCODE_FUNCTION, OPCODE_IDLE, OPCODE_RESIZE,
-    OPCODE_SELECT,
+    OPCODE_SELECT, REDIS, VALKEY,
 };
-use crate::codec::dump::RDB_VERSION;
 use crate::codec::reader::{ByteSink, write_rdb_length};
 use crate::codec::string::{write_plain_string, write_string};
+use crate::codec::value::RdbReaders;
+use crate::codec::value::newer::Dialect;
 use crate::codec::value::pieces::{Outline, write_outline};
-use crate::codec::value::{encode_for, encoding_for};
 
 /// Bytes that are gathered before they are written.
 const RUN_BYTES: usize = 64 << 10;
 
 pub struct RdbWriter<W> {
     inner: W,
-    version: u16,
+    target: RdbReaders,
     run: Vec<u8>,
     digest: Digest,
     written: u64,
@@ -46,10 +47,8 @@ pub struct RdbWriter<W> {
     failed: Option<io::Error>,
 }
 
-/// The oldest version that can be written.
-pub const VERSION_MIN: u16 = 9;
-/// The newest.
-pub const VERSION_MAX: u16 = RDB_VERSION;
+/// The first version that has expiries of fields.
+const VERSION_OF_EXPIRIES: u16 = 11;
 
 /// Metadata beside a key's value.
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,17 +62,26 @@ pub struct Beside {
 }
 
 impl<W: Write> RdbWriter<W> {
-    /// Begins with the header of the newest version.
+    /// Begins with the header of the version that all servers since Redis 7.2 read.
     pub fn new(inner: W) -> Self {
-        Self::with_version(inner, VERSION_MAX)
+        Self::with_target(inner, RdbReaders::REDIS_7_2)
     }
 
-    /// Begins with the header of `version`, or of the nearest version that can be written.
-    pub fn with_version(inner: W, version: u16) -> Self {
-        let version = version.clamp(VERSION_MIN, VERSION_MAX);
+    /// Begins with the header of the target's version.
+    pub fn with_target(inner: W, target: RdbReaders) -> Self {
         let mut run = Vec::with_capacity(2 * RUN_BYTES);
-        run.extend_from_slice(format!("REDIS{version:04}").as_bytes());
-        RdbWriter { inner, version, run, digest: Digest::new(CrcAlgorithm::Crc64Redis), written: 0, failed: None }
+        let version = target.version;
+        match target.dialect {
+            Dialect::Redis => {
+                run.extend_from_slice(REDIS);
+                run.extend_from_slice(format!("{version:04}").as_bytes());
+            }
+            Dialect::Valkey => {
+                run.extend_from_slice(VALKEY);
+                run.extend_from_slice(format!("{version:03}").as_bytes());
+            }
+        }
+        RdbWriter { inner, target, run, digest: Digest::new(CrcAlgorithm::Crc64Redis), written: 0, failed: None }
     }
 
     /// Something about the writer, such as `redis-ver`.
@@ -106,18 +114,30 @@ impl<W: Write> RdbWriter<W> {
         self.write_run()
     }
 
-    /// A key and its value.
+    /// Whether the readers have a type for this value.
+    pub fn takes(&self, value: &Value<'_>) -> bool {
+        self.target.encoding_of(value).is_some()
+    }
+
+    /// A key and its value, which the readers must have [a type for](Self::takes).
+    ///
+    /// # Errors
+    /// When the stream refuses, or the version cannot say all of the value.
     pub fn record(&mut self, key: &[u8], value: &Value<'_>, beside: Beside) -> io::Result<()> {
-        let encoding = encoding_for(self.version, value);
-        if matches!(value, Value::Object(ObjectRef::Hash(hash)) if hash.expires()) && self.version < VERSION_MAX {
-            let (key, version) = (String::from_utf8_lossy(key), self.version);
+        let version = self.target.version;
+        let Some(encoding) = self.target.encoding_of(value) else {
+            let text = format!("RDB version {version} has no type for the key `{}`", String::from_utf8_lossy(key));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        };
+        if matches!(value, Value::Object(ObjectRef::Hash(hash)) if hash.expires()) && version < VERSION_OF_EXPIRIES {
+            let key = String::from_utf8_lossy(key);
             let text = format!("fields of the hash `{key}` expire, which RDB version {version} cannot say");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let at = self.begin(beside);
         self.run[at] = encoding;
         write_string(self, key);
-        encode_for(self.version, value, self);
+        self.target.encode(value, self);
         self.write_run()
     }
 

@@ -6,7 +6,7 @@ use crate::entry::block::{self, block_size, read_bytes, write_bytes};
 use crate::entry::number::{self, canonical_integer};
 use crate::entry::{Entry, size_class};
 use crate::object::{Object, ObjectMut, ObjectRef};
-use crate::{Array, Hash, List, Set, SortedSet, Stream, pace};
+use crate::{Array, Filter, Hash, List, Set, SortedSet, Stream, pace};
 
 /// Longer strings are kept in an allocation of their own, which has room to grow.
 pub const RAW_MAX: usize = 16 << 10;
@@ -83,6 +83,7 @@ const SET: u8 = 3 << KIND | OBJECT;
 const SORTED_SET: u8 = 4 << KIND | OBJECT;
 const STREAM: u8 = 5 << KIND | OBJECT;
 const ARRAY: u8 = 6 << KIND | OBJECT;
+const FILTER: u8 = 1 << KIND | OBJECT | INT;
 /// The bits of a meta that give an object and its kind. [`INT`] is one of them: beside [`OBJECT`] it says that the kind is one
 /// of the second eight, which are written as `0 << KIND | OBJECT | INT`. Code that tests for an integer looks at [`OBJECT`]
 /// first.
@@ -103,6 +104,7 @@ const _: () = {
     fits::<SortedSet>();
     fits::<Stream>();
     fits::<Array>();
+    fits::<Filter>();
 };
 
 const ACCESS: usize = 1;
@@ -140,6 +142,7 @@ impl Body<'_> {
                 Object::SortedSet(_) => SORTED_SET,
                 Object::Stream(_) => STREAM,
                 Object::Array(_) => ARRAY,
+                Object::Filter(_) => FILTER,
             },
         }
     }
@@ -258,6 +261,7 @@ impl Record {
                 SORTED_SET => Some(ObjectMut::SortedSet(&mut *at.cast())),
                 STREAM => Some(ObjectMut::Stream(&mut *at.cast())),
                 ARRAY => Some(ObjectMut::Array(&mut *at.cast())),
+                FILTER => Some(ObjectMut::Filter(&mut *at.cast())),
                 _ => None,
             }
         }
@@ -398,6 +402,7 @@ impl Record {
                 SORTED_SET => ObjectRef::SortedSet(&*at.cast()),
                 STREAM => ObjectRef::Stream(&*at.cast()),
                 ARRAY => ObjectRef::Array(&*at.cast()),
+                FILTER => ObjectRef::Filter(&*at.cast()),
                 TEXT => ObjectRef::Text(&*at.cast::<BoxedText>()),
                 _ => unreachable!("a record's object is of one of seven kinds"),
             }
@@ -510,6 +515,7 @@ unsafe fn read_object(at: *mut u8, meta: u8) -> Object {
             SORTED_SET => Object::SortedSet(at.cast::<SortedSet>().read()),
             STREAM => Object::Stream(at.cast::<Stream>().read()),
             ARRAY => Object::Array(at.cast::<Array>().read()),
+            FILTER => Object::Filter(at.cast::<Filter>().read()),
             TEXT => Object::Text(*at.cast::<BoxedText>().read()),
             _ => unreachable!("a record's object is of one of seven kinds"),
         }
@@ -529,6 +535,7 @@ unsafe fn write_object(at: *mut u8, object: Object) {
             Object::SortedSet(set) => at.cast::<SortedSet>().write(set),
             Object::Stream(stream) => at.cast::<Stream>().write(stream),
             Object::Array(array) => at.cast::<Array>().write(array),
+            Object::Filter(filter) => at.cast::<Filter>().write(filter),
         }
     }
 }

@@ -51,6 +51,19 @@ pub(super) fn encode(hash: &Hash, out: &mut impl ByteSink) -> u8 {
     kind::HASH
 }
 
+/// The form of Valkey 9, for a hash whose fields expire.
+pub(super) fn encode_for_valkey(hash: &Hash, out: &mut impl ByteSink) -> u8 {
+    const NONE: i64 = -1;
+    write_rdb_length(out, hash.len() as u64);
+    for (field, value, expiry) in hash.entries() {
+        write_item(out, field);
+        write_item(out, value);
+        let expiry = expiry.map_or(NONE, |at| i64::try_from(at).unwrap_or(i64::MAX));
+        out.extend_from_slice(&expiry.to_le_bytes());
+    }
+    kind::HASH_TTL_EARLY
+}
+
 pub(super) fn decode_listpack(reader: &mut Reader<'_>, limits: &Limits) -> Result<Object> {
     let hash = read_string(reader)?.with_bytes(|listpack| Hash::from_listpack(listpack, limits))?;
     Ok(Object::Hash(hash))

@@ -7,23 +7,33 @@
 //! | 2 / 11 / 20 | set: plain / intset / listpack | all | all |
 //! | 4 / 9 / 13 / 16 | hash: plain / zipmap / ziplist / listpack | 4, 16 | all |
 //! | 24 / 25 | hash whose fields expire: plain / listpack, see [`newer`] | yes | yes |
+//! | 22 | the same of Valkey, see [`newer`] | for Valkey | by [`newer`] |
 //! | 3 / 5 / 12 / 17 | sorted set: decimal scores / binary scores / ziplist / listpack | 5, 17 | all |
 //! | 15 / 19 / 21 / 26 / 27 | stream, see [`stream`] | 15, 21 | all |
 //! | 28 | array, see [`array`] | yes | yes |
+//! | 7 | a module's value, see [`module`] | filters, for others | filters |
+//! | 202 / 203 | filter: Bloom / Cuckoo, see [`filter`] | yes | yes |
 //!
-//! [`newer`] converts the other hash encodings of newer servers to types 4 and 24.
+//! [`newer`] converts the other hash encodings of newer servers to types 4 and 24. For other servers a value has the form
+//! that [`RdbReaders`] chooses.
 //!
 //! Packed collections are Redis's own bytes in memory too, so they are copied both ways; on the way in they are checked
 //! first. Which form a collection has after loading is decided by [`Limits`], not by how it was written.
 
 pub(super) mod array;
+mod filter;
 mod hash;
 mod list;
+pub mod module;
 pub mod newer;
 pub mod pieces;
+mod readers;
 mod set;
 mod sorted_set;
 mod stream;
+
+pub use filter::encode_module as encode_filter_of_module;
+pub use readers::RdbReaders;
 
 use dormouse_types::record::Value;
 use dormouse_types::{Kind, Limits, Malformed, Object, ObjectRef};
@@ -59,9 +69,11 @@ pub mod kind {
     pub const STREAM_4: u8 = 26;
     pub const STREAM_5: u8 = 27;
 
+    /// Values of modules.
+    pub const MODULE_2: u8 = 7;
+
     // Types that are not supported.
     pub const MODULE: u8 = 6;
-    pub const MODULE_2: u8 = 7;
 
     /// Redis 8.10's.
     pub const ARRAY: u8 = 28;
@@ -78,12 +90,16 @@ pub mod kind {
     pub const HASH_TEMPLATE_LISTPACK_REFERRED: u8 = 30;
     pub const HASH_TEMPLATE_VALUES: u8 = 31;
     pub const HASH_TEMPLATE_VALUES_REFERRED: u8 = 32;
+
+    /// The numbers from here on are of our own: no other server knows them.
+    pub const OWN: u8 = 200;
+    /// Filters, see [`super::filter`].
+    pub const BLOOM: u8 = 202;
+    pub const CUCKOO: u8 = 203;
 }
 
 /// Redis 8.10's.
 pub const RDB_VERSION_OF_ARRAYS: u16 = 15;
-/// Valkey's first version of its own.
-const VALKEY_VERSION: u16 = 80;
 
 /// A value that has been read.
 #[derive(Debug)]
@@ -116,6 +132,7 @@ pub fn encode_object(object: ObjectRef<'_>, out: &mut impl ByteSink) -> u8 {
         ObjectRef::SortedSet(set) => sorted_set::encode(set, out),
         ObjectRef::Stream(stream) => stream::encode(stream, out),
         ObjectRef::Array(array) => array::encode(array, out),
+        ObjectRef::Filter(filter) => filter::encode(filter, out),
     }
 }
 
@@ -137,12 +154,13 @@ pub fn encoding_of(value: &Value<'_>) -> u8 {
         Value::Object(ObjectRef::SortedSet(_)) => kind::SORTED_SET,
         Value::Object(ObjectRef::Stream(_)) => kind::STREAM_3,
         Value::Object(ObjectRef::Array(_)) => kind::ARRAY,
+        Value::Object(ObjectRef::Filter(filter)) => filter::encoding_of(filter),
     }
 }
 
 /// As [`encode_object`], element by element where it would be packed: the forms that every version of Redis reads. The
 /// expiries of a hash's fields are left out, as those versions know none. They have no arrays either, see
-/// [`is_writable`].
+/// [`RdbReaders::lacks`].
 pub fn encode_unpacked(object: ObjectRef<'_>, out: &mut impl ByteSink) -> u8 {
     match object {
         ObjectRef::List(list) => {
@@ -172,15 +190,7 @@ pub fn encode_unpacked(object: ObjectRef<'_>, out: &mut impl ByteSink) -> u8 {
             kind::SORTED_SET
         }
         ObjectRef::Stream(stream) => stream::encode_for_others(kind::STREAM, stream, out),
-        ObjectRef::Text(_) | ObjectRef::Array(_) => encode_object(object, out),
-    }
-}
-
-/// As [`encode_value`], for other servers: a stream's groups have read no more than was added.
-pub fn encode_for_others(value: &Value<'_>, out: &mut impl ByteSink) -> u8 {
-    match value {
-        Value::Object(ObjectRef::Stream(stream)) => stream::encode_for_others(kind::STREAM_3, stream, out),
-        _ => encode_value(value, out),
+        ObjectRef::Text(_) | ObjectRef::Array(_) | ObjectRef::Filter(_) => encode_object(object, out),
     }
 }
 
@@ -192,45 +202,10 @@ pub fn unpacked_encoding_of(object: ObjectRef<'_>) -> u8 {
         ObjectRef::Set(_) => kind::SET,
         ObjectRef::SortedSet(_) => kind::SORTED_SET,
         ObjectRef::Stream(_) => kind::STREAM,
+        ObjectRef::Filter(filter) => filter::encoding_of(filter),
         ObjectRef::Text(_) => kind::STRING,
         ObjectRef::Array(_) => kind::ARRAY,
     }
-}
-
-/// Whether RDB `version` has the type of a value that is encoded so. Values of other types have to be left out.
-pub fn is_writable(encoding: u8, version: u16) -> bool {
-    encoding != kind::ARRAY || is_known(encoding, version)
-}
-
-/// Whether readers of RDB `version` know an encoding that we write.
-pub fn is_known(encoding: u8, version: u16) -> bool {
-    match encoding {
-        kind::ARRAY => (RDB_VERSION_OF_ARRAYS..VALKEY_VERSION).contains(&version),
-        kind::SET_LISTPACK | kind::STREAM_3 => version >= 11,
-        kind::HASH_LISTPACK | kind::SORTED_SET_LISTPACK | kind::LIST_QUICKLIST_2 => version >= 10,
-        _ => true,
-    }
-}
-
-/// The number of the encoding that [`encode_for`] writes.
-pub fn encoding_for(version: u16, value: &Value<'_>) -> u8 {
-    let encoding = encoding_of(value);
-    match value {
-        Value::Object(ObjectRef::Stream(_)) if version == 10 => kind::STREAM_2,
-        Value::Object(object) if !is_known(encoding, version) => unpacked_encoding_of(*object),
-        _ => encoding,
-    }
-}
-
-/// Appends a value as readers of RDB `version` know it.
-pub fn encode_for(version: u16, value: &Value<'_>, out: &mut impl ByteSink) {
-    match value {
-        Value::Object(ObjectRef::Stream(stream)) if version == 10 => {
-            stream::encode_for_others(kind::STREAM_2, stream, out)
-        }
-        Value::Object(object) if !is_known(encoding_of(value), version) => encode_unpacked(*object, out),
-        _ => encode_for_others(value, out),
-    };
 }
 
 /// Reads a value whose encoding has the number `kind`; the reader is after it then.
@@ -258,12 +233,42 @@ pub fn decode_value<'a>(kind: u8, reader: &mut Reader<'a>, limits: &Limits) -> R
             stream::decode(kind, reader)?
         }
         kind::ARRAY => array::decode(reader)?,
+        kind::MODULE_2 => decode_module(reader)?,
+        kind::BLOOM | kind::CUCKOO => filter::decode(kind, reader)?,
         other => return Err(CodecError::Type(other)),
     };
     if object.as_ref().is_empty() && object.as_ref().kind() != Kind::Stream {
         return Err(CodecError::Malformed("empty collection"));
     }
     Ok(LoadedValue::Object(object))
+}
+
+/// The name, as `TYPE` replies it, of the type of a value that some readers [lack](RdbReaders::lacks), by its encoding.
+pub fn type_name(encoding: u8) -> &'static str {
+    match encoding {
+        kind::ARRAY => Kind::Array,
+        kind::BLOOM => Kind::Bloom,
+        kind::CUCKOO => Kind::Cuckoo,
+        _ => Kind::String,
+    }
+    .name()
+}
+
+/// Whether [`decode_value`] reads values of the module's type with this id.
+pub fn is_known_module(id: u64) -> bool {
+    filter::is_module(module::without_version(id).0)
+}
+
+/// Reads a value of a module, from its id on.
+fn decode_module(reader: &mut Reader<'_>) -> Result<Object, CodecError> {
+    let (id, version) = module::without_version(reader.rdb_plain_length()?);
+    let mut fields = module::Fields(reader);
+    let object = match id {
+        id if filter::is_module(id) => filter::decode_module(id, version, &mut fields)?,
+        _ => return Err(CodecError::Type(kind::MODULE_2)),
+    };
+    fields.end()?;
+    Ok(object)
 }
 
 impl From<Malformed> for CodecError {

@@ -11,6 +11,7 @@
 //! | 5 | member, score f64 LE |
 //! | 18 | node of a quicklist: 1, string or 2, listpack |
 //! | 21 | part of a stream, see [`super::stream`] |
+//! | 202, 203 | a byte of the filter, its head first |
 //! | 24 | expiry (a length: Unix milliseconds and 1 more, 0: none), field, value |
 //! | 28 | head, then index, tag, value, see [`super::array`] |
 //!
@@ -28,8 +29,9 @@ use dormouse_types::segment::{Captured, WriteEntry};
 use dormouse_types::sorted_set::{SortedSet, Unordered};
 use dormouse_types::{Array, Hash, Item, Limits, List, Object, ObjectMut, ObjectRef, Set};
 
+use super::filter::{self, PartialFilter};
 use super::stream::{self, PartialStream};
-use super::{array, hash, is_known, kind, list};
+use super::{RdbReaders, array, hash, kind, list};
 use crate::codec::reader::{ByteSink, write_rdb_length};
 use crate::codec::string::{read_string, skip_string, write_item, write_plain_string};
 use crate::codec::{CodecError, Reader};
@@ -81,7 +83,7 @@ pub fn is_large(object: ObjectRef<'_>, sizes: &Sizes) -> bool {
         ObjectRef::Hash(hash) => !hash.is_packed(),
         ObjectRef::Set(set) => set.integers().is_none() && set.packed().is_none(),
         ObjectRef::SortedSet(set) => set.packed().is_none(),
-        ObjectRef::Stream(_) => true,
+        ObjectRef::Stream(_) | ObjectRef::Filter(_) => true,
         ObjectRef::Array(array) => !array.is_packed(),
     };
     in_parts && object.heap_bytes() > sizes.large_bytes
@@ -113,6 +115,7 @@ pub fn begin(object: ObjectMut<'_>, id: u64, sizes: &Sizes) -> Option<Outline> {
         }
         ObjectMut::Stream(stream) => (kind::STREAM_3, stream.begin_capture(id)),
         ObjectMut::Array(array) => (kind::ARRAY, array.begin_capture(id)?),
+        ObjectMut::Filter(filter) => (filter::encoding_of(filter), filter.begin_capture(id, cell)),
     };
     Some(Outline { kind, elements: elements as u64 })
 }
@@ -152,6 +155,15 @@ pub fn take(object: ObjectMut<'_>, id: u64, bytes_max: usize, out: &mut Vec<u8>)
             })?;
             Some(Captured { entries, is_done })
         }
+        ObjectMut::Filter(filter) => {
+            let mut entries = 0;
+            let is_done = filter.capture_some(id, |bytes| {
+                out.extend_from_slice(bytes);
+                entries += bytes.len();
+                out.len() >= bytes_max
+            })?;
+            Some(Captured { entries, is_done })
+        }
     }
 }
 
@@ -165,6 +177,7 @@ pub fn remembered(object: ObjectRef<'_>) -> Option<u64> {
         ObjectRef::SortedSet(set) => set.captured_id(),
         ObjectRef::Stream(stream) => stream.captured_id(),
         ObjectRef::Array(array) => array.captured_id(),
+        ObjectRef::Filter(filter) => filter.captured_id(),
     }
 }
 
@@ -178,6 +191,7 @@ pub fn aside_bytes(object: ObjectRef<'_>) -> usize {
         ObjectRef::SortedSet(set) => set.aside_bytes(),
         ObjectRef::Stream(stream) => stream.aside_bytes(),
         ObjectRef::Array(array) => array.aside_bytes(),
+        ObjectRef::Filter(filter) => filter.aside_bytes(),
     }
 }
 
@@ -191,6 +205,7 @@ pub fn end(object: ObjectMut<'_>) {
         ObjectMut::SortedSet(set) => set.table_mut().into_iter().for_each(|table| table.end_capture()),
         ObjectMut::Stream(stream) => stream.end_capture(),
         ObjectMut::Array(array) => array.end_capture(),
+        ObjectMut::Filter(filter) => filter.end_capture(),
     }
 }
 
@@ -248,6 +263,7 @@ enum Partial {
     Stream(PartialStream),
     /// An array, after its head.
     Array(Option<Array>),
+    Filter(PartialFilter),
 }
 
 impl Assembly {
@@ -264,6 +280,7 @@ impl Assembly {
             kind::SORTED_SET => Partial::SortedSet(SortedSet::unordered(room, limits)),
             kind::STREAM_3 => Partial::Stream(PartialStream::default()),
             kind::ARRAY => Partial::Array(None),
+            kind::BLOOM | kind::CUCKOO => Partial::Filter(PartialFilter::new(outline.kind)),
             other => return Err(CodecError::Type(other)),
         };
         Ok(Assembly { outline, left: outline.elements, value })
@@ -281,10 +298,14 @@ impl Assembly {
             text.extend_from_slice(piece);
             return Ok(());
         }
+        if let Partial::Filter(filter) = &mut self.value {
+            self.left = self.left.checked_sub(piece.len() as u64).ok_or(TOO_MANY)?;
+            return filter.push(piece);
+        }
         while !reader.is_empty() {
             self.left = self.left.checked_sub(1).ok_or(TOO_MANY)?;
             let is_new = match &mut self.value {
-                Partial::Text(_) => true,
+                Partial::Text(_) | Partial::Filter(_) => true,
                 Partial::List(list) => {
                     list::read_node(&mut reader, list)?;
                     true
@@ -340,6 +361,7 @@ impl Assembly {
             Partial::SortedSet(set) => Object::SortedSet(set.finish()),
             Partial::Stream(stream) => stream.finish()?,
             Partial::Array(array) => Object::Array(array.filter(|array| !array.is_empty()).ok_or(NO_ELEMENTS)?),
+            Partial::Filter(filter) => filter.finish()?,
         })
     }
 }
@@ -355,14 +377,13 @@ pub fn write_outline(outline: Outline, out: &mut impl ByteSink) {
     write_rdb_length(out, outline.elements.saturating_sub(heads));
 }
 
-/// Whether readers of RDB `version` know a value as its outline and its pieces have it.
-pub fn is_passed_on(outline: Outline, version: u16) -> bool {
+/// Whether the readers know a value as its outline and its pieces have it.
+pub fn is_passed_on(outline: Outline, target: RdbReaders) -> bool {
     match outline.kind {
         kind::STREAM_3 => false,
-        kind::LIST_QUICKLIST_2 => version >= 10,
-        kind::HASH_TTL => version >= 11,
-        kind::ARRAY => is_known(kind::ARRAY, version),
-        _ => true,
+        // An older version is refused, which the whole value shows.
+        kind::HASH_TTL => target.knows(kind::HASH_TTL) && target.version >= 11,
+        encoding => target.knows(encoding),
     }
 }
 
@@ -378,7 +399,7 @@ pub fn count_elements(kind: u8, piece: &[u8], is_first: bool) -> Result<u64, Cod
     }
     while !reader.is_empty() {
         match kind {
-            kind::STRING => return Ok(piece.len() as u64),
+            kind::STRING | kind::BLOOM | kind::CUCKOO => return Ok(piece.len() as u64),
             kind::LIST_QUICKLIST_2 => {
                 reader.rdb_plain_length()?;
                 skip_string(&mut reader)?;

@@ -74,6 +74,7 @@ fn show(object: &Object) -> String {
         }
         Object::Stream(stream) => return format!("{stream:?}"),
         Object::Array(array) => return format!("{array:?}"),
+        Object::Filter(filter) => return format!("{filter:?}"),
     };
     if let Object::Set(_) | Object::Hash(_) = object {
         elements.sort();
@@ -417,10 +418,10 @@ fn other_servers_are_told_of_no_more_reads_than_entries() {
     let mut stored = Vec::new();
     let kind = encode_value(&value, &mut stored);
     assert_eq!(reads(kind, &stored), [Some(1000), Some(4), None]);
-    for version in [10, 11, 12] {
+    for target in [RdbReaders::REDIS_7_0, RdbReaders::REDIS_7_2, RdbReaders::REDIS_8, RdbReaders::VALKEY_9] {
         let mut told = Vec::new();
-        encode_for(version, &value, &mut told);
-        assert_eq!(reads(encoding_for(version, &value), &told), [Some(9), Some(4), None], "version {version}");
+        target.encode(&value, &mut told);
+        assert_eq!(reads(target.encoding_of(&value).unwrap(), &told), [Some(9), Some(4), None], "{target:?}");
     }
     let payload = dump(&value);
     assert_eq!(dump_bytes(&value), payload.len() as u64);

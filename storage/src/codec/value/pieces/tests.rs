@@ -1,3 +1,4 @@
+use dormouse_types::filter::{Bloom, Cuckoo};
 use dormouse_types::stream::{Head, Trim, Until};
 use dormouse_types::{Array, Collection, End, Limits, SetExpiry, Stream, StreamId};
 use proptest::prelude::*;
@@ -115,6 +116,23 @@ fn apply(object: &mut Object, step: &Step) {
                 stream.set_head(Head::default());
             }
         }
+        (Object::Filter(filter), Step::Set(number) | Step::Change(number)) => {
+            let item = name(*number);
+            filter.bloom_mut().into_iter().for_each(|bloom| _ = bloom.add(&item));
+            filter.cuckoo_mut().into_iter().for_each(|cuckoo| cuckoo.insert([&item[..]].into_iter(), false, drop));
+        }
+        (Object::Filter(filter), Step::Remove(number)) => {
+            filter.cuckoo_mut().into_iter().for_each(|cuckoo| _ = cuckoo.delete(&name(*number % 3000)));
+        }
+        // The last layer goes.
+        (Object::Filter(filter), Step::Pop(..)) => {
+            let cuckoo = filter.cuckoo_mut().into_iter();
+            cuckoo.for_each(|cuckoo| (0..500).for_each(|number| _ = cuckoo.delete(&name(number))));
+        }
+        (Object::Filter(filter), Step::Push(_, number)) => {
+            let at = usize::from(*number) % (filter.parts().len() - 300);
+            let _ = filter.parts_mut().write(at, &[0x55; 300]);
+        }
         (Object::Stream(stream), Step::Trim(from, _)) if from % 8 == 0 => drop(stream.remove_group(b"first")),
         (Object::Array(array), Step::Set(number)) => drop(array.set(3 * u64::from(*number), &name(*number))),
         // Some are in the slices no more.
@@ -200,6 +218,18 @@ fn filled(kind: u8) -> Object {
             }
             stream.into_object()
         }
+        7 => {
+            let mut bloom = Bloom::with_capacity(40_000, 0.001, 2, false).expect("a small filter");
+            numbers.for_each(|number| _ = bloom.add(&name(number)));
+            Object::Filter(bloom.into())
+        }
+        8 => {
+            // The second layer holds a few items, which find room in the first one when some of its are deleted.
+            let mut cuckoo = Cuckoo::with_capacity(2048, 2, 20, 64).expect("a small filter");
+            numbers.take(2100).for_each(|number| cuckoo.insert([&name(number)[..]].into_iter(), false, drop));
+            assert_eq!(cuckoo.layers(), 2);
+            Object::Filter(cuckoo.into())
+        }
         _ => {
             let mut list = List::new();
             numbers.for_each(|number| list.push(End::Tail, &name(number), &LIMITS));
@@ -226,6 +256,11 @@ fn shown(object: &Object) -> Vec<Vec<u8>> {
         Object::SortedSet(set) => set.iter().map(|(member, score)| pair(member, score.to_string().into())).collect(),
         Object::Stream(stream) => vec![format!("{stream:?}").into_bytes()],
         Object::Array(array) => vec![format!("{array:?}").into_bytes()],
+        Object::Filter(filter) => {
+            let mut head = Vec::new();
+            filter.write_head(&mut head);
+            vec![head, filter.parts().all().collect::<Vec<_>>().concat()]
+        }
     };
     if matches!(object, Object::Hash(_) | Object::Set(_)) {
         elements.sort();
@@ -256,7 +291,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_value_is_taken_as_it_was(kind in 0u8..7, steps in proptest::collection::vec(step(), 0..300)) {
+    fn a_value_is_taken_as_it_was(kind in 0u8..9, steps in proptest::collection::vec(step(), 0..300)) {
         let mut object = filled(kind);
         prop_assert!(is_large(object.as_ref(), &SIZES));
         let then = shown(&object);
@@ -296,7 +331,7 @@ proptest! {
 
 #[test]
 fn only_the_moment_that_was_begun_last_is_remembered() {
-    for kind in 0..7 {
+    for kind in 0..9 {
         let mut object = filled(kind);
         let mut out = Vec::new();
         assert_eq!(take(object.as_mut(), 1, 100, &mut out), None);
@@ -315,7 +350,7 @@ fn only_the_moment_that_was_begun_last_is_remembered() {
 #[test]
 fn a_step_may_be_as_long_as_the_rest() {
     let sizes = Sizes { step_bytes: 16, ..SIZES };
-    for kind in 0..7 {
+    for kind in 0..9 {
         let mut object = filled(kind);
         begin(object.as_mut(), 1, &sizes).unwrap();
         assert!(!take(object.as_mut(), 1, 1, &mut Vec::new()).unwrap().is_done);
@@ -341,7 +376,7 @@ fn what_is_removed_from_a_list_puts_aside_its_own_chunk_only() {
 
 #[test]
 fn a_step_is_bounded() {
-    for kind in 0..7 {
+    for kind in 0..9 {
         let mut object = filled(kind);
         begin(object.as_mut(), 1, &SIZES).unwrap();
         let mut steps = 0;
@@ -384,7 +419,7 @@ fn texts_come_back() {
 
 #[test]
 fn what_does_not_fit_its_outline_is_refused() {
-    for kind in 0..7 {
+    for kind in 0..9 {
         let mut object = filled(kind);
         let outline = begin(object.as_mut(), 1, &SIZES).unwrap();
         let mut pieces = Vec::new();
