@@ -151,6 +151,10 @@ impl LeftOut {
             ("FLUSHDB", _) => _ = self.change(MarkChange::Clear(index)),
             ("DEL" | "UNLINK", _) => words[1..].iter().for_each(|key| _ = self.remove(index, key)),
             ("MSET" | "MSETNX", _) => words[1..].iter().step_by(2).for_each(|key| _ = self.remove(index, key)),
+            ("MSETEX", [_, count, pairs @ ..]) => {
+                let keys = number(count).and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+                pairs.iter().step_by(2).take(keys).for_each(|key| _ = self.remove(index, key));
+            }
             ("SWAPDB", [_, a, b, ..]) => {
                 if let (Some(a), Some(b)) = (number(a), number(b)) {
                     self.change(MarkChange::Swap(a, b));
@@ -250,6 +254,9 @@ mod tests {
             ("COPY other h REPLACE", true),
             ("COPY other h DB 3 REPLACE", false),
             ("FLUSHDB", true),
+            ("MSETEX 2 other v h v", true),
+            ("MSETEX 1 other h", false),
+            ("MSETEX 1 other v KEEPTTL h", false),
             ("FLUSHALL ASYNC", true),
             ("SWAPDB 0 1", true),
             ("SWAPDB 1 2", false),
