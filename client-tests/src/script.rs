@@ -172,6 +172,7 @@ fn shorten_wait(words: &mut Words) {
     let place = match &name[..] {
         b"BLPOP" | b"BRPOP" | b"BZPOPMIN" | b"BZPOPMAX" | b"BLMOVE" | b"BRPOPLPUSH" => words.len() - 1,
         b"BLMPOP" | b"BZMPOP" => 1,
+        b"BLMOVEM" => 5,
         _ => return,
     };
     let Some(timeout) = words.get_mut(place).filter(|_| place > 0) else { return };
@@ -235,6 +236,7 @@ mod tests {
                 let name = String::from_utf8_lossy(&words[0]).to_uppercase();
                 let timeout = match &name[..] {
                     "BLMPOP" | "BZMPOP" => words.get(1),
+                    "BLMOVEM" => words.get(5),
                     "BLPOP" | "BRPOP" | "BZPOPMIN" | "BZPOPMAX" | "BLMOVE" | "BRPOPLPUSH" => words[1..].last(),
                     _ => continue,
                 };

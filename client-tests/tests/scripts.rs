@@ -149,6 +149,7 @@ fn blocks(words: &Words) -> bool {
         &b"BLPOP"[..],
         b"BRPOP",
         b"BLMOVE",
+        b"BLMOVEM",
         b"BRPOPLPUSH",
         b"BLMPOP",
         b"BZPOPMIN",

@@ -50,6 +50,20 @@ const ERRORS: &[(Kind, &[&str], &str, &str, &str)] = &[
         "newer servers look at the greatest deleted id, and do so first",
     ),
     (
+        Kind::Valkey,
+        &["MSETEX"],
+        "ERR invalid numkeys value",
+        "ERR invalid numkeys value or out of range",
+        "Valkey's words differ from Redis's",
+    ),
+    (
+        Kind::Valkey,
+        &["MSETEX"],
+        "ERR wrong number of key-value pairs",
+        "ERR syntax error",
+        "Valkey's words differ from Redis's",
+    ),
+    (
         Kind::Redis8,
         &["*"],
         "ERR unknown command '*', with args beginning with: ",
@@ -57,6 +71,28 @@ const ERRORS: &[(Kind, &[&str], &str, &str, &str)] = &[
         "Redis 8 says nothing of arguments where there are none",
     ),
 ];
+
+/// Commands, and words of their options, that came after Redis 7.0, and the servers that have them.
+const NEWER: &[(&[&str], &[&str], &[Kind])] = &[
+    (&["SET"], &["IFEQ"], &[Kind::Valkey, Kind::Redis8]),
+    (&["SET"], &["IFNE", "IFDEQ", "IFDNE"], &[Kind::Redis8]),
+    (&["MSETEX"], &[], &[Kind::Valkey, Kind::Redis8]),
+    (&["DIGEST", "DELEX", "INCREX", "LMOVEM", "BLMOVEM", "SUNIONCARD", "SDIFFCARD"], &[], &[Kind::Redis8]),
+    (&["DELIFEQ"], &[], &[Kind::Valkey]),
+    (&["ZUNION", "ZINTER", "ZUNIONSTORE", "ZINTERSTORE"], &["COUNT"], &[Kind::Redis8]),
+    (&["BITOP"], &["DIFF", "DIFF1", "ANDOR", "ONE"], &[Kind::Redis8]),
+    (&["GEOSEARCH", "GEOSEARCHSTORE"], &["BYPOLYGON"], &[Kind::Valkey]),
+];
+
+/// Whether a server is too old for a command.
+fn is_too_new(peer: Kind, words: &Words) -> bool {
+    let is_any = |word: &[u8], names: &[&str]| names.iter().any(|name| word.eq_ignore_ascii_case(name.as_bytes()));
+    NEWER.iter().any(|(commands, options, servers)| {
+        is_any(&words[0], commands)
+            && !servers.contains(&peer)
+            && (options.is_empty() || words[1..].iter().any(|word| is_any(word, options)))
+    })
+}
 
 /// Whether a difference is listed.
 pub(super) fn is_listed(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply) -> bool {
@@ -105,6 +141,9 @@ fn without_negative_zeros(reply: &Reply) -> Reply {
 pub fn is_left_out(peer: Kind, words: &Words, in_transaction: bool) -> bool {
     let is = |word: &[u8], name: &str| word.eq_ignore_ascii_case(name.as_bytes());
     let is_negative = |word: &[u8]| word.starts_with(b"-");
+    if peer != Kind::Dormouse && is_too_new(peer, words) {
+        return true;
+    }
     // The server reads a name up to its first NUL only. The rest would be shown as it is.
     let is_newer = matches!(peer, Kind::Valkey | Kind::Redis8);
     if is_newer && is(&words[0], "CLIENT") && words.iter().any(|word| word.contains(&0)) {
@@ -122,6 +161,8 @@ pub fn is_left_out(peer: Kind, words: &Words, in_transaction: bool) -> bool {
                 // It takes the lowest index, which has no positive counterpart, for an existing one.
                 || is(&words[0], "LSET") && words.get(2).is_some_and(|index| index == b"-9223372036854775808")
                 || has_odd_cursor(words)
+                // It refuses a condition that is said twice.
+                || is(&words[0], "SET") && words.iter().filter(|word| is(word, "IFEQ")).nth(1).is_some()
         }
         Kind::Redis8 => has_odd_cursor(words),
         Kind::Dormouse | Kind::Redis => false,

@@ -114,6 +114,20 @@ impl Pools {
                 6 => random.pick(&JUNK).to_vec(),
                 _ => pick(random, &["hello", "world", "ohmytext", "mynewtext", "a", "b", "", "größe"]),
             },
+            // Those of some values.
+            "digest" => pick(
+                random,
+                &[
+                    "9555e8555c62dcfd",
+                    "d6476c25083d69be",
+                    "E6C632B61E964E1F",
+                    "575a0b1c44d8843f",
+                    "2d06800538d394c2",
+                    "0123456789abcdef",
+                    "zzzzzzzzzzzzzzzz",
+                    "123",
+                ],
+            ),
             "member" | "field" => match random.below(20) {
                 0..8 => number(random.below(12) as i64),
                 8 => LONG[..60 + random.below(10)].to_vec(),
@@ -134,6 +148,8 @@ impl Pools {
                 0 => pick(random, &["85.05112878", "-85.05112878", "85.1", "x", "inf"]),
                 _ => ((random.below(1700) as f64 - 850.0) / 10.0).to_string().into_bytes(),
             },
+            // Far from the poles and from the edge of the map. Valkey misses places in polygons that reach around the earth.
+            "east" | "north" => ((random.below(1200) as f64 - 600.0) / 10.0).to_string().into_bytes(),
             "distance" => match random.below(20) {
                 0 => pick(random, &["-1", "x", "", "0", "1e9"]),
                 n => number((random.below(900) * [1, 1, 10, 30, 100][n % 5]) as i64),

@@ -1,7 +1,7 @@
 //! The commands and their forms.
 //!
 //! `<pool>` is a word of a pool, `[a | b]` one of these or nothing, `(a | b)` one of these, `{a}` some of it, `<3 pool>`
-//! as many as that, `<n pool>` a number and as many words, `<weights>` as many weights as the last such number.
+//! as many as that, `<n pool>` a number and as many words or pairs, `<weights>` as many weights as the last such number.
 
 use super::{Pools, Random};
 use crate::Kind;
@@ -34,6 +34,14 @@ const TEMPLATES: &[(u32, &[&str])] = &[
             "INCRBY <string> <int>",
             "DECRBY <string> <int>",
             "INCRBYFLOAT <string> <float>",
+            "SET <string> <value> (IFEQ | IFNE) <value> [EX <seconds> | PXAT <moment-ms> | KEEPTTL] [GET]",
+            "SET <string> <value> (IFDEQ | IFDNE) <digest> [PX <milliseconds> | KEEPTTL]",
+            "DIGEST <string>",
+            "DELEX <string> [(IFEQ | IFNE | junk) <value> | (IFDEQ | ifdne) <digest>]",
+            "DELIFEQ <string> <value>",
+            "MSETEX <n string-pairs> [NX | XX] [EX <seconds> | PX <milliseconds> | EXAT <moment> | PXAT <moment-ms> | KEEPTTL]",
+            "INCREX <string> [BYINT <int>] [LBOUND <int>] [UBOUND <int>] [SATURATE] [EX <seconds> | PERSIST] [ENX]",
+            "INCREX <string> BYFLOAT <float> [LBOUND <int>] [UBOUND <float>] [SATURATE] [PX <milliseconds> | PXAT <moment-ms>]",
             "LCS <string> <string> [LEN] [IDX] [MINMATCHLEN <int>] [WITHMATCHLEN]",
         ],
     ),
@@ -51,6 +59,7 @@ const TEMPLATES: &[(u32, &[&str])] = &[
             "BITOP (AND | OR | XOR | and) <bits> {<bits>}",
             "BITOP (AND | OR | XOR | NOT | NAND) <string> {<string>}",
             "BITOP NOT <bits> <bits>",
+            "BITOP (DIFF | DIFF1 | ANDOR | one) <bits> {<bits>}",
             "BITFIELD <bits> {(GET <field-type> <bit> | SET <field-type> <bit> <int>) [OVERFLOW (WRAP | SAT | FAIL | junk)] INCRBY <field-type> <bit> <int>}",
             "BITFIELD <string> {GET <field-type> <bit>}",
             "BITFIELD_RO <string> {(GET <field-type> <bit> | OVERFLOW SAT)} [SET u8 0 1]",
@@ -69,6 +78,9 @@ const TEMPLATES: &[(u32, &[&str])] = &[
             "GEOSEARCH <places> FROMLONLAT <longitude> <latitude> BYRADIUS <distance> <unit> COUNT <count> [ANY] [ASC | DESC]",
             "GEOSEARCH <zset> [FROMMEMBER <member>] [FROMLONLAT <longitude> <latitude>] [BYRADIUS <distance> <unit>] [BYBOX <distance> <distance> <unit>] [ANY] [COUNT <int>]",
             "GEOSEARCHSTORE <zset> <places> FROMMEMBER <number> BYRADIUS <distance> <unit> [STOREDIST] [WITHDIST]",
+            "GEOSEARCH <places> BYPOLYGON 3 <east> <north> <east> <north> <east> <north> [ASC | DESC] [WITHDIST] [WITHHASH]",
+            "GEOSEARCH <places> BYPOLYGON <count> <east> <north> <east> <north> <east> <north> <east> <north>",
+            "GEOSEARCHSTORE <zset> <places> BYPOLYGON 4 <east> <north> <east> <north> <east> <north> <east> <north> [STOREDIST]",
             "(GEORADIUS | GEORADIUS_RO) <places> <longitude> <latitude> <distance> <unit> [WITHDIST] [WITHCOORD] [ASC] [COUNT <count>] [STORE <zset> | STOREDIST <zset>]",
             "(GEORADIUSBYMEMBER | GEORADIUSBYMEMBER_RO) <places> <member> <distance> <unit> [WITHHASH] [DESC] [STORE <zset> | STOREDIST <zset>]",
         ],
@@ -196,6 +208,9 @@ const TEMPLATES: &[(u32, &[&str])] = &[
             "LPOS <list> <member> [RANK <index>] [COUNT <index>] [MAXLEN <index>]",
             "RPOPLPUSH <list> <list>",
             "LMOVE <list> <list> (LEFT | RIGHT | junk) (LEFT | right)",
+            "LMOVEM <list> <list> (LEFT | RIGHT | junk) (LEFT | right) [(COUNT | EXACTLY) <int> (OBO | BULK)]",
+            "LMOVEM <list> <list> (LEFT | RIGHT) (LEFT | RIGHT) (COUNT | EXACTLY) <count> (OBO | BULK | junk)",
+            "BLMOVEM <list> <list> (LEFT | RIGHT) (LEFT | RIGHT) 0.001 [(COUNT | EXACTLY) <int> (OBO | BULK)]",
             "LMPOP <n list> (LEFT | RIGHT) [COUNT <int>]",
             "(BLPOP | BRPOP) {<list>} (0.001 | 0.001 | 0.001 | -1 | junk)",
             "BLMOVE <list> <list> (LEFT | RIGHT) (LEFT | RIGHT) 0.001",
@@ -217,6 +232,7 @@ const TEMPLATES: &[(u32, &[&str])] = &[
             "(SINTER | SUNION | SDIFF) {<set>}",
             "(SINTERSTORE | SUNIONSTORE | SDIFFSTORE) <set> {<set>}",
             "SINTERCARD <n set> [LIMIT <index>]",
+            "(SUNIONCARD | SDIFFCARD) <n set> [LIMIT <index>]",
         ],
     ),
     (
@@ -261,6 +277,8 @@ const TEMPLATES: &[(u32, &[&str])] = &[
             "(ZUNION | ZINTER) <n zset> [WEIGHTS <weights>] [AGGREGATE (SUM | MIN | MAX)] [WITHSCORES]",
             "(ZUNIONSTORE | ZINTERSTORE) <zset> <n zset> [WEIGHTS <weights>] [AGGREGATE (SUM | MIN | MAX | junk)]",
             "(ZUNION | ZINTERSTORE) <zset> 2 <set> <zset>",
+            "(ZUNION | ZINTER) <n zset> [WEIGHTS <weights>] AGGREGATE COUNT [WITHSCORES]",
+            "(ZUNIONSTORE | ZINTERSTORE) <zset> <n zset> [WEIGHTS <weights>] AGGREGATE count",
             "ZDIFF <n zset> [WITHSCORES]",
             "ZDIFFSTORE <zset> <n zset>",
             "ZINTERCARD <n zset> [LIMIT <index>]",
@@ -443,7 +461,12 @@ fn fill(nodes: &[Node], words: &mut Words, count: &mut usize, random: &mut Rando
                 *count = 1 + random.below(3);
                 let told = if random.one_in(15) { random.below(5) } else { *count };
                 words.push(told.to_string().into_bytes());
-                words.extend((0..*count).map(|_| pools.word(pool, random)));
+                match *pool {
+                    "string-pairs" => {
+                        words.extend((0..2 * *count).map(|i| pools.word(["string", "value"][i % 2], random)));
+                    }
+                    pool => words.extend((0..*count).map(|_| pools.word(pool, random))),
+                }
             }
             Node::Weights => words.extend((0..*count).map(|_| pools.word("weight", random))),
             Node::Optional(alternatives) => {

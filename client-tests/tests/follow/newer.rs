@@ -42,7 +42,20 @@ const SENT: &[(&str, &[&str])] = &[
     ("DECR", &["DECR n:#"]),
     ("DECRBY", &["DECRBY n:# 5"]),
     ("DEL", &["SET gone:# v", "DEL gone:#"]),
-    ("DELEX", &["SET gone:# v", "DELEX gone:# IFEQ v", "RPUSH gone:# v", "DELEX gone:#"]),
+    (
+        "DELEX",
+        &[
+            "SET gone:# v",
+            "DELEX gone:# IFEQ w",
+            "DELEX gone:# IFEQ v",
+            "RPUSH gone:# v",
+            "DELEX gone:#",
+            "SET gone:# foo",
+            "DELEX gone:# IFDEQ ab6e5f64077e7d8a",
+            "SET stays:# foo",
+            "DELEX stays:# IFNE foo",
+        ],
+    ),
     ("DELIFEQ", &["SET gone:# v", "DELIFEQ gone:# v"]),
     ("EXPIRE", &["SET e1:# v", "EXPIRE e1:# 100000"]),
     ("EXPIREAT", &["SET e2:# v", "EXPIREAT e2:# 4000000000"]),
@@ -97,7 +110,18 @@ const SENT: &[(&str, &[&str])] = &[
     ("INCR", &["INCR n:#"]),
     ("INCRBY", &["INCRBY n:# 7"]),
     ("INCRBYFLOAT", &["INCRBYFLOAT f:# 1.5"]),
-    ("INCREX", &["INCREX n:# BYINT 3", "INCREX m:# EX 100000"]),
+    (
+        "INCREX",
+        &[
+            "INCREX n:# BYINT 3",
+            "INCREX m:# EX 100000",
+            "INCREX m:# UBOUND 1",
+            "INCREX m:# UBOUND 1 SATURATE",
+            "INCREX m:# BYFLOAT 0.5 PERSIST",
+            "INCREX m:gone:# EX 100",
+            "INCREX m:gone:# PXAT 1",
+        ],
+    ),
     ("LINSERT", &["RPUSH l:# b", "LINSERT l:# BEFORE b a"]),
     ("LMOVE", &["RPUSH a:# 1", "LMOVE a:# b:# RIGHT LEFT"]),
     (
@@ -110,6 +134,9 @@ const SENT: &[(&str, &[&str])] = &[
             "LMOVEM b:# b:# LEFT LEFT EXACTLY 3 OBO",
             "LMOVEM b:# b:# LEFT RIGHT COUNT 2 BULK",
             "LMOVEM a:# c:# RIGHT LEFT COUNT 1000 OBO",
+            "LMOVEM c:# none:# LEFT LEFT EXACTLY 1000 OBO",
+            "EXPIRE c:# 100000",
+            "LMOVEM c:# c:# LEFT LEFT COUNT 1000 OBO",
         ],
     ),
     ("LMPOP", &["RPUSH a:# 1 2 3", "LMPOP 1 a:# RIGHT COUNT 2"]),
@@ -121,7 +148,16 @@ const SENT: &[(&str, &[&str])] = &[
     ("LTRIM", &["LTRIM l:# 0 5"]),
     ("MOVE", &["SELECT 5", "DEL moved:#", "SELECT 0", "SET moved:# v", "MOVE moved:# 5"]),
     ("MSET", &["MSET p:# 1 q:# 2"]),
-    ("MSETEX", &["MSETEX 2 p:# 3 q:# 4 EX 100000", "MSETEX 2 r:# 3 q:# 5", "MSETEX 1 q:# 6 XX KEEPTTL"]),
+    (
+        "MSETEX",
+        &[
+            "MSETEX 2 p:# 3 q:# 4 EX 100000",
+            "MSETEX 2 r:# 3 q:# 5",
+            "MSETEX 1 q:# 6 XX KEEPTTL",
+            "MSETEX 2 msetex:# 1 msetex:# 2 NX EXAT 4000000000",
+            "MSETEX 1 msetex:# 3 NX",
+        ],
+    ),
     ("MSETNX", &["DEL p:# q:#", "MSETNX p:# 1 q:# 2"]),
     ("PERSIST", &["SET e5:# v EX 1000", "PERSIST e5:#"]),
     ("PEXPIRE", &["SET e6:# v", "PEXPIRE e6:# 100000000"]),
@@ -177,6 +213,14 @@ const SENT_TO_REDIS: &[&str] = &[
     "BITOP DIFF1 bits:6:# bits:4:# bits:#",
     "BITOP ANDOR bits:7:# bits:4:# bits:# bits:1:#",
     "BITOP ONE bits:8:# bits:4:# bits:# bits:1:#",
+    "ZUNIONSTORE z:6:# 2 z:# y:# WEIGHTS 2 3 AGGREGATE COUNT",
+    "ZINTERSTORE z:7:# 2 z:# y:# AGGREGATE COUNT",
+];
+
+/// Options that only Valkey has.
+const SENT_TO_VALKEY: &[&str] = &[
+    "GEOSEARCHSTORE geo:4:# geo:# BYPOLYGON 3 13 37 16 37 13 39",
+    "GEOSEARCHSTORE geo:5:# geo:# BYPOLYGON 3 13 37 16 37 13 39 STOREDIST",
 ];
 
 /// Commands that are not sent, by name prefix, and why.
@@ -226,9 +270,8 @@ fn every_write_arrives(kind: Kind) {
                 lines.iter().for_each(|line| send(&mut source, line, round));
             }
         }
-        if kind == Kind::Redis8 {
-            SENT_TO_REDIS.iter().for_each(|line| send(&mut source, line, round));
-        }
+        let only = if kind == Kind::Redis8 { SENT_TO_REDIS } else { SENT_TO_VALKEY };
+        only.iter().for_each(|line| send(&mut source, line, round));
         restore(&mut source, round);
         if round > ROUNDS / 2 {
             move_in.get_further();
