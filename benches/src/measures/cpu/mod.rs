@@ -1,10 +1,11 @@
 //! Server CPU per command, and throughput, with each server's default options.
 //!
 //! 50 connections in a closed loop. All servers run at once on the same core; rounds go from one to the next, so that
-//! other work on the machine affects all of them, and the median of the rounds counts. [`workloads`] and [`families`]
-//! list the commands.
+//! other work on the machine affects all of them, and the median of the rounds counts. [`workloads`], [`families`]
+//! and [`newest`] list the commands.
 
 mod families;
+mod newest;
 mod workloads;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +46,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
         let server = program.start_as(Setup::DEFAULT)?;
         workloads::prepare(server.kind, &mut server.client()?)?;
         families::prepare(server.kind, &mut server.client()?)?;
+        newest::prepare(server.kind, &mut server.client()?)?;
         Ok(server)
     })?;
     let table = |title: &str| Table::new(title, &bench.programs);
@@ -74,6 +76,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
     for (title, workloads) in [
         ("Server CPU per command over collections, pipeline 16", workloads::collections()),
         ("Server CPU per command of other families, pipeline 16", families::workloads()),
+        ("Server CPU per command of the newest commands, pipeline 16", newest::workloads()),
     ] {
         let mut rows_of_title = table(title);
         for workload in rows.selected(workloads) {
