@@ -71,7 +71,6 @@ const SAMPLES: &[(&str, &str)] = &[
     ("DELIFEQ k v", "string"),
     ("INCREX k BYINT 5 UBOUND 10 EX 10", "integer"),
     ("INCREX k BYFLOAT 0.5 LBOUND 0 SATURATE", "integer"),
-    ("INCREX k BYFLOAT 1e4900", "integer"),
     ("INCREX k", "string"),
     ("INCR k", "integer"),
     ("INCR k", "string"),
