@@ -91,7 +91,9 @@ fn a_pipeline_does_not_notice_sleep() {
     for seed in [102, 103] {
         let mut comparison = Comparison::new(seed, ours.port(), &theirs);
         let commands = Script::new(seed).filter_map(|step| match step {
-            Step::Command(words) if !lives_for_moments(&words) => Some(words),
+            Step::Command(words) if !lives_for_moments(&words) && !compare::is_left_out(Kind::Redis, &words, false) => {
+                Some(words)
+            }
             _ => None,
         });
         comparison.pending = commands.take(PIPELINE).collect();
@@ -229,6 +231,8 @@ impl Comparison {
         match step {
             Step::Command(words) => _ = self.command(words),
             Step::Transaction { commands, end } => self.transaction(commands, end),
+            // A change of a stream's groups fails a watch here, as all changes do, and no watch of the other servers.
+            Step::Watched { other, .. } if other[0].eq_ignore_ascii_case(b"XGROUP") => {}
             Step::Watched { watch, other, command } => {
                 self.command(watch);
                 self.elsewhere(&other);

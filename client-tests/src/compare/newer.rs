@@ -121,10 +121,25 @@ pub(super) fn is_listed(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply)
             Kind::Redis8,
             "GEOPOS" | "GEOSEARCH" | "GEORADIUS" | "GEORADIUS_RO" | "GEORADIUSBYMEMBER" | "GEORADIUSBYMEMBER_RO",
         ) => same_coordinates(ours, theirs),
+        // Of two numbers of 17 digits that are equally far from a double, it takes the odd one.
+        (Kind::Valkey, _) if name.starts_with('Z') && is_tie(ours, theirs) => true,
         // Its packed sorted sets keep no -0, its others do. Ours never do.
         _ if name.starts_with('Z') || name.starts_with("BZ") => without_negative_zeros(theirs) == *ours,
         _ => false,
     }
+}
+
+/// Whether two replies are the same double in 17 digits, the last of which differs by one.
+fn is_tie(ours: &Reply, theirs: &Reply) -> bool {
+    let text = |reply: &Reply| reply.bytes().map(<[u8]>::to_vec).unwrap_or_default();
+    let (ours_text, theirs_text) = (text(ours), text(theirs));
+    let digits = |text: &[u8]| text.iter().filter(|byte| byte.is_ascii_digit()).count();
+    let last = |text: &[u8]| text.last().copied().unwrap_or_default();
+    ours.number().is_some_and(|number| Some(number) == theirs.number())
+        && digits(&ours_text) == 17
+        && ours_text.len() == theirs_text.len()
+        && ours_text[..ours_text.len() - 1] == theirs_text[..ours_text.len() - 1]
+        && last(&ours_text).abs_diff(last(&theirs_text)) == 1
 }
 
 fn without_negative_zeros(reply: &Reply) -> Reply {

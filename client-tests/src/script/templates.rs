@@ -80,7 +80,7 @@ const TEMPLATES: &[(u32, &[&str])] = &[
             "GEOSEARCHSTORE <zset> <places> FROMMEMBER <number> BYRADIUS <distance> <unit> [STOREDIST] [WITHDIST]",
             "GEOSEARCH <places> BYPOLYGON 3 <east> <north> <east> <north> <east> <north> [ASC | DESC] [WITHDIST] [WITHHASH]",
             "GEOSEARCH <places> BYPOLYGON <count> <east> <north> <east> <north> <east> <north> <east> <north>",
-            "GEOSEARCHSTORE <zset> <places> BYPOLYGON 4 <east> <north> <east> <north> <east> <north> <east> <north> [STOREDIST]",
+            "GEOSEARCHSTORE <places> <places> BYPOLYGON 4 <east> <north> <east> <north> <east> <north> <east> <north> [STOREDIST]",
             "(GEORADIUS | GEORADIUS_RO) <places> <longitude> <latitude> <distance> <unit> [WITHDIST] [WITHCOORD] [ASC] [COUNT <count>] [STORE <zset> | STOREDIST <zset>]",
             "(GEORADIUSBYMEMBER | GEORADIUSBYMEMBER_RO) <places> <member> <distance> <unit> [WITHHASH] [DESC] [STORE <zset> | STOREDIST <zset>]",
         ],
