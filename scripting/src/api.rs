@@ -103,7 +103,7 @@ fn without_reply(lua: &Lua, state: &State, names: &Names, raises: bool) -> mlua:
         Some(Trouble::NoHost) => b"ERR redis.call/pcall can only be called inside a script invocation",
         Some(Trouble::NoArguments) => &b"ERR Please specify at least one argument for this redis lib call"[..],
         Some(Trouble::UnreadableArgument) => b"ERR Lua redis lib command arguments must be strings or integers",
-        Some(Trouble::Refused) | None => {
+        Some(Trouble::Refused | Trouble::PutOff(_)) | None => {
             let text = scratch.reply.buffer.strip_suffix(b"\r\n").unwrap_or(&scratch.reply.buffer);
             text.strip_prefix(b"-").unwrap_or(text)
         }

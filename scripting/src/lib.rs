@@ -33,7 +33,7 @@ pub mod vm;
 use dormouse_protocol::{Reply, Request};
 
 pub use script::{Library, Script, ScriptFlags, Sha};
-pub use vm::{RunLimits, Runnable};
+pub use vm::{Ended, RunLimits, Runnable};
 
 /// The version of Redis that scripts are told.
 pub const REDIS_VERSION: &str = "7.2.4";
@@ -42,13 +42,31 @@ pub const REDIS_VERSION: &str = "7.2.4";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Halt;
 
+/// The course of a script that runs as a [guest](RunLimits::guest).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Course {
+    On,
+    /// It is to be suspended now, and goes on elsewhere.
+    Suspend,
+}
+
 /// The surroundings that a script reaches.
 pub trait Host {
-    /// Runs a command, and writes exactly one reply in the reply's version.
+    /// Runs a command, and writes exactly one reply in the reply's version. `can_suspend`: the script can be suspended before
+    /// the call, which is made again when it goes on. Nothing may be written then.
     ///
     /// # Errors
     /// When the script must end. Nothing may be written then.
-    fn call(&mut self, request: Request<'_>, reply: &mut Reply) -> Result<(), Halt>;
+    fn call(&mut self, request: Request<'_>, reply: &mut Reply, can_suspend: bool) -> Result<Course, Halt>;
+
+    /// Called every hundred steps of a guest; `held_bytes`: memory that it takes now. `can_suspend` as for a call.
+    ///
+    /// # Errors
+    /// When the script must end.
+    fn step(&mut self, held_bytes: usize, can_suspend: bool) -> Result<Course, Halt> {
+        let _ = can_suspend;
+        self.tick(held_bytes).map(|()| Course::On)
+    }
 
     /// Called every thousand steps of a script that may be interrupted; `held_bytes`: memory that it takes now.
     ///

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use dormouse_protocol::split_words;
 
-use crate::survey::{CallSite, StraightFunction, only_reads_arguments, survey, survey_library};
+use crate::survey::{CallSite, StraightFunction, can_be_suspended, only_reads_words, survey, survey_library};
 
 /// Bytes of the first line of a library.
 const LINE_BYTES_MAX: usize = 64 << 10;
@@ -111,8 +111,10 @@ pub struct Script {
     pub flags: Option<ScriptFlags>,
     /// Its calls, if it is a straight line.
     pub calls: Option<Vec<CallSite>>,
-    /// It is a straight line that only reads elements of `KEYS` and `ARGV`.
+    /// It only reads elements of `KEYS` and `ARGV`.
     pub(crate) only_reads_words: bool,
+    /// Whether it can be suspended wherever it is long.
+    pub can_be_suspended: bool,
     /// Bytes of the first line, without its end.
     shebang_bytes: usize,
 }
@@ -129,8 +131,11 @@ impl Script {
             }
         };
         let calls = survey(text);
-        let only_reads_words = calls.is_some() && only_reads_arguments(text);
-        Ok(Self { sha: Sha::of(text), text: text.into(), flags, calls, only_reads_words, shebang_bytes })
+        let can_be_suspended = can_be_suspended(text);
+        // Neither kind reaches the two tables by other names.
+        let only_reads_words = (calls.is_some() || can_be_suspended) && only_reads_words(text);
+        let sha = Sha::of(text);
+        Ok(Self { sha, text: text.into(), flags, calls, only_reads_words, can_be_suspended, shebang_bytes })
     }
 
     /// The Lua in it. The line of flags is left out, its end is not, so that lines keep their numbers.

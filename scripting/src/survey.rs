@@ -13,8 +13,10 @@
 //! it runs elsewhere.
 
 mod functions;
+mod guests;
 
 pub(crate) use functions::{StraightFunction, survey_library};
+pub(crate) use guests::can_be_suspended;
 
 /// A call of a command, in the order of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,12 +98,12 @@ pub fn survey(text: &[u8]) -> Option<Vec<CallSite>> {
     survey_tokens(&tokens(text)?)
 }
 
-/// Whether a straight line only reads elements of `ARGV`, as each does of `KEYS`.
-pub(crate) fn only_reads_arguments(text: &[u8]) -> bool {
-    tokens(text).is_some_and(|tokens| only_reads(&tokens, "ARGV"))
+/// Whether a script only reads elements of `KEYS` and `ARGV`, as far as it names them.
+pub(crate) fn only_reads_words(text: &[u8]) -> bool {
+    tokens(text).is_some_and(|tokens| only_reads(&tokens, "KEYS") && only_reads(&tokens, "ARGV"))
 }
 
-/// Whether a straight line only reads elements of the table with this name.
+/// Whether a script only reads elements of the table with this name.
 fn only_reads(tokens: &[Token], name: &str) -> bool {
     let mut depth = 0usize;
     (0..tokens.len()).all(|at| match &tokens[at] {
@@ -480,7 +482,7 @@ mod tests {
         for text in
             ["return 1", "return {#ARGV, ARGV[1]}", "if ARGV[1] == ARGV[2] then return redis.call('get', KEYS[1]) end"]
         {
-            assert!(only_reads_arguments(text.as_bytes()), "{text}");
+            assert!(only_reads_words(text.as_bytes()), "{text}");
         }
         for text in [
             "return ARGV",
@@ -492,7 +494,7 @@ mod tests {
             "local a a, ARGV[1] = 1, 2",
             "return 'unfinished",
         ] {
-            assert!(!only_reads_arguments(text.as_bytes()), "{text}");
+            assert!(!only_reads_words(text.as_bytes()), "{text}");
         }
     }
 

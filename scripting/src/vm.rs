@@ -6,12 +6,12 @@
 //!    `xpcall`. So whatever the script does, the run comes back here.
 //! 4. The result is written as a reply, or the error as Redis words it.
 //!
-//! A script that must not be interrupted runs without a hook: its host knows that it ends soon. All others ask the host
-//! every [`TICK_STEPS`] steps.
+//! A script that must not be interrupted runs without a hook: its host knows that it ends soon. A guest may be suspended, and
+//! [goes on](go_on) with its virtual machine, perhaps on another thread. All others ask the host every [`TICK_STEPS`] steps.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use dormouse_protocol::{Reply, Request, Span, Version};
@@ -22,8 +22,9 @@ use crate::errors::{self, Raised};
 use crate::json::Settings;
 use crate::random::Random;
 use crate::script::{Library, Script, ScriptFlags, Sha};
-use crate::stack::{Failed, Placed, Stack, Trouble, Words};
-use crate::{Halt, Host, sandbox};
+use crate::stack::guest::Moved;
+use crate::stack::{Failed, Placed, Ran, Stack, Trouble, Words};
+use crate::{Course, Halt, Host, sandbox};
 
 /// Values between two questions whether a script may go on.
 const TICK_VALUES: usize = 1024;
@@ -54,8 +55,14 @@ const KEPT_BYTES_MAX: usize = 4 << 10;
 const LEFT_BYTES_MAX: usize = 4 << 20;
 
 /// The bounds of a library that registers its functions.
-const LOADING: RunLimits =
-    RunLimits { memory_bytes: 16 << 20, first_memory_bytes: 16 << 20, ticks: true, values: 1 << 20, chance: 0 };
+const LOADING: RunLimits = RunLimits {
+    memory_bytes: 16 << 20,
+    first_memory_bytes: 16 << 20,
+    ticks: true,
+    guest: false,
+    values: 1 << 20,
+    chance: 0,
+};
 const LOADING_TIME: Duration = Duration::from_millis(500);
 
 /// Memory for compiling, in bytes for each byte of text, and at least.
@@ -80,6 +87,9 @@ pub struct RunLimits {
     pub first_memory_bytes: usize,
     /// Whether the host is asked again and again.
     pub ticks: bool,
+    /// Whether the host is asked for each of the first steps, and may suspend the script: only of one that
+    /// [can be](Script::can_be_suspended).
+    pub guest: bool,
     /// Values that a script may write as a reply, JSON or MessagePack. A few tables that hold each other may stand for
     /// any number of them.
     pub values: usize,
@@ -105,6 +115,28 @@ impl Runnable<'_> {
     }
 }
 
+/// The end of a run.
+#[derive(Debug)]
+pub enum Ended {
+    /// It has one reply.
+    Done,
+    /// The host has suspended it. It has no reply yet.
+    Suspended(Suspended),
+}
+
+/// A suspended run, with its virtual machine.
+pub struct Suspended(Moved<Box<Vm>>);
+
+impl std::fmt::Debug for Suspended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Suspended")
+    }
+}
+
+/// Virtual machines of threads whose guests took theirs along, and of those that these guests came to.
+static SPARE: Mutex<Vec<Moved<Box<Vm>>>> = Mutex::new(Vec::new());
+const SPARE_MAX: usize = 4;
+
 /// A function that a library has registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registered {
@@ -118,6 +150,8 @@ pub struct Registered {
 pub(crate) struct State {
     /// The script must end.
     pub(crate) halted: Cell<bool>,
+    /// It may be suspended.
+    pub(crate) is_guest: Cell<bool>,
     /// The version of the replies to `redis.call`.
     pub(crate) version: Cell<Version>,
     pub(crate) random: Random,
@@ -253,6 +287,12 @@ enum GlobalWords {
     Shared,
 }
 
+/// Whether this machine's Lua tells when a script can be suspended. If not, no script may be a guest.
+pub fn suspends() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| with(|vm| vm.stack.can_suspend()))
+}
+
 /// Checks that a script can be compiled.
 ///
 /// # Errors
@@ -281,48 +321,95 @@ pub fn run<'a>(
     limits: RunLimits,
     host: &mut dyn Host,
     reply: &mut Reply,
+) -> Result<Ended, Halt> {
+    let mut vm = take();
+    let start = reply.len();
+    let function = match vm.prepare(run) {
+        Ok(function) => function,
+        Err(problem) => {
+            give(vm);
+            reply.error(&problem);
+            return Ok(Ended::Done);
+        }
+    };
+    vm.begin(limits, reply);
+    let outcome = HOST.set(host, || {
+        let outcome = vm.call(run, &function, keys, arguments, reply);
+        if vm.state.is_first.get() && lacked_memory(&outcome) && HOST.with(|host| host.outgrow()).is_err() {
+            vm.state.halted.set(true);
+        }
+        outcome
+    });
+    conclude(vm, run, outcome, start, reply)
+}
+
+/// Lets a suspended run go on, without suspending it again. `run` is what it was begun with.
+///
+/// # Errors
+/// As [`run`].
+pub fn go_on(
+    Suspended(Moved(mut vm)): Suspended,
+    run: Runnable<'_>,
+    limits: RunLimits,
+    host: &mut dyn Host,
+    reply: &mut Reply,
 ) -> Result<(), Halt> {
-    with(|vm| {
-        let start = reply.len();
-        let function = match vm.prepare(run) {
-            Ok(function) => function,
-            Err(problem) => {
-                reply.error(&problem);
-                return Ok(());
-            }
-        };
-        vm.begin(limits, reply);
-        let outcome = HOST.set(host, || {
-            let outcome = vm.call(run, &function, keys, arguments, reply);
-            if vm.state.is_first.get() && lacked_memory(&outcome) && HOST.with(|host| host.outgrow()).is_err() {
-                vm.state.halted.set(true);
-            }
-            outcome
-        });
-        vm.end();
-        if vm.state.halted.get() {
+    let start = reply.len();
+    let outcome = HOST.set(host, || vm.go_on(run, limits, reply));
+    conclude(vm, run, outcome, start, reply).map(drop)
+}
+
+/// Ends a run, unless it is suspended, and gives the virtual machine back.
+fn conclude(
+    mut vm: Box<Vm>,
+    run: Runnable<'_>,
+    outcome: mlua::Result<CallEnd>,
+    start: usize,
+    reply: &mut Reply,
+) -> Result<Ended, Halt> {
+    if matches!(outcome, Ok(CallEnd::Suspended)) {
+        return Ok(Ended::Suspended(Suspended(Moved(vm))));
+    }
+    vm.end();
+    let halted = vm.state.halted.get();
+    give(vm);
+    if halted {
+        reply.truncate(start);
+        return Err(Halt);
+    }
+    match outcome {
+        Ok(CallEnd::Done | CallEnd::Suspended) => {}
+        Ok(CallEnd::Failed(failure)) => reply.error_bytes(&failure.text),
+        Err(error) => {
             reply.truncate(start);
-            return Err(Halt);
+            reply.error(&outside(run, &error));
         }
-        match outcome {
-            Ok(None) => {}
-            Ok(Some(failure)) => reply.error_bytes(&failure.text),
-            Err(error) => {
-                reply.truncate(start);
-                reply.error(&outside(run, &error));
-            }
-        }
-        Ok(())
-    })
+    }
+    Ok(Ended::Done)
+}
+
+/// Takes the virtual machine of this thread, so that a script that is run by a script, which no command does, would get one
+/// of its own.
+fn take() -> Box<Vm> {
+    VM.take()
+        .or_else(|| SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop().map(|Moved(vm)| vm))
+        .unwrap_or_else(|| Box::new(Vm::new().expect("a virtual machine needs a few hundred kilobytes")))
+}
+
+/// Gives it back, or another one in its place.
+fn give(vm: Box<Vm>) {
+    let Some(vm) = VM.replace(Some(vm)) else { return };
+    let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+    if spare.len() < SPARE_MAX {
+        spare.push(Moved(vm));
+    }
 }
 
 /// Lends the virtual machine of this thread.
 fn with<T>(work: impl FnOnce(&mut Vm) -> T) -> T {
-    // Taken out, so that a script that is run by a script, which no command does, would get one of its own.
-    let mut vm =
-        VM.take().unwrap_or_else(|| Box::new(Vm::new().expect("a virtual machine needs a few hundred kilobytes")));
+    let mut vm = take();
     let done = work(&mut vm);
-    VM.set(Some(vm));
+    give(vm);
     done
 }
 
@@ -380,6 +467,7 @@ impl Vm {
         self.set_hook(limits.ticks);
         let state = &self.state;
         state.halted.set(false);
+        state.is_guest.set(limits.guest);
         state.version.set(Version::Resp2);
         state.random.start(limits.chance);
         *state.json.borrow_mut() = Settings::default();
@@ -435,7 +523,7 @@ impl Vm {
         }
     }
 
-    /// Calls the function and writes its result. Returns the error of the script, if it had one.
+    /// Calls the function and writes its result.
     fn call<'a>(
         &mut self,
         run: Runnable<'_>,
@@ -443,7 +531,7 @@ impl Vm {
         keys: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
         arguments: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
         reply: &mut Reply,
-    ) -> mlua::Result<Option<Failure>> {
+    ) -> mlua::Result<CallEnd> {
         let bytes: usize = keys.clone().chain(arguments.clone()).map(|word| word.len() + WORD_BYTES).sum();
         let is_large = bytes > UNLIMITED_BYTES_MAX;
         let (keys, arguments) = match is_large {
@@ -484,8 +572,16 @@ impl Vm {
         if is_large {
             self.clear_words();
         }
-        let Err(failed) = ran? else { return Ok(None) };
-        failure(run, failed).map(Some)
+        CallEnd::of(run, ran?)
+    }
+
+    /// Lets a suspended run go on within these limits.
+    fn go_on(&mut self, run: Runnable<'_>, limits: RunLimits, reply: &mut Reply) -> mlua::Result<CallEnd> {
+        self.state.is_guest.set(false);
+        self.state.is_first.set(false);
+        self.state.memory_bytes.set(limits.memory_bytes);
+        self.state.limit_memory(&self.lua)?;
+        CallEnd::of(run, self.stack.go_on(reply)?)
     }
 
     fn strings<'a>(&self, strings: impl ExactSizeIterator<Item = &'a [u8]>) -> mlua::Result<Table> {
@@ -550,6 +646,23 @@ impl Vm {
     }
 }
 
+/// The end of a call of a script.
+enum CallEnd {
+    Done,
+    Failed(Failure),
+    Suspended,
+}
+
+impl CallEnd {
+    fn of(run: Runnable<'_>, ran: Ran) -> mlua::Result<Self> {
+        match ran {
+            Ran::Done => Ok(Self::Done),
+            Ran::Suspended => Ok(Self::Suspended),
+            Ran::Failed(failed) => failure(run, failed).map(Self::Failed),
+        }
+    }
+}
+
 /// The error reply of a script that has failed.
 #[derive(Debug)]
 struct Failure {
@@ -559,9 +672,10 @@ struct Failure {
 }
 
 /// Whether a run that has ended like this needed more memory than it had.
-fn lacked_memory(outcome: &mlua::Result<Option<Failure>>) -> bool {
+fn lacked_memory(outcome: &mlua::Result<CallEnd>) -> bool {
     match outcome {
-        Ok(failure) => failure.as_ref().is_some_and(|failure| failure.lacked_memory),
+        Ok(CallEnd::Failed(failure)) => failure.lacked_memory,
+        Ok(CallEnd::Done | CallEnd::Suspended) => false,
         Err(error) => errors::message(error).ends_with(errors::NO_MEMORY),
     }
 }
@@ -617,9 +731,9 @@ struct Loading {
 }
 
 impl Host for Loading {
-    fn call(&mut self, _: Request<'_>, reply: &mut Reply) -> Result<(), Halt> {
+    fn call(&mut self, _: Request<'_>, reply: &mut Reply, _: bool) -> Result<Course, Halt> {
         reply.error("ERR redis.call/pcall can only be called inside a script invocation");
-        Ok(())
+        Ok(Course::On)
     }
 
     fn weigh(&mut self, _: usize) -> Result<(), Halt> {

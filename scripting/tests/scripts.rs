@@ -1,26 +1,37 @@
 //! Scripts over a host that answers a few commands, and scripts that misbehave.
 
 use std::sync::Arc;
+use std::thread;
 
 use dormouse_protocol::{Reply, Request, Version};
-use dormouse_scripting::vm::{self, RunLimits, Runnable};
-use dormouse_scripting::{Halt, Host, Library, Script};
+use dormouse_scripting::vm::{self, Ended, RunLimits, Runnable};
+use dormouse_scripting::{Course, Halt, Host, Library, Script};
 
 /// Answers commands by their names, and ends a script after some questions.
 struct TestHost {
     calls: Vec<String>,
     ticks_left: usize,
     has_written: bool,
+    /// Questions after which a guest is suspended, if it can be.
+    suspends_after: usize,
 }
 
 impl TestHost {
     fn new() -> Self {
-        Self { calls: Vec::new(), ticks_left: 50_000, has_written: false }
+        Self { calls: Vec::new(), ticks_left: 50_000, has_written: false, suspends_after: usize::MAX }
+    }
+
+    fn suspends(&mut self, can_suspend: bool) -> bool {
+        self.suspends_after = self.suspends_after.saturating_sub(1);
+        can_suspend && self.suspends_after == 0
     }
 }
 
 impl Host for TestHost {
-    fn call(&mut self, request: Request<'_>, reply: &mut Reply) -> Result<(), Halt> {
+    fn call(&mut self, request: Request<'_>, reply: &mut Reply, can_suspend: bool) -> Result<Course, Halt> {
+        if self.suspends(can_suspend) {
+            return Ok(Course::Suspend);
+        }
         let words: Vec<String> = request.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
         let name = words[0].clone();
         self.calls.push(words.join(" "));
@@ -52,9 +63,17 @@ impl Host for TestHost {
             "verbatim" => reply.verbatim("txt", b"as it is"),
             "halt" => return Err(Halt),
             "wrong" => reply.error("WRONGTYPE Operation against a key holding the wrong kind of value"),
+            "large" => reply.bulk(&[b'x'; 100_000]),
             _ => reply.error("ERR Unknown Redis command called from script"),
         }
-        Ok(())
+        Ok(Course::On)
+    }
+
+    fn step(&mut self, held: usize, can_suspend: bool) -> Result<Course, Halt> {
+        if self.suspends(can_suspend) {
+            return Ok(Course::Suspend);
+        }
+        self.tick(held).map(|()| Course::On)
     }
 
     fn tick(&mut self, _: usize) -> Result<(), Halt> {
@@ -83,29 +102,70 @@ impl Host for TestHost {
     }
 }
 
-const LIMITS: RunLimits =
-    RunLimits { memory_bytes: 16 << 20, first_memory_bytes: 16 << 20, ticks: true, values: 1 << 18, chance: 7 };
+const LIMITS: RunLimits = RunLimits {
+    memory_bytes: 16 << 20,
+    first_memory_bytes: 16 << 20,
+    ticks: true,
+    guest: false,
+    values: 1 << 18,
+    chance: 7,
+};
+
+const GUEST: RunLimits = RunLimits { ticks: false, guest: true, ..LIMITS };
 
 fn run_with(host: &mut TestHost, version: Version, text: &str, keys: &[&str], arguments: &[&str]) -> Option<String> {
+    run_within(LIMITS, host, version, text, keys, arguments)
+}
+
+/// A guest that is suspended goes on on another thread.
+fn run_within(
+    limits: RunLimits,
+    host: &mut TestHost,
+    version: Version,
+    text: &str,
+    keys: &[&str],
+    arguments: &[&str],
+) -> Option<String> {
     let script = match Script::new(text.as_bytes()) {
         Ok(script) => script,
         Err(problem) => return Some(format!("-{problem}")),
     };
     let mut reply = Reply::new(version);
-    vm::run(
-        Runnable::Script(&script),
+    let run = Runnable::Script(&script);
+    let ended = vm::run(
+        run,
         keys.iter().map(|key| key.as_bytes()),
         arguments.iter().map(|argument| argument.as_bytes()),
-        LIMITS,
+        limits,
         host,
         &mut reply,
-    )
-    .ok()?;
+    );
+    if let Ended::Suspended(suspended) = ended.ok()? {
+        assert!(reply.is_empty());
+        let elsewhere = || vm::go_on(suspended, run, LIMITS, host, &mut reply);
+        thread::scope(|scope| scope.spawn(elsewhere).join().expect("it does not panic")).ok()?;
+    }
     Some(String::from_utf8_lossy(&reply.buffer).replace("\r\n", " ").trim_end().to_owned())
 }
 
 fn run(text: &str) -> String {
     run_with(&mut TestHost::new(), Version::Resp2, text, &["k1", "k2"], &["a1", "a2"]).expect("it is not ended")
+}
+
+/// Runs a script in all ways, which must agree.
+fn run_all(text: &str) -> String {
+    let reply = run(text);
+    let (mut after, mut calls) = (1, None);
+    loop {
+        let mut host = TestHost { suspends_after: after, ..TestHost::new() };
+        let as_guest = run_within(GUEST, &mut host, Version::Resp2, text, &["k1", "k2"], &["a1", "a2"]);
+        assert_eq!(as_guest.as_ref(), Some(&reply), "{text}, suspended after {after} questions");
+        assert_eq!(calls.get_or_insert_with(|| host.calls.clone()), &host.calls, "{text}");
+        if host.suspends_after > 0 || after == 50 {
+            return reply;
+        }
+        after += 1;
+    }
 }
 
 #[test]
@@ -135,7 +195,7 @@ fn values_become_replies() {
         ("return tostring(0.1)", "$3 0.1"),
         ("return function() end", "$-1"),
     ] {
-        assert_eq!(run(text), reply, "{text}");
+        assert_eq!(run_all(text), reply, "{text}");
     }
 }
 
@@ -161,7 +221,7 @@ fn replies_become_values() {
         ("redis.setresp(3) return redis.call('big').big_number", "$30 123456789012345678901234567890"),
         ("redis.setresp(3) return redis.call('verbatim').verbatim_string.string", "$8 as it is"),
     ] {
-        assert_eq!(run(text), reply, "{text}");
+        assert_eq!(run_all(text), reply, "{text}");
     }
     let mut host = TestHost::new();
     let reply = run_with(
@@ -229,7 +289,7 @@ fn errors_say_where() {
             "-ERR user_script:1: bad argument #1 to 'concat' (table expected, got number) script: {}, on @user_script:1.",
         ),
     ] {
-        assert_eq!(run(text), error.replace("{}", &sha(text)), "{text}");
+        assert_eq!(run_all(text), error.replace("{}", &sha(text)), "{text}");
     }
     let compiling = run("return (");
     assert!(
@@ -349,13 +409,75 @@ fn the_host_is_told_of_long_steps() {
 }
 
 #[test]
+fn a_guest_goes_on_as_if_it_had_not_been_suspended() {
+    for (text, reply) in [
+        ("local sum = 0 for i = 1, 3000 do sum = sum + i end return sum", ":4501500"),
+        ("local function f(n) if n == 0 then return 0 end return 1 + f(n - 1) end return f(190)", ":190"),
+        ("local call = redis.call local t = {} for i = 1, 20 do t[i] = call('one') end return #t", ":20"),
+        (
+            "local n = 0 for _, v in ipairs(ARGV) do n = n + #v for k in pairs({1, 2}) do n = n + k end end return n",
+            ":10",
+        ),
+        ("return redis.call('one')", ":1"),
+        ("return #redis.call('large')", ":100000"),
+        ("redis.call('set', 'k') local t = redis.call('large') return #t", ":100000"),
+        (
+            "redis.call('set', 'k') return redis.pcall('wrong').err",
+            "$65 WRONGTYPE Operation against a key holding the wrong kind of value",
+        ),
+        ("local e = redis.pcall('none') return e", "-ERR Unknown Redis command called from script"),
+        (
+            "local ok, e = pcall(redis.call, 'wrong') return e",
+            "$65 WRONGTYPE Operation against a key holding the wrong kind of value",
+        ),
+        (
+            "local t = {3, 1, 2} table.sort(t, function(a, b) redis.call('one') return a < b end) return t",
+            "*3 :1 :2 :3",
+        ),
+        (
+            "local f = coroutine.wrap(function() for i = 1, 500 do redis.call('one') end coroutine.yield(1) end) return f()",
+            ":1",
+        ),
+        ("return {string.gsub('abc', '.', function(c) redis.call('one') return c .. c end)}", "*2 $6 aabbcc :3"),
+        (
+            "local function g(n) local i = 0 return function() i = i + 1 redis.call('one') if i <= n then return i end end end \
+          local s = 0 for i in g(5) do s = s + i end return s",
+            ":15",
+        ),
+    ] {
+        assert_eq!(run_all(text), reply, "{text}");
+    }
+    for text in [
+        "for i = 1, 5 do redis.call('one') end redis.call('wrong')",
+        "local function f() redis.call('one') redis.call('wrong') end\nf()",
+        "return redis.call('wrong')",
+        "local function f() return redis.call('wrong') end return f()",
+        "redis.call('one') local x = nil + 1",
+        "redis.call('one') error('mine')",
+        "redis.call('one') error({err='MINE of a table'})",
+        "redis.call('one') local t = {} t.x.y = 1",
+        "redis.call('one') return unknown",
+    ] {
+        assert!(run_all(text).starts_with('-'), "{text}");
+    }
+    // It is ended where it goes on, and the next one finds nothing of it.
+    for text in ["redis.call('one') redis.call('halt')", "redis.call('one') while true do end"] {
+        for after in 1..5 {
+            let mut host = TestHost { suspends_after: after, ticks_left: 100, ..TestHost::new() };
+            assert_eq!(run_within(GUEST, &mut host, Version::Resp2, text, &[], &[]), None, "{text}");
+        }
+    }
+    assert_eq!(run_all("return {#KEYS, #ARGV}"), "*2 :2 :2");
+}
+
+#[test]
 fn a_script_that_outgrows_its_first_memory_runs_elsewhere() {
     let run = |text: &str| {
         let (mut host, script) = (TestHost::new(), Script::new(text.as_bytes()).unwrap());
         let limits = RunLimits { first_memory_bytes: 128 << 10, ticks: false, ..LIMITS };
         let mut reply = Reply::default();
         let ran = vm::run(Runnable::Script(&script), [].into_iter(), [].into_iter(), limits, &mut host, &mut reply);
-        ran.map(|()| String::from_utf8_lossy(&reply.buffer).replace("\r\n", " "))
+        ran.map(|_| String::from_utf8_lossy(&reply.buffer).replace("\r\n", " "))
     };
     assert_eq!(run("return 1"), Ok(":1 ".into()));
     for text in [
@@ -385,7 +507,7 @@ fn errors_of_wrapped_functions_have_their_place() {
         ("table.maxn()", "bad argument #1 to 'maxn' (table expected, got no value)"),
         ("string.lower()", "bad argument #1 to 'lower' (string expected, got no value)"),
     ] {
-        let reply = run(text);
+        let reply = run_all(text);
         assert!(reply.starts_with(&format!("-ERR user_script:1: {error} script: ")), "{text}: {reply}");
         assert!(reply.ends_with("on @user_script:1."), "{text}: {reply}");
         let reply = run(&format!("local ok, e = pcall(function() {text} end) return e"));
@@ -533,7 +655,7 @@ fn libraries_pack_and_unpack() {
         ),
         ("return {string.find('a.b', '.', 1, true)}", "*2 :2 :2"),
     ] {
-        assert_eq!(run(text), reply, "{text}");
+        assert_eq!(run_all(text), reply, "{text}");
     }
 }
 

@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 use dormouse_protocol::{Reply, Request, Version};
 use dormouse_scripting::vm::{self, RunLimits, Runnable};
-use dormouse_scripting::{Halt, Host, Library, Script};
+use dormouse_scripting::{Course, Halt, Host, Library, Script};
 
 /// Answers each command with its words, unless it is `panic`.
 struct Echo;
 
 impl Host for Echo {
-    fn call(&mut self, request: Request<'_>, reply: &mut Reply) -> Result<(), Halt> {
+    fn call(&mut self, request: Request<'_>, reply: &mut Reply, _: bool) -> Result<Course, Halt> {
         assert_ne!(request.arg(0), b"panic", "the host panics");
         reply.array(request.len());
         request.iter().for_each(|word| reply.bulk(word));
-        Ok(())
+        Ok(Course::On)
     }
 
     fn tick(&mut self, _: usize) -> Result<(), Halt> {
@@ -43,8 +43,14 @@ impl Host for Echo {
     fn log(&mut self, _: i64, _: &[u8]) {}
 }
 
-const LIMITS: RunLimits =
-    RunLimits { memory_bytes: 16 << 20, first_memory_bytes: 16 << 20, ticks: false, values: 1 << 18, chance: 7 };
+const LIMITS: RunLimits = RunLimits {
+    memory_bytes: 16 << 20,
+    first_memory_bytes: 16 << 20,
+    ticks: false,
+    guest: false,
+    values: 1 << 18,
+    chance: 7,
+};
 
 fn run_within(limits: RunLimits, run: Runnable<'_>, keys: &[&str], arguments: &[&str]) -> String {
     let mut reply = Reply::new(Version::Resp2);

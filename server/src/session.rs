@@ -196,6 +196,8 @@ pub struct Following {
     pub commands: VecDeque<usize>,
     /// Outcomes of those that have run.
     pub outcomes: VecDeque<Result<Outcome, Error>>,
+    /// The outcome of the current request, a script that has begun in its batch and goes on elsewhere.
+    pub going_on: Option<oneshot::Receiver<Outcome>>,
 }
 
 impl Session {

@@ -752,6 +752,11 @@ impl Database {
         self.lane.run_after(claims, ready, job).map_err(|_| Error::Busy(QUEUE_MAX))
     }
 
+    /// Lets a suspended script go on that holds its locks.
+    pub(crate) fn go_on(&self, script: impl FnOnce() + Send + 'static) {
+        self.lane.go_on(script);
+    }
+
     /// Frees values that a command has dropped, when no client's work waits.
     pub fn free(&self, dead: Graveyard) {
         if !dead.is_empty() {

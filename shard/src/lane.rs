@@ -24,6 +24,9 @@
 //! 7. *Writes.* A job that writes to the store while it goes on hands the write over ([`Queue::begin_write`]). That
 //!    begins at once, at the lane's priority: a write copies megabytes, which clients should not wait for either. If
 //!    there can be no further thread, the job does it itself.
+//! 8. *Scripts that go on.* A script that was suspended on a worker holds the locks of its database already
+//!    ([`Queue::go_on`]). So it begins at once too, and a thread is started for it if need be, beyond all bounds: a
+//!    database has one of them at a time.
 //!
 //! A test that wants one order of events hands its own runtime to [`Lane::on`]: the same rules, with tasks in place of
 //! threads.
@@ -239,6 +242,11 @@ impl Queue {
         receiver
     }
 
+    /// Lets a script go on that holds its locks already.
+    pub fn go_on(&self, script: impl FnOnce() + Send + 'static) {
+        self.send(Class::Scripts, Job::new(Work::Call(Box::new(script))));
+    }
+
     /// Serves the mailbox of a gate, soon.
     pub fn relieve(&self, serve: impl FnOnce() + Send + 'static) {
         self.send(Class::Relief, Job::new(Work::Call(Box::new(serve))));
@@ -351,6 +359,7 @@ enum Class {
     Relief,
     Waste,
     Writes,
+    Scripts,
 }
 
 /// One database's jobs of one class.
@@ -415,8 +424,9 @@ struct State {
     ring: VecDeque<LineId>,
     /// Lines with waste that does not press.
     waste: VecDeque<LineId>,
-    /// Lines with writes.
+    /// Lines with writes, and with scripts that go on.
     writes: VecDeque<LineId>,
+    scripts: VecDeque<LineId>,
     /// Threads that run a job and do not wait for a lock.
     running: usize,
     /// Threads that free memory.
@@ -439,7 +449,11 @@ impl State {
         line.jobs.push_back(job);
         if id.1 != Class::Waste {
             if was_empty {
-                let ring = if id.1 == Class::Writes { &mut self.writes } else { &mut self.ring };
+                let ring = match id.1 {
+                    Class::Writes => &mut self.writes,
+                    Class::Scripts => &mut self.scripts,
+                    _ => &mut self.ring,
+                };
                 ring.push_back(id);
             }
             return;
@@ -456,8 +470,8 @@ impl State {
 
     /// The next job to begin, if one may: its line has no running job, or the lane has a thread of its own left.
     fn pick(&mut self, width: usize) -> Option<(LineId, Job)> {
-        // A running job waits for it.
-        if let Some(id) = self.writes.pop_front() {
+        // It holds locks, or a running job waits for it.
+        if let Some(id) = self.scripts.pop_front().or_else(|| self.writes.pop_front()) {
             return self.begin(id);
         }
         if self.running >= RUNNING_MAX.max(width) {
@@ -504,6 +518,7 @@ impl State {
             let ring = match id.1 {
                 Class::Waste if !line.is_pressing => &mut self.waste,
                 Class::Writes => &mut self.writes,
+                Class::Scripts => &mut self.scripts,
                 _ => &mut self.ring,
             };
             ring.push_back(id);
@@ -538,7 +553,7 @@ impl State {
     /// Takes back the last write of a line, unless as many threads come as there are lines with writes. A thread that is
     /// not started yet may be refused.
     fn take_back(&mut self, id: LineId) -> Option<Job> {
-        if self.coming - self.unstarted >= self.writes.len() {
+        if self.coming - self.unstarted >= self.at_once() {
             return None;
         }
         let line = self.lines.get_mut(&id)?;
@@ -567,9 +582,14 @@ impl State {
         }
     }
 
+    /// Lines with jobs that begin at once.
+    fn at_once(&self) -> usize {
+        self.writes.len() + self.scripts.len()
+    }
+
     /// Whether one more thread than those that are coming would find a job.
     fn has_work(&self, width: usize) -> bool {
-        let Some(coming) = self.coming.checked_sub(self.writes.len()) else { return true };
+        let Some(coming) = self.coming.checked_sub(self.at_once()) else { return true };
         let hands = self.running + coming;
         if hands < width {
             // A job that claims what a running one has begins when that one ends.
@@ -725,7 +745,7 @@ impl Pool {
             state.coming += 1;
             drop(runtime.spawn(Arc::clone(self).serve_as_task()));
         } else if !state.call()
-            && let Some(starter) = self.starter.as_ref().filter(|_| state.threads < THREADS_MAX)
+            && let Some(starter) = self.starter.as_ref().filter(|_| state.threads < THREADS_MAX + state.scripts.len())
         {
             state.threads += 1;
             state.unstarted += 1;

@@ -8,6 +8,8 @@
 //!    Everything else, above all raising an error, is left to a function of `mlua`.
 //! 3. [`Stack::run`] writes the value that the function has left as a reply ([`result`]).
 //!
+//! A run may also be a guest, which is suspended where it is long ([`guest`]).
+//!
 //! MessagePack that is read and JSON that is written go over the stack too ([`msgpack`], [`json`]): in one protected call,
 //! without a reference to each value.
 //!
@@ -16,6 +18,7 @@
 //! functions are called while memory has no limit, or do not allocate in Lua.
 
 mod arguments;
+pub(crate) mod guest;
 pub(crate) mod json;
 pub(crate) mod msgpack;
 mod reply;
@@ -33,9 +36,11 @@ use mlua::ffi::{self, lua_State};
 use mlua::{Error, Function, IntoLua, Lua, Table, Value};
 
 pub(crate) use self::arguments::REQUEST_BYTES_MAX;
+use self::guest::{Ended, Pending};
 use self::result::Writer;
 use crate::errors::Raised;
 use crate::vm::{HOST, Scratch, State};
+use crate::{Course, Halt};
 
 /// Where a run has its keys and arguments.
 pub(crate) enum Placed<'a> {
@@ -66,6 +71,10 @@ pub(crate) struct Stack {
     arguments: SharedTable,
     /// Where the names of fields are on it.
     names: c_int,
+    /// Keeps the coroutine of guests. `None`: the next one makes it.
+    coroutine: RefCell<Option<Value>>,
+    /// Returns the reply in the buffers.
+    pushed: Function,
     /// Its functions have the address of this.
     shared: Box<Shared>,
 }
@@ -82,6 +91,16 @@ struct Shared {
     main: *mut lua_State,
     state: Rc<State>,
     place: RefCell<Option<Place>>,
+    /// The functions that give what a call has no reply for: see [`Stack::caller`].
+    otherwise: RefCell<Vec<Function>>,
+    /// The need of the suspended guest.
+    pending: RefCell<Option<Pending>>,
+    /// An error that the guest is to raise before its next step.
+    raise: RefCell<Option<Error>>,
+    /// Whether it is known when a guest can be suspended.
+    is_checked: Cell<bool>,
+    /// The stack of the coroutine of guests.
+    guest: Cell<*mut lua_State>,
 }
 
 /// The place in a script where it has failed.
@@ -101,6 +120,14 @@ pub(crate) struct Failed {
     pub(crate) place: Option<Place>,
 }
 
+/// The end of a run whose value or error is known.
+pub(crate) enum Ran {
+    Done,
+    Failed(Failed),
+    /// It is suspended: [`Stack::go_on`].
+    Suspended,
+}
+
 /// The reason why a call of a command has no reply to push.
 pub(crate) enum Trouble {
     NoHost,
@@ -109,6 +136,8 @@ pub(crate) enum Trouble {
     /// The reply is an error.
     Refused,
     Halted,
+    /// The call, or taking over its reply, is put off until the script goes on.
+    PutOff(Pending),
     Panicked(Box<dyn Any + Send>),
 }
 
@@ -124,8 +153,19 @@ impl Stack {
     pub(crate) fn new(lua: &Lua, state: &Rc<State>) -> mlua::Result<Self> {
         let main = lua.exec_raw_lua(|raw| raw.state());
         let (lua, state) = (lua.clone(), Rc::clone(state));
-        let shared = Box::new(Shared { lua, main, state, place: RefCell::new(None) });
-        let handler = shared.function(note_place, None)?;
+        let shared = Box::new(Shared {
+            lua,
+            main,
+            state,
+            place: RefCell::default(),
+            otherwise: RefCell::default(),
+            pending: RefCell::default(),
+            raise: RefCell::default(),
+            is_checked: Cell::new(false),
+            guest: Cell::new(std::ptr::null_mut()),
+        });
+        shared.is_checked.set(guest::check(&shared)?);
+        let handler = shared.function(note_place, None, 0)?;
         // SAFETY: nothing else is on the stack, which has room for these, and memory has no limit.
         let names = unsafe {
             if ffi::lua_checkstack(main, NAME_SLOTS) == 0 {
@@ -135,7 +175,8 @@ impl Stack {
         };
         let table = || Ok::<_, Error>(SharedTable { table: shared.lua.create_table()?, len: Cell::new(0) });
         let (keys, arguments) = (table()?, table()?);
-        Ok(Self { handler, keys, arguments, names, shared })
+        let pushed = guest::pushes_reply(&shared)?;
+        Ok(Self { handler, keys, arguments, names, coroutine: RefCell::default(), pushed, shared })
     }
 
     /// Tables of keys and arguments for scripts that only read their elements, so that no script finds more than its own.
@@ -146,7 +187,9 @@ impl Stack {
     /// A function that calls a command and returns its reply. If there is none to return it calls `otherwise`, which has no
     /// arguments, and finds the reason in the state.
     pub(crate) fn caller(&self, otherwise: &Function) -> mlua::Result<Function> {
-        self.shared.function(call, Some(otherwise))
+        let mut all = self.shared.otherwise.borrow_mut();
+        all.push(otherwise.clone());
+        self.shared.function(call, Some(otherwise), all.len() - 1)
     }
 
     /// Runs a function of a script and writes the value that it returns.
@@ -154,7 +197,8 @@ impl Stack {
     /// # Errors
     /// If the run cannot begin or must end, or its result cannot be written. The inner error is the script's own.
     ///
-    /// Memory must have no limit yet: outside of the protected call, an error of Lua ends the process.
+    /// Memory must have no limit yet: outside of the protected call, an error of Lua ends the process. A guest that is
+    /// suspended keeps its limit.
     pub(crate) fn run<'a>(
         &self,
         function: &Function,
@@ -162,10 +206,14 @@ impl Stack {
         keys: Words<impl ExactSizeIterator<Item = &'a [u8]>>,
         arguments: Words<impl ExactSizeIterator<Item = &'a [u8]>>,
         reply: &mut Reply,
-    ) -> mlua::Result<Result<(), Failed>> {
-        let Shared { lua, main, state, place } = &*self.shared;
+    ) -> mlua::Result<Ran> {
+        let Shared { lua, main, state, place, .. } = &*self.shared;
         let stack = *main;
         let _top = Top::of(stack);
+        let is_guest = state.is_guest.get();
+        if is_guest {
+            self.prepare_guest()?;
+        }
         // SAFETY: there is room for these, and memory has no limit yet.
         let status = unsafe {
             if ffi::lua_checkstack(stack, RUN_SLOTS) == 0 {
@@ -204,6 +252,10 @@ impl Stack {
                 }
             };
             state.limit_memory(lua)?;
+            if is_guest {
+                let ended = self.begin(given)?;
+                return self.conclude(ended, reply);
+            }
             place.take();
             ffi::lua_pcall(stack, given, 1, handler)
         };
@@ -213,29 +265,49 @@ impl Stack {
             let value = lua.exec_raw_lua(|raw| unsafe { raw.pop_value() });
             return match state.halted.get() {
                 true => Err(Raised::Halt.into()),
-                false => Ok(Err(Failed { value, is_raised: status == ffi::LUA_ERRRUN, place: place.take() })),
+                false => Ok(Ran::Failed(Failed { value, is_raised: status == ffi::LUA_ERRRUN, place: place.take() })),
             };
         }
         if state.halted.get() {
             return Err(Raised::Halt.into());
         }
+        self.conclude(Ended::Done, reply)
+    }
+
+    /// Writes the value that a run has left on the stack, if it is done.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    fn conclude(&self, ended: Ended, reply: &mut Reply) -> mlua::Result<Ran> {
+        match ended {
+            Ended::Suspended => return Ok(Ran::Suspended),
+            Ended::Failed(failed) => return Ok(Ran::Failed(failed)),
+            Ended::Done => {}
+        }
         if HOST.with(|host| host.is_final()) {
             reply.defer(false);
         }
+        let stack = self.shared.main;
         // SAFETY: the value is on the stack, and memory has no limit.
-        unsafe { Writer::new(stack, self.names, state, reply).value(ffi::lua_gettop(stack), 0).map(Ok) }
+        unsafe { Writer::new(stack, self.names, &self.shared.state, reply).value(ffi::lua_gettop(stack), 0) }
+            .map(|()| Ran::Done)
     }
 }
 
 impl Shared {
-    /// A function of C with the address of `self` and another function.
-    fn function(&self, function: ffi::lua_CFunction, other: Option<&Function>) -> mlua::Result<Function> {
+    /// A function of C with the address of `self`, another function, and its number.
+    fn function(
+        &self,
+        function: ffi::lua_CFunction,
+        other: Option<&Function>,
+        number: usize,
+    ) -> mlua::Result<Function> {
         let stack = self.main;
         let _top = Top::of(stack);
         // SAFETY: there is room for these, and memory has no limit while a virtual machine is made. It is dropped before
         // `self`.
         unsafe {
-            if ffi::lua_checkstack(stack, 3) == 0 {
+            if ffi::lua_checkstack(stack, 4) == 0 {
                 return Err(Error::StackError);
             }
             ffi::lua_pushlightuserdata(stack, std::ptr::from_ref(self).cast_mut().cast());
@@ -243,7 +315,8 @@ impl Shared {
                 Some(other) => self.push(other)?,
                 None => ffi::lua_pushnil(stack),
             }
-            ffi::lua_pushcclosure(stack, function, 2);
+            ffi::lua_pushinteger(stack, number as ffi::lua_Integer);
+            ffi::lua_pushcclosure(stack, function, 3);
             self.lua.exec_raw_lua(|raw| raw.pop())
         }
     }
@@ -306,21 +379,27 @@ impl Shared {
         Ok(())
     }
 
-    /// Calls the command whose words are on a stack. False: there is no reply to push, and the state has the reason.
+    /// Calls the command whose words are on a stack. `number`: that of the function that is called.
     ///
     /// # Safety
     /// `stack` is that of a running function of C.
-    unsafe fn perform(&self, stack: *mut lua_State) -> bool {
+    unsafe fn perform(&self, stack: *mut lua_State, number: usize) -> Performed {
         // SAFETY: as the caller says.
-        let performed = catch_unwind(AssertUnwindSafe(|| unsafe { self.ask_host(stack) }));
-        let Err(trouble) = performed.unwrap_or_else(|panic| Err(Trouble::Panicked(panic))) else { return true };
+        let performed = catch_unwind(AssertUnwindSafe(|| unsafe { self.ask_host(stack, number) }));
+        let Err(trouble) = performed.unwrap_or_else(|panic| Err(Trouble::Panicked(panic))) else {
+            return Performed::Yes;
+        };
+        if let Trouble::PutOff(pending) = trouble {
+            *self.pending.borrow_mut() = Some(pending);
+            return Performed::PutOff;
+        }
         *self.state.trouble.borrow_mut() = Some(trouble);
-        false
+        Performed::No
     }
 
     /// # Safety
     /// `stack` is that of a running function of C.
-    unsafe fn ask_host(&self, stack: *mut lua_State) -> Result<(), Trouble> {
+    unsafe fn ask_host(&self, stack: *mut lua_State, number: usize) -> Result<(), Trouble> {
         if !HOST.is_set() {
             return Err(Trouble::NoHost);
         }
@@ -330,12 +409,27 @@ impl Shared {
         let Scratch { bytes, spans, reply } = &mut *scratch;
         reply.truncate(0);
         reply.set_version(self.state.version.get());
-        let called = HOST.with(|host| host.call(Request::new(bytes, spans), reply));
+        let can_suspend = self.can_suspend(stack);
+        let called = HOST.with(|host| host.call(Request::new(bytes, spans), reply, can_suspend));
         // The reply of a write may be as large as the memory of a script that has written.
         let lifted = self.state.lift_first_limit(&self.lua);
-        called.and(lifted.map_err(|_| crate::Halt)).map_err(|_| Trouble::Halted)?;
-        if reply.buffer.first() == Some(&b'-') { Err(Trouble::Refused) } else { Ok(()) }
+        match called.and_then(|course| lifted.map(|()| course).map_err(|_| Halt)) {
+            Err(Halt) => Err(Trouble::Halted),
+            Ok(Course::Suspend) => Err(Trouble::PutOff(Pending::Call(number))),
+            Ok(Course::On) if reply.buffer.first() == Some(&b'-') => Err(Trouble::Refused),
+            Ok(Course::On) if self.puts_off_reply(stack, reply.len()) => Err(Trouble::PutOff(Pending::Reply)),
+            Ok(Course::On) => Ok(()),
+        }
     }
+}
+
+/// Whether a command has been called.
+enum Performed {
+    Yes,
+    /// There is no reply to push, and the state has the reason.
+    No,
+    /// The script is to be suspended first.
+    PutOff,
 }
 
 /// `redis.call(name, ...)` and `redis.pcall(name, ...)`
@@ -344,11 +438,15 @@ unsafe extern "C-unwind" fn call(stack: *mut lua_State) -> c_int {
     // reply.
     unsafe {
         let shared = &*ffi::lua_touserdata(stack, ffi::lua_upvalueindex(1)).cast::<Shared>();
-        if !shared.perform(stack) {
-            ffi::lua_settop(stack, 0);
-            ffi::lua_pushvalue(stack, ffi::lua_upvalueindex(2));
-            ffi::lua_call(stack, 0, 1);
-            return 1;
+        match shared.perform(stack, ffi::lua_tointeger(stack, ffi::lua_upvalueindex(3)) as usize) {
+            Performed::Yes => {}
+            Performed::PutOff => return ffi::lua_yield(stack, 0),
+            Performed::No => {
+                ffi::lua_settop(stack, 0);
+                ffi::lua_pushvalue(stack, ffi::lua_upvalueindex(2));
+                ffi::lua_call(stack, 0, 1);
+                return 1;
+            }
         }
         let scratch = &*shared.state.scratch.as_ptr();
         reply::push(stack, &scratch.reply.buffer);
@@ -358,33 +456,38 @@ unsafe extern "C-unwind" fn call(stack: *mut lua_State) -> c_int {
 
 /// The handler of errors that are not caught: notes the place, and returns the error.
 unsafe extern "C-unwind" fn note_place(stack: *mut lua_State) -> c_int {
-    let mut debug = MaybeUninit::<ffi::lua_Debug>::zeroed();
-    // SAFETY: [`Shared::function`] has made it a closure over the address, and `lua_getinfo` fills the fields that are read.
+    // SAFETY: [`Shared::function`] has made it a closure over the address.
     unsafe {
         let shared = &*ffi::lua_touserdata(stack, ffi::lua_upvalueindex(1)).cast::<Shared>();
-        for level in 1..=LEVELS {
+        *shared.place.borrow_mut() = place_of(stack, 1);
+    }
+    1
+}
+
+/// The place in a script where it has failed, from the call on that is `first` levels below the top of the stack.
+///
+/// # Safety
+/// The stack is that of a function that runs, or of a coroutine that has failed.
+unsafe fn place_of(stack: *mut lua_State, first: c_int) -> Option<Place> {
+    let mut debug = MaybeUninit::<ffi::lua_Debug>::zeroed();
+    // SAFETY: `lua_getinfo` fills the fields that are read.
+    unsafe {
+        for level in first..first + LEVELS {
             if ffi::lua_getstack(stack, level, debug.as_mut_ptr()) == 0
                 || ffi::lua_getinfo(stack, c"Sl".as_ptr(), debug.as_mut_ptr()) == 0
             {
-                break;
+                return None;
             }
             let debug = debug.assume_init_ref();
             let source = CStr::from_ptr(debug.source);
             // A function of C, or of ours, has failed for the script that called it.
             if CStr::from_ptr(debug.what) != c"C" && source != c"=sandbox" {
-                shared.note_place(source, debug.currentline);
-                break;
+                let line = (debug.currentline >= 0).then_some(i64::from(debug.currentline));
+                return Some(Place { source: source.to_string_lossy().into_owned(), line });
             }
         }
     }
-    1
-}
-
-impl Shared {
-    fn note_place(&self, source: &CStr, line: c_int) {
-        let line = (line >= 0).then_some(i64::from(line));
-        *self.place.borrow_mut() = Some(Place { source: source.to_string_lossy().into_owned(), line });
-    }
+    None
 }
 
 /// Pushes a string.

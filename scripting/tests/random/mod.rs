@@ -6,8 +6,8 @@
 use std::fmt::Write;
 
 use dormouse_protocol::{Reply, Request, Response, Version};
-use dormouse_scripting::vm::{self, RunLimits, Runnable};
-use dormouse_scripting::{Halt, Host, Script};
+use dormouse_scripting::vm::{self, Ended, RunLimits, Runnable};
+use dormouse_scripting::{Course, Halt, Host, Script};
 use fastrand::Rng;
 
 const SCRIPTS: u64 = 1500;
@@ -53,13 +53,23 @@ impl RandomHost {
 }
 
 impl Host for RandomHost {
-    fn call(&mut self, _: Request<'_>, reply: &mut Reply) -> Result<(), Halt> {
+    fn call(&mut self, _: Request<'_>, reply: &mut Reply, can_suspend: bool) -> Result<Course, Halt> {
+        if can_suspend && self.rng.u8(..10) == 0 {
+            return Ok(Course::Suspend);
+        }
         self.has_written |= self.rng.u8(..4) == 0;
         if self.rng.u8(..60) == 0 {
             return Err(Halt);
         }
         self.answer(reply, 0);
-        Ok(())
+        Ok(Course::On)
+    }
+
+    fn step(&mut self, held: usize, can_suspend: bool) -> Result<Course, Halt> {
+        if can_suspend && self.rng.u8(..10) == 0 {
+            return Ok(Course::Suspend);
+        }
+        self.tick(held).map(|()| Course::On)
     }
 
     fn tick(&mut self, _: usize) -> Result<(), Halt> {
@@ -353,21 +363,31 @@ impl Author {
 #[test]
 fn any_script_ends_with_one_reply_or_none() {
     let count = std::env::var("DORMOUSE_SCRIPTS").ok().and_then(|count| count.parse().ok()).unwrap_or(SCRIPTS);
-    let (mut replied, mut failed) = (0, 0);
+    let (mut replied, mut failed, mut suspended_runs) = (0, 0, 0);
     for seed in 0..count {
         let mut rng = Rng::with_seed(seed);
         let text = Author { rng: rng.fork(), text: String::new(), left: 120 }.script();
         let Ok(script) = Script::new(text.as_bytes()) else { continue };
         let memory_bytes = [4 << 10, 40 << 10, 80 << 10, 1 << 20][rng.usize(..4)] + rng.usize(..200);
         let first_memory_bytes = if rng.bool() { memory_bytes } else { memory_bytes / 2 };
-        let limits = RunLimits { memory_bytes, first_memory_bytes, ticks: true, values: 4096, chance: seed };
+        let guest = rng.bool();
+        let limits = RunLimits { memory_bytes, first_memory_bytes, ticks: !guest, guest, values: 4096, chance: seed };
         let word = |rng: &mut Rng| vec![b'w'; [0, 5, 500, 20_000][rng.usize(..4)]];
         let words = |rng: &mut Rng| (0..rng.usize(..5)).map(|_| word(rng)).collect::<Vec<_>>();
         let (keys, arguments) = (words(&mut rng), words(&mut rng));
         let mut host = RandomHost { rng: rng.fork(), ticks_left: 100, has_written: false };
         let mut reply = Reply::new(if rng.bool() { Version::Resp3 } else { Version::Resp2 });
         let (keys, arguments) = (keys.iter().map(Vec::as_slice), arguments.iter().map(Vec::as_slice));
-        match vm::run(Runnable::Script(&script), keys, arguments, limits, &mut host, &mut reply) {
+        let run = Runnable::Script(&script);
+        let ran = match vm::run(run, keys, arguments, limits, &mut host, &mut reply) {
+            Ok(Ended::Suspended(suspended)) => {
+                assert!(reply.is_empty(), "{seed}: {text}");
+                suspended_runs += 1;
+                vm::go_on(suspended, run, limits, &mut host, &mut reply)
+            }
+            ran => ran.map(drop),
+        };
+        match ran {
             Ok(()) => {
                 assert_eq!(Response::length(&reply.buffer), Some(reply.len()), "{seed}: {text}");
                 replied += 1;
@@ -376,6 +396,7 @@ fn any_script_ends_with_one_reply_or_none() {
             Err(Halt) => assert!(reply.is_empty(), "{seed}: {text}"),
         }
     }
+    assert!(suspended_runs > count as usize / 100, "{suspended_runs} of {count} were suspended");
     assert!(
         replied * 2 > count as usize && failed < replied,
         "{replied} of {count} have a reply, and {failed} an error"

@@ -10,9 +10,10 @@ use dormouse_shard::commands::{Row, Run};
 use dormouse_shard::execution::ahead::{Ahead, FoundCommand};
 use dormouse_shard::execution::budget::{self, BYTES_PER_ELEMENT, Fit, TURN, TurnBudget};
 use dormouse_shard::execution::inline::{self, Asker, Input, REPLY_HIGH_WATER, Stop};
-use dormouse_shard::execution::{lent, once, route};
+use dormouse_shard::execution::{Outcome, lent, once, route};
 use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::scripts::ScriptTrace;
+use futures::channel::oneshot;
 
 use super::allowance::Allowance;
 use super::count;
@@ -246,7 +247,7 @@ impl Session {
                     _ => {
                         let request = request.to_owned();
                         at += consumed;
-                        if self.is_plain() && !is_paused && !allowance.is_limited {
+                        if self.is_plain() && !is_paused && !allowance.is_limited && !self.has_run_ahead() {
                             self.gather(request.as_request(), parser, &input[at..]);
                         }
                         (at, Next::Slow { request, bytes: consumed })
@@ -447,5 +448,9 @@ impl inline::Front for Metered<'_> {
     fn left(&mut self, left: Left, end: usize) {
         self.session.note_replies(left, self.from, end);
         self.from = end;
+    }
+
+    fn goes_on(&mut self, outcome: oneshot::Receiver<Outcome>) {
+        self.session.note_going_on(outcome);
     }
 }

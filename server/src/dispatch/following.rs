@@ -10,6 +10,8 @@
 //! 3. The first request is answered. The next batch meets the second one, whose outcome is there already, and so on. A
 //!    request that was not run meanwhile begins again at step 1.
 //!
+//! A script that has begun in a batch, as a guest, and goes on on the lane has run ahead in the same way: its outcome comes there.
+//!
 //! Invariants: a request is gathered only if the session would run it as it is, and nothing that runs before it can change
 //! that. Whatever has run is answered and counted, in order, like any other request; if the client goes before, it is counted
 //! all the same, and its messages are published ([`Session::end_following`]).
@@ -17,9 +19,10 @@
 use std::sync::Arc;
 
 use dormouse_protocol::{Parsed, Parser, Request};
-use dormouse_shard::commands::{Flags, Run};
+use dormouse_shard::commands::{Flags, Run, Straying};
 use dormouse_shard::error::Error;
 use dormouse_shard::execution::{Outcome, Plan, PlannedCommand, Ran};
+use futures::channel::oneshot;
 
 use super::count_calls;
 use crate::commands::TABLE;
@@ -31,10 +34,22 @@ const REQUESTS_MAX: usize = 31;
 const BYTES_MAX: usize = 64 << 10;
 
 impl Session {
-    /// Whether the next request has run already.
+    /// Whether the next request has run already, or has begun.
     #[inline]
-    pub(super) fn has_run_ahead(&self) -> bool {
-        self.following.as_ref().is_some_and(|following| !following.outcomes.is_empty())
+    pub fn has_run_ahead(&self) -> bool {
+        self.following.as_ref().is_some_and(|following| !following.outcomes.is_empty() || following.going_on.is_some())
+    }
+
+    /// Notes that the next request, a script, has begun in its batch and goes on elsewhere.
+    pub(super) fn note_going_on(&mut self, outcome: oneshot::Receiver<Outcome>) {
+        self.following.get_or_insert_default().going_on = Some(outcome);
+    }
+
+    /// The outcome of the current request, if it has begun in its batch.
+    pub(super) async fn outcome_of_begun(&mut self) -> Option<Result<Outcome, Error>> {
+        let outcome = self.following.as_mut()?.going_on.take()?;
+        // It runs to its end, whatever becomes of its client.
+        Some(outcome.await.map_err(|_| Error::text("ERR the command failed; the server's log says how")))
     }
 
     /// The outcome of the current request, if it has run already.
@@ -48,9 +63,10 @@ impl Session {
     fn may_follow(&self, entry: &CommandEntry, request: Request<'_>) -> Option<Run> {
         let Handler::Keyspace(run) = entry.action else { return None };
         let strays = entry.row.strays.filter(|_| !entry.row.flags.contains(Flags::BLOCKING))?;
+        let shared = &self.tenant.database.shared;
         let is_fit = entry.row.arity.accepts(request.len())
             && self.is_permitted(entry, request)
-            && strays(&self.tenant.database.shared, request);
+            && strays(shared, request) == Straying::OnLane;
         is_fit.then_some(run)
     }
 

@@ -518,7 +518,8 @@ impl Session {
     ) -> bool {
         let poll = self.poll_of(entry, request.as_request());
         let is_poll = poll.is_some();
-        let ran = match self.outcome_ahead() {
+        let begun = self.outcome_of_begun().await;
+        let ran = match begun.or_else(|| self.outcome_ahead()) {
             Some(outcome) => outcome,
             None => {
                 let plan = self.plan_alone((entry, run), request, once, is_poll, now_ms);

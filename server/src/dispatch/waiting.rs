@@ -132,7 +132,7 @@ impl Session {
     /// Whether `CLIENT PAUSE` holds back a request.
     pub fn is_held_back(&self, request: Request<'_>) -> bool {
         let (_, now_ms) = self.worker.now();
-        if !self.tenant.pause.is_on(now_ms) || !self.authenticated {
+        if !self.tenant.pause.is_on(now_ms) || !self.authenticated || self.has_run_ahead() {
             return false;
         }
         let Ok(entry) = TABLE.resolve(request) else { return false };

@@ -49,13 +49,17 @@ pub mod tracked;
 #[cfg(test)]
 mod work_tests;
 
+use std::any::Any;
+
 use dormouse_protocol::{Reply, Request};
 use dormouse_storage::codec;
 use dormouse_storage::effect::{self, EffectBody};
 use dormouse_types::record::Record;
 
 pub use reach::{Channels, Databases};
-pub use row::{Access, Arity, Category, Command, Context, Cost, Family, Find, Flags, KeySpec, Row, at_least, exactly};
+pub use row::{
+    Access, Arity, Category, Command, Context, Cost, Family, Find, Flags, KeySpec, Row, Straying, at_least, exactly,
+};
 
 use crate::error::Error;
 use crate::error::Result;
@@ -143,6 +147,36 @@ fn run_and_record(
     let start = reply.len();
     reply.defer(!row.flags.contains(Flags::WRITE));
     let outcome = run(db, reply, request);
+    if db.is_suspended() {
+        return Ok(());
+    }
+    conclude(row, db, reply, request, (start, outcome))
+}
+
+/// Lets a command go on that was [suspended](Keyspace::suspend), to its end.
+pub fn go_on(
+    row: &Row,
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    request: Request<'_>,
+    suspended: Box<dyn Any + Send>,
+) {
+    let start = reply.len();
+    reply.defer(false);
+    let outcome = scripting::go_on(db, reply, request, suspended);
+    let done = conclude(row, db, reply, request, (start, outcome));
+    debug_assert!(done.is_ok(), "a command that has changed something has loaded what it lacked");
+}
+
+/// Ends a command that has written its reply from `start` on, or has failed.
+#[inline]
+fn conclude(
+    row: &Row,
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    request: Request<'_>,
+    (start, outcome): (usize, Result<()>),
+) -> Result<(), Fault> {
     reply.end_work();
     reply.defer(false);
     if let Some(fault) = db.take_fault() {

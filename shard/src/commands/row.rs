@@ -338,7 +338,17 @@ pub type Cost = fn(&Keyspace<'_>, Request<'_>) -> usize;
 pub type Elsewhere = fn(Request<'_>) -> Option<(u8, usize)>;
 
 /// Whether a request may use keys that it does not name: it takes every shard.
-pub type Strays = fn(&Shared, Request<'_>) -> bool;
+pub type Strays = fn(&Shared, Request<'_>) -> Straying;
+
+/// How a request uses keys that it does not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Straying {
+    Never,
+    /// It may, and may begin on a thread that serves others.
+    AsGuest,
+    /// It may, and runs on the slow lane.
+    OnLane,
+}
 
 /// Whether a request of a command that may write surely does not: `CLIENT PAUSE` lets it run.
 pub type OnlyReads = fn(&Shared, Request<'_>) -> bool;

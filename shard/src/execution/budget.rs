@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use dormouse_protocol::Request;
 
 use super::plan::Plan;
+use super::route;
 pub use crate::commands::cost::{BYTES_PER_ELEMENT, TURN, of_request};
 use crate::commands::{Flags, Row};
 use crate::keyspace::Keyspace;
@@ -124,7 +125,10 @@ impl<'p> Estimate<'p> {
         for command in plan.commands() {
             let (row, request) = (command.row, command.request.as_request());
             db.select(command.context.select);
+            db.set_tracker(command.context.tracker);
             estimate.cost = estimate.cost.saturating_add(cost(db, row, request));
+            // A script may be a guest only if it is alone.
+            estimate.is_unknown |= (!is_alone || plan.once.is_some()) && route::strays(db.shared(), row, request);
             if !is_alone && estimate.is_short() {
                 estimate.read(db, row, request);
                 estimate.write(db, row, request);

@@ -13,12 +13,15 @@
 use std::sync::Arc;
 
 use dormouse_protocol::{Parsed, Parser, Reply, Request, Span};
+use futures::channel::oneshot;
 
 use super::ahead::{self, Ahead, FoundCommand, Waiting};
 use super::budget::{self, Fit, TurnBudget};
+use super::plan::Outcome;
 use super::route::{self, slot_of};
 use super::serving::{Replies, serve};
 use super::step::{Admission, missing, run_one};
+use super::suspended::Suspended;
 use super::{once, recall, step, try_hold};
 use crate::commands::{Row, Run};
 use crate::database::Database;
@@ -71,6 +74,9 @@ pub trait Front {
 
     /// The replies that have not been noted yet, up to `end`, wait for the entries in `left`.
     fn left(&mut self, left: Left, end: usize);
+
+    /// The next request is a script that has begun, and goes on elsewhere: it has this outcome in the end.
+    fn goes_on(&mut self, outcome: oneshot::Receiver<Outcome>);
 }
 
 /// The origin of a batch.
@@ -168,6 +174,7 @@ pub fn run<'i, F: Front>(
     db.set_foreseen(std::mem::take(&mut ahead.foreseen));
     let admission = Admission::new(&db, std::slice::from_ref(&held));
     let (mut operations, mut freed, mut replies) = (0, 0, Replies::default());
+    let mut suspended = None;
     let mut at = 0;
     let stop = 'windows: loop {
         let belongs = |found: &FoundCommand<F::Entry>, request: Request<'_>| {
@@ -212,6 +219,16 @@ pub fn run<'i, F: Front>(
                 parser.restart();
                 break 'windows Stop::Wait;
             }
+            if row.strays.is_some() && route::strays(&database.shared, row, command) {
+                if once.is_some() {
+                    parser.restart();
+                    break 'windows Stop::Wait;
+                }
+                // If it is suspended, it takes along nothing of those before it.
+                if db.is_unfinished() {
+                    front.left(step::finish(&mut db, database, &mut replies), reply.len());
+                }
+            }
             let before = reply.len();
             // A request with `ONCE` counts as that command.
             let counted = once.unwrap_or(entry);
@@ -220,12 +237,17 @@ pub fn run<'i, F: Front>(
                 None => run_one(&mut db, &admission, (row, run), command, reply),
                 Some(_) => recall::run_one(&mut db, &admission, (front.user(), request), (row, run), reply),
             };
+            if db.is_suspended() {
+                suspended = Some((row, command.to_owned()));
+                parser.restart();
+                break 'windows Stop::Wait;
+            }
             if ran.is_err() || reply.was_deferred(before) || db.has_wait() {
                 parser.restart();
                 break 'windows Stop::Wait;
             }
             budget.spend(serve(&mut db, database, &mut replies));
-            budget.spend((reply.len() - before) / budget::BYTES_PER_ELEMENT);
+            budget.spend((reply.len() - before) / budget::BYTES_PER_ELEMENT + db.take_spent());
             if db.freed_bytes() != freed {
                 budget.spend((db.freed_bytes() - freed) / budget::FREED_BYTES_PER_ELEMENT);
                 freed = db.freed_bytes();
@@ -250,12 +272,23 @@ pub fn run<'i, F: Front>(
         }
     };
     let (hits, misses, has_changed) = (db.hits, db.misses, db.has_changed());
-    front.left(step::finish(&mut db, database, &mut replies), reply.len());
     ahead.foreseen = db.take_foreseen();
+    let suspended = suspended.zip(db.take_suspended()).map(|((row, request), script)| {
+        (db.hits, db.misses) = (0, 0);
+        let (database, reply, keyspace) = (Arc::clone(database), reply.another(), db.detach());
+        Box::new(Suspended { database, row, request, reply, keyspace, script, witness: None })
+    });
+    front.left(step::finish(&mut db, database, &mut replies), reply.len());
     drop(db);
     contents.load.operations += operations;
     if let Some(started) = sampled {
         contents.load.busy_ns += started.elapsed().as_nanos() as u64 * SAMPLE;
+    }
+    drop(contents);
+    if let Some(suspended) = suspended {
+        let (sender, receiver) = oneshot::channel();
+        suspended.go_on(vec![held], move |outcome| _ = sender.send(outcome));
+        front.goes_on(receiver);
     }
     InlineOutcome { used: at, stop, is_under_lock: true, hits, misses, has_changed }
 }

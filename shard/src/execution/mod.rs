@@ -6,7 +6,7 @@
 //! 1. *Wake* the database, and load all of it where a command asks for that.
 //! 2. *Route*: find the shards of all keys that the plan names ([`route`]).
 //! 3. *Queue*: a plan that is not known to be short waits for a thread of the slow lane, and asks for no lock before it has
-//!    one ([`budget`]).
+//!    one ([`budget`]). A script that turns out to be long in step 7 may go on there with its locks ([`suspended`]).
 //! 4. *Lock* the shards in slot order. Start over if they have been split or merged meanwhile.
 //! 5. *Residency*: if a place that the plan needs is not in memory, let the locks go, load the place and start over.
 //! 6. *Admission*: a plan that has been run before and must not be again is answered from its receipt ([`once`]). Refuse writes that the log or the memory limit cannot take. If memory has to become free first, or large writes
@@ -38,8 +38,10 @@ mod recall;
 pub mod route;
 mod serving;
 pub mod step;
+mod suspended;
 pub mod turn;
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -59,6 +61,7 @@ use self::budget::Estimate;
 use self::route::Shards;
 use self::serving::Replies;
 use self::step::Admission;
+use self::suspended::Suspended;
 use crate::commands::growth::check_records;
 use crate::commands::{self, Flags};
 use crate::database::Database;
@@ -76,7 +79,6 @@ use dormouse_storage::stopwatch::{CpuStopwatch, Stopwatch};
 const SPINS: usize = 64;
 
 /// How a try under the locks went.
-#[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "most tries are done, and a box would be one more allocation")]
 enum Try {
     Done(Outcome),
@@ -90,6 +92,8 @@ enum Try {
     Rerouted,
     /// It would keep the worker for too long: it goes to the slow lane.
     Long,
+    /// It has kept the worker for too long, and goes on on the slow lane with its locks.
+    Suspended(Box<Suspended>),
 }
 
 /// Where a plan runs.
@@ -160,7 +164,8 @@ async fn run_within(
             Try::Crowded(lsn) => turn.wait(Waits::Log, database.until_written(lsn)).await?,
             Try::Short(bytes) => turn.wait(Waits::Room, database.make_room(bytes)).await??,
             Try::Rerouted => {}
-            Try::Long => seat = Seat::Lane,
+            // None is left suspended.
+            Try::Long | Try::Suspended(_) => seat = Seat::Lane,
         }
     }
 }
@@ -208,27 +213,46 @@ impl Attempt {
         let [gate] = &gates[..] else {
             let held = turn.wait(Waits::Lock, hold(gates)).await?;
             turn.enter()?;
-            return Ok(self.under(&held, Seat::Worker));
+            return self.here(held, turn).await;
         };
         if let Some(held) = try_hold(gate) {
             turn.enter()?;
-            return Ok(self.under(&[held], Seat::Worker));
+            return self.here(vec![held], turn).await;
         }
         // The holder of the lock runs it, which saves a change of thread while the lock is held.
         let (sender, receiver) = oneshot::channel();
         let its = Arc::clone(turn);
-        gate.leave(Job::Run(Box::new(move |held| {
+        gate.leave(Job::Grant(Box::new(move |held| {
             if sender.is_canceled() || !its.begin() {
-                return;
+                return Some(held);
             }
             // A worker is seldom kept from its work: a system call would cost more than it tells.
-            let run = || self.elsewhere(std::slice::from_ref(held), Seat::Worker, None);
+            let run = || self.elsewhere(std::slice::from_ref(&held), Seat::Worker, None);
             // The thread belongs to another client, which must not suffer from a panic.
-            if let Ok(tried) = catch_unwind(AssertUnwindSafe(run)) {
-                let _ = sender.send(tried);
+            match catch_unwind(AssertUnwindSafe(run)) {
+                Ok(Try::Suspended(suspended)) => {
+                    suspended.go_on(vec![held], move |outcome| _ = sender.send(Try::Done(outcome)));
+                    return None;
+                }
+                Ok(tried) => _ = sender.send(tried),
+                Err(_) => {}
             }
+            Some(held)
         })));
         turn.wait(Waits::Lock, receiver).await?.map_err(|_| turn.vanished(Waits::Lock))
+    }
+
+    /// Runs it on this thread, as far as it is short.
+    async fn here(self, held: Vec<HeldShard>, turn: &Arc<Turn>) -> Result<Try, Error> {
+        match self.under(&held, Seat::Worker) {
+            Try::Suspended(suspended) => {
+                let (sender, receiver) = oneshot::channel();
+                suspended.go_on(held, move |outcome| _ = sender.send(outcome));
+                let outcome = turn.wait(Waits::Lane, receiver).await?.map_err(|_| turn.vanished(Waits::Lane))?;
+                Ok(Try::Done(outcome))
+            }
+            tried => Ok(tried),
+        }
     }
 
     /// Waits for a thread of the slow lane first and for the locks there, so that no lock waits for a thread.
@@ -301,8 +325,10 @@ impl Attempt {
     fn elsewhere(&self, held: &[HeldShard], seat: Seat, cpu: Option<&mut CpuStopwatch>) -> Try {
         let started = Stopwatch::start();
         let mut tried = self.under(held, seat);
-        // The caller may ask for the counts before this thread unlocks.
-        held.iter().for_each(|held| held.gate().guarded.publish());
+        if !matches!(tried, Try::Suspended(_)) {
+            // The caller may ask for the counts before this thread unlocks.
+            held.iter().for_each(|held| held.gate().guarded.publish());
+        }
         let took = started.elapsed();
         lent::add(took);
         if let Try::Done(outcome) = &mut tried {
@@ -334,6 +360,9 @@ impl Attempt {
         let mut db = Keyspace::new(parts, &database.shared, plan.first_select(), now_ms, plan.seed);
         let admission = Admission::new(&db, held);
         let mut tried = self.attempt(&mut db, &admission, seat);
+        if let Some(script) = db.take_suspended() {
+            return self.suspend(&mut db, script);
+        }
         let mut replies = Replies::told(plan.witness.is_some());
         serving::serve(&mut db, database, &mut replies);
         let has_changed = db.has_changed();
@@ -350,6 +379,22 @@ impl Attempt {
             }
         }
         tried
+    }
+
+    /// Takes what its suspended script needs to go on.
+    fn suspend(&self, db: &mut Keyspace<'_>, script: Box<dyn Any + Send>) -> Try {
+        let Some(PlannedCommand { row, request, context, .. }) = self.plan.commands().next() else {
+            return Try::Rerouted;
+        };
+        Try::Suspended(Box::new(Suspended {
+            database: Arc::clone(&self.database),
+            row,
+            request: request.clone(),
+            reply: Reply::within(context.version, self.plan.budget.clone()),
+            keyspace: db.detach(),
+            script,
+            witness: self.plan.witness.clone(),
+        }))
     }
 
     /// Steps 5 to 7.
@@ -393,6 +438,7 @@ impl Attempt {
         let changes = db.change_count();
         match call_all(db, plan, seat) {
             Err(fault) => Try::Fault(fault),
+            Ok(outcome) if db.is_suspended() => Try::Done(outcome),
             Ok(mut outcome) => {
                 if outcome.replies.was_deferred(outcome.start) {
                     return Try::Long;
@@ -515,6 +561,7 @@ fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, F
                 match admitted {
                     Err(error) => reply.error(&error.to_string()),
                     Ok(()) => match commands::call(row, *run, db, &mut reply, request) {
+                        Ok(()) if db.is_suspended() => return Ok(outcome),
                         Ok(()) => {}
                         Err(fault) if is_alone => return Err(fault),
                         Err(_) => reply.error("ERR a part of the database was not in memory"),
@@ -554,6 +601,8 @@ fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, F
 
 #[cfg(test)]
 mod costs;
+#[cfg(test)]
+mod guest_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

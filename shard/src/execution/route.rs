@@ -4,7 +4,7 @@ use dormouse_protocol::Request;
 use smallvec::SmallVec;
 
 use super::plan::{Plan, Step};
-use crate::commands::{self, Flags, Row};
+use crate::commands::{self, Flags, Row, Straying};
 use crate::database::Database;
 use crate::keyspace::Shared;
 use crate::topology::Topology;
@@ -30,7 +30,7 @@ pub fn covers((first, end): (u16, u16), key: &[u8]) -> bool {
 
 /// Whether a request may use keys that it does not name.
 pub fn strays(shared: &Shared, row: &Row, request: Request<'_>) -> bool {
-    row.strays.is_some_and(|strays| strays(shared, request))
+    row.strays.is_some_and(|strays| strays(shared, request) != Straying::Never)
 }
 
 /// Whether all keys that waiters would write if a request makes its keys ready are in the slots from `first` to before

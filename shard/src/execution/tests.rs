@@ -272,8 +272,11 @@ fn a_queue_that_swaps_indexes_is_loaded_before_it_runs() {
     }
 }
 
-struct Tables {
+#[derive(Default)]
+pub(super) struct Tables {
     ran: usize,
+    /// The script that has begun last and goes on elsewhere.
+    pub going_on: Option<oneshot::Receiver<Outcome>>,
 }
 
 impl Front for Tables {
@@ -319,6 +322,10 @@ impl Front for Tables {
     }
 
     fn left(&mut self, _: Left, _: usize) {}
+
+    fn goes_on(&mut self, outcome: oneshot::Receiver<Outcome>) {
+        self.going_on = Some(outcome);
+    }
 }
 
 /// A pipeline of commands of which each is nearly too long ends its turn after each of them.
@@ -337,7 +344,7 @@ fn a_batch_ends_its_turn_when_its_budget_is_spent() {
     let input = one.repeat(20);
     let asker = Asker { select: 0, no_touch: false, tracker: Default::default(), now_ms: NOW_MS, seed: 1 };
     let (mut at, mut turns) = (0, 0);
-    let mut front = Tables { ran: 0 };
+    let mut front = Tables::default();
     loop {
         let (mut parser, mut ahead, mut reply) =
             (Parser::new(RequestLimits::default()), Ahead::default(), Reply::default());
@@ -368,7 +375,7 @@ fn a_batch_ends_its_turn_when_its_budget_is_spent() {
 fn scripts_that_follow_a_script_run_in_its_turn() {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let database = runtime.block_on(Database::open("test", 7, engine(runtime.handle())));
-    let counts = "EVAL local\tn\tfor\ti=1,3\tdo\tn=redis.call('INCR',KEYS[1])\tend\treturn\tn 1 k";
+    let counts = "EVAL pcall(type,1)\tlocal\tn\tfor\ti=1,3\tdo\tn=redis.call('INCR',KEYS[1])\tend\treturn\tn 1 k";
     let followers = |lines: &[&str], time: Duration| Followers {
         plans: lines.iter().map(|line| Arc::new(plan(&[line]))).collect(),
         time,

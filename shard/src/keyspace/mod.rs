@@ -20,6 +20,7 @@ pub mod changes;
 mod collections;
 pub mod contents;
 pub mod damage;
+pub mod detached;
 pub mod eviction;
 pub mod expiry;
 pub mod fields;
@@ -47,6 +48,7 @@ pub mod tracking;
 pub mod waiting;
 mod whole;
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -61,6 +63,7 @@ use smallvec::SmallVec;
 
 pub use collections::Change;
 pub use contents::{Contents, Load};
+pub use detached::DetachedKeyspace;
 pub use foreseen::Foreseen;
 pub use graveyard::{Dead, Graveyard};
 pub use index::Index;
@@ -174,6 +177,10 @@ pub struct Keyspace<'a> {
     no_touch: bool,
     /// Of the scripts that run.
     script_user: Option<Arc<dyn ScriptUser>>,
+    /// The command that runs, if it is suspended.
+    suspended: Option<Box<dyn Any + Send>>,
+    /// The cost of commands beyond their estimates.
+    spent: usize,
 }
 
 impl<'a> Keyspace<'a> {
@@ -228,6 +235,8 @@ impl<'a> Keyspace<'a> {
             is_silent: false,
             no_touch: false,
             script_user: None,
+            suspended: None,
+            spent: 0,
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dormouse_protocol::Request;
-use dormouse_scripting::{Script, Sha};
+use dormouse_scripting::{Script, Sha, vm};
 use dormouse_storage::stopwatch::Stopwatch;
 use parking_lot::{Mutex, RwLock};
 use rapidhash::RapidHashMap;
@@ -30,6 +30,46 @@ pub struct KnownScript {
     /// It is a straight line over declared keys, whose length is known before its first write. See
     /// [`crate::commands::scripting`].
     pub is_plain: bool,
+    can_be_guest: bool,
+    /// When it was long the last time; `None`: not lately.
+    long: Mutex<Option<Stopwatch>>,
+    was_long: AtomicBool,
+}
+
+/// Seconds for which a script that was long is no guest.
+const LANE_SECONDS: u64 = 1;
+
+impl KnownScript {
+    pub fn new(script: Script, is_plain: bool) -> Self {
+        let can_be_guest = script.can_be_suspended && vm::suspends();
+        Self { script, is_plain, can_be_guest, long: Mutex::default(), was_long: AtomicBool::new(false) }
+    }
+
+    /// Whether it may begin on a thread that serves others, and be suspended there.
+    #[inline]
+    pub fn may_be_guest(&self) -> bool {
+        self.can_be_guest
+            && (!self.was_long.load(Ordering::Relaxed) || !is_lately(&self.long, &self.was_long, LANE_SECONDS))
+    }
+
+    /// It has been long: the next runs begin on the slow lane.
+    pub fn note_long(&self) {
+        *self.long.lock() = Some(Stopwatch::start());
+        self.was_long.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether `since` is less than so many seconds ago. If not, it is forgotten, and the mark that says that it is set is
+/// taken away.
+#[cold]
+fn is_lately(since: &Mutex<Option<Stopwatch>>, mark: &AtomicBool, seconds: u64) -> bool {
+    let mut since = since.lock();
+    if since.as_ref().is_some_and(|since| since.elapsed().as_secs() < seconds) {
+        return true;
+    }
+    *since = None;
+    mark.store(false, Ordering::Relaxed);
+    false
 }
 
 /// The scripts of a database.
@@ -43,7 +83,13 @@ pub struct Scripts {
     busy_after_ms: AtomicU64,
     /// Whether the running script has run for that long. Every request reads it, so it needs no lock.
     is_busy: AtomicBool,
+    /// Set while no script may begin on a thread that serves others.
+    bars_guests: AtomicBool,
+    barred: Mutex<Option<Stopwatch>>,
 }
+
+/// Seconds for which no script of a database may be a guest, after one has kept its thread for too long.
+const BARRED_SECONDS: u64 = 60;
 
 #[derive(Default)]
 struct Known {
@@ -256,6 +302,23 @@ impl Scripts {
         self.busy_after_ms.store(ms, Ordering::Relaxed);
     }
 
+    /// Lets no script be a guest for a while.
+    pub fn bar_guests(&self) {
+        *self.barred.lock() = Some(Stopwatch::start());
+        self.bars_guests.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets scripts be guests again at once.
+    #[cfg(test)]
+    pub(crate) fn allow_guests(&self) {
+        self.bars_guests.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether scripts may be guests.
+    pub fn takes_guests(&self) -> bool {
+        !self.bars_guests.load(Ordering::Relaxed) || !is_lately(&self.barred, &self.bars_guests, BARRED_SECONDS)
+    }
+
     pub fn get(&self, sha: Sha) -> Option<Arc<KnownScript>> {
         self.known.read().scripts.get(&sha).map(|entry| Arc::clone(&entry.known))
     }
@@ -446,7 +509,7 @@ mod tests {
     use super::*;
 
     fn known(text: &str) -> Arc<KnownScript> {
-        Arc::new(KnownScript { script: Script::new(text.as_bytes()).unwrap(), is_plain: false })
+        Arc::new(KnownScript::new(Script::new(text.as_bytes()).unwrap(), false))
     }
 
     #[test]
@@ -472,6 +535,19 @@ mod tests {
         let fitting = (0..32).filter(|number| scripts.learn(&large(*number), true, &used)).count();
         assert_eq!(fitting, 15);
         assert!(!scripts.learn(&large(99), false, &used));
+    }
+
+    #[test]
+    fn guests_rest_after_they_were_long() {
+        let guest = known("for i = 1, 2 do redis.call('incr', KEYS[1]) end");
+        assert!(guest.may_be_guest());
+        guest.note_long();
+        assert!(!guest.may_be_guest());
+        assert!(!known("pcall(redis.call, 'incr', KEYS[1])").may_be_guest());
+        let scripts = Scripts::new();
+        assert!(scripts.takes_guests());
+        scripts.bar_guests();
+        assert!(!scripts.takes_guests());
     }
 
     #[test]

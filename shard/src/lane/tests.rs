@@ -170,6 +170,32 @@ fn a_write_that_no_thread_is_left_for_is_done_by_its_job() {
     drop(locks);
 }
 
+/// However many threads wait for locks, scripts that hold some go on.
+#[test]
+fn scripts_that_go_on_get_a_thread_at_once() {
+    let lane = Lane::new("crowded", 1, 0).expect("a thread");
+    let locks: Vec<oneshot::Sender<()>> = (0..THREADS_MAX)
+        .map(|_| {
+            let (lock, locked) = oneshot::channel();
+            lane.queue().run_after(Box::default(), async move { locked.await.ok() }, |()| ()).expect("there is room");
+            lock
+        })
+        .collect();
+    let (sender, gone_on) = mpsc::channel();
+    // Each of them waits for all the others.
+    let all = Arc::new(std::sync::Barrier::new(5));
+    let queues: Vec<Queue> = (0..5).map(|_| lane.queue()).collect();
+    for queue in &queues {
+        let (all, sender) = (Arc::clone(&all), sender.clone());
+        queue.go_on(move || {
+            all.wait();
+            let _ = sender.send(());
+        });
+    }
+    assert_eq!((0..5).map(|_| gone_on.recv()).collect::<Vec<_>>(), [Ok(()); 5]);
+    drop(locks);
+}
+
 #[test]
 fn a_full_queue_refuses_what_clients_ask_and_nothing_else() {
     Bench::run(async |mut bench| {

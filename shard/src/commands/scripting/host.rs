@@ -1,12 +1,15 @@
 //! The calls of a running script: each goes to the wrapper around every command, with what the executor would do before.
 //!
-//! Invariant: until the script's first write everything that it did can be forgotten, so it may end with a fault, or
-//! because it is long, and run again. From then on it runs to its end, and what it lacks is fetched under its locks.
+//! Invariants:
+//! - Until the script's first write everything that it did can be forgotten, so it may end with a fault, or because it is
+//!   long, and run again. From then on it runs to its end, and what it lacks is fetched under its locks.
+//! - A guest, which has a turn on a thread that serves others, is suspended there after its first write as soon as it is
+//!   long or lacks something, and goes on on the slow lane. Where it cannot be suspended it ends after [`GUEST_MS_MAX`].
 
 use std::sync::{Arc, OnceLock};
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_scripting::{Halt, Host, RunLimits, Runnable};
+use dormouse_scripting::{Course, Halt, Host, RunLimits, Runnable};
 use dormouse_storage::stopwatch::Stopwatch;
 use dormouse_types::pace;
 
@@ -27,6 +30,20 @@ const PLAIN_MEMORY_BYTES_MAX: usize = 16 << 20;
 
 /// Memory of a plain script on a worker before it has written: each of its operations may be on all of it.
 const SHORT_MEMORY_BYTES_MAX: usize = 128 << 10;
+
+/// Memory of a guest after its first write, and how much of it lets the guest be suspended.
+const GUEST_MEMORY_BYTES_MAX: usize = 2 << 20;
+const GUEST_HELD_BYTES_MAX: usize = 512 << 10;
+
+/// The cost of the steps of a guest between two questions, and of a call beside its command.
+const STEP_COST: usize = 10;
+const CALL_COST: usize = 10;
+
+/// A guest that cannot be suspended ends after this time.
+const GUEST_MS_MAX: u64 = 20;
+
+/// If a guest has kept its thread for longer, those of its database have to do without for a while.
+const GUEST_US_MAX: u128 = 4_000;
 
 /// Values that a script writes as a reply, JSON or MessagePack.
 const VALUES_MAX: usize = 1 << 26;
@@ -76,6 +93,8 @@ pub(super) enum Ended {
     Fault(Fault),
     /// It takes more than a turn.
     Long,
+    /// It is a guest that cannot be suspended and takes too long.
+    Unsuspendable,
     Killed,
     TimedOut,
     /// The name of the limit.
@@ -94,6 +113,10 @@ pub(super) struct Calls<'d, 'k, 'r> {
     is_plain: bool,
     /// Whether the thread serves connections: what is left of its turn.
     turn: Option<usize>,
+    /// It has a turn, and can be suspended.
+    is_guest: bool,
+    /// Its turn was not enough.
+    was_long: bool,
     has_written: bool,
     /// Whether the data has changed: then no command is refused for the state of memory or of the disk, since a part of
     /// the script would remain.
@@ -109,6 +132,18 @@ pub(super) struct Calls<'d, 'k, 'r> {
     ended: Option<Ended>,
 }
 
+/// The state of the calls of a suspended run.
+#[derive(Debug)]
+pub(super) struct KeptCalls {
+    select: u8,
+    reads_only: bool,
+    allow_oom: bool,
+    was_full: bool,
+    is_dirty: bool,
+    bytes_before: usize,
+    started: Stopwatch,
+}
+
 /// A run that is asked again and again whether it may go on.
 struct LongRun<'r> {
     run: Runnable<'r>,
@@ -121,7 +156,11 @@ struct LongRun<'r> {
     work_bytes: usize,
 }
 
-impl LongRun<'_> {
+impl<'r> LongRun<'r> {
+    fn new(run: Runnable<'r>, request: Request<'r>, started: Stopwatch, reply: &Reply) -> Self {
+        Self { run, request, started, shown: None, work: reply.another(), work_bytes: 0 }
+    }
+
     /// Shows the run to other clients, which may kill it.
     fn show(&mut self, scripts: &Scripts, has_written: bool) -> &Running {
         self.shown.get_or_insert_with(|| {
@@ -147,20 +186,15 @@ impl<'d, 'k, 'r> Calls<'d, 'k, 'r> {
         if !db.must_finish() {
             db.forget_calls();
         }
-        let running = (!is_plain).then(|| LongRun {
-            run,
-            request,
-            started: Stopwatch::start(),
-            shown: None,
-            work: reply.another(),
-            work_bytes: 0,
-        });
+        let running = (!is_plain).then(|| LongRun::new(run, request, Stopwatch::start(), reply));
         Self {
             select: db.selected(),
             reads_only: false,
             allow_oom: false,
             is_plain,
             turn,
+            is_guest: turn.is_some() && !is_plain,
+            was_long: false,
             // In a transaction nothing may run again.
             has_written: db.must_finish(),
             is_dirty: false,
@@ -173,6 +207,64 @@ impl<'d, 'k, 'r> Calls<'d, 'k, 'r> {
         }
     }
 
+    /// The calls of a suspended run, where it goes on.
+    pub(super) fn again(
+        db: &'d mut Keyspace<'k>,
+        reply: &Reply,
+        request: Request<'r>,
+        run: Runnable<'r>,
+        kept: KeptCalls,
+    ) -> Self {
+        let KeptCalls { select, reads_only, allow_oom, was_full, is_dirty, bytes_before, started } = kept;
+        Self {
+            select,
+            reads_only,
+            allow_oom,
+            is_plain: false,
+            turn: None,
+            is_guest: false,
+            was_long: false,
+            has_written: true,
+            is_dirty,
+            was_full,
+            bytes_before,
+            holds_all: db.holds_all(),
+            running: Some(LongRun::new(run, request, started, reply)),
+            ended: None,
+            db,
+        }
+    }
+
+    /// Keeps the calls of a run that is suspended.
+    pub(super) fn keep(self) -> Option<KeptCalls> {
+        self.note_time();
+        let started = self.running.as_ref()?.started;
+        let Self { select, reads_only, allow_oom, was_full, is_dirty, bytes_before, .. } = self;
+        Some(KeptCalls { select, reads_only, allow_oom, was_full, is_dirty, bytes_before, started })
+    }
+
+    /// Whether its turn was not enough.
+    pub(super) fn was_long(&self) -> bool {
+        self.was_long
+    }
+
+    /// The part of its turn that a guest has taken.
+    pub(super) fn spent(&self) -> usize {
+        self.turn.map_or(0, |left| TURN - left)
+    }
+
+    /// Bars guests for a while if this one has kept its thread for too long. One that has spent little may have lost its
+    /// processor instead.
+    fn note_time(&self) {
+        if self.is_guest
+            && self.was_long
+            && let Some(running) = &self.running
+            && running.started.elapsed().as_micros() > GUEST_US_MAX
+        {
+            self.db.shared().scripts.bar_guests();
+        }
+    }
+
     /// Sets what the script's flags allow it.
     pub(super) fn restrict(&mut self, reads_only: bool, allow_oom: bool) {
         (self.reads_only, self.allow_oom) = (reads_only, allow_oom);
@@ -180,16 +272,22 @@ impl<'d, 'k, 'r> Calls<'d, 'k, 'r> {
 
     pub(super) fn limits(&mut self) -> RunLimits {
         // Memory is counted at ticks, and a script may take all of this between two of them.
-        let most = if self.is_plain { PLAIN_MEMORY_BYTES_MAX } else { MEMORY_BYTES_MAX };
+        let most = match (self.is_guest, self.is_plain) {
+            (true, _) => GUEST_MEMORY_BYTES_MAX,
+            (false, true) => PLAIN_MEMORY_BYTES_MAX,
+            (false, false) => MEMORY_BYTES_MAX,
+        };
         let memory_bytes = self.db.shared().memory.of_uncounted_work(most);
         let values = if self.is_plain { PLAIN_VALUES_MAX } else { VALUES_MAX };
         let is_short = self.turn.is_some() && !self.has_written;
         let first_memory_bytes = if is_short { SHORT_MEMORY_BYTES_MAX } else { memory_bytes };
-        RunLimits { memory_bytes, first_memory_bytes, ticks: !self.is_plain, values, chance: self.db.random() }
+        let (guest, ticks) = (self.is_guest, !self.is_plain && !self.is_guest);
+        RunLimits { memory_bytes, first_memory_bytes, ticks, guest, values, chance: self.db.random() }
     }
 
     /// Ends the run; returns why it was ended early.
     pub(super) fn end(self) -> Option<Ended> {
+        self.note_time();
         if let Some(LongRun { shown: Some(running), .. }) = &self.running {
             self.db.shared().scripts.end(running);
         }
@@ -234,40 +332,67 @@ impl<'d, 'k, 'r> Calls<'d, 'k, 'r> {
     }
 
     /// Sees to it that everything that the request needs is in memory.
-    fn load(&mut self, row: &Row, request: Request<'_>) -> Result<(), Halt> {
+    fn load(&mut self, row: &Row, request: Request<'_>, can_suspend: bool) -> Result<Course, Halt> {
         while let Some(fault) = missing(self.db, row, request) {
-            self.fetch(fault)?;
+            if self.fetch(fault, can_suspend)? == Course::Suspend {
+                return Ok(Course::Suspend);
+            }
         }
-        Ok(())
+        Ok(Course::On)
     }
 
-    /// Loads a place, now or before the script runs again.
-    fn fetch(&mut self, fault: Fault) -> Result<(), Halt> {
+    /// Loads a place, now or before the script runs again, or goes on.
+    fn fetch(&mut self, fault: Fault, can_suspend: bool) -> Result<Course, Halt> {
         if !self.has_written {
             return self.halt(Ended::Fault(fault));
         }
-        self.db.load_now(fault).or_else(|error| self.halt(Ended::Store(error)))
-    }
-
-    /// Takes the request's cost from the turn.
-    fn spend(&mut self, cost: usize) -> Result<(), Halt> {
-        let Some(left) = &mut self.turn else { return Ok(()) };
-        match left.checked_sub(cost) {
-            Some(rest) => *left = rest,
-            None if self.has_written => *left = 0,
-            None => return self.halt(Ended::Long),
+        match (self.is_guest, can_suspend) {
+            (true, true) => Ok(Course::Suspend),
+            (true, false) => self.halt(Ended::Unsuspendable),
+            (false, _) => {
+                self.db.load_now(fault).or_else(|error| self.halt(Ended::Store(error)))?;
+                Ok(Course::On)
+            }
         }
-        Ok(())
     }
 
-    /// Runs a call, or replies with the reason why not. Returns whether it has run.
-    fn perform(&mut self, callable: Callable, request: Request<'_>, reply: &mut Reply) -> Result<bool, Halt> {
+    /// Takes the cost of work that comes from the turn.
+    fn spend(&mut self, cost: usize, can_suspend: bool) -> Result<Course, Halt> {
+        let fits = self.turn.is_none_or(|left| cost <= left);
+        self.has_spent(cost)?;
+        match (fits || !self.is_guest, can_suspend) {
+            (false, true) => Ok(Course::Suspend),
+            (false, false) if cost > TURN => self.halt(Ended::Unsuspendable),
+            _ => Ok(Course::On),
+        }
+    }
+
+    /// The same of work that is done, or cannot wait.
+    fn has_spent(&mut self, cost: usize) -> Result<(), Halt> {
+        let Some(left) = &mut self.turn else { return Ok(()) };
+        if let Some(rest) = left.checked_sub(cost) {
+            *left = rest;
+            return Ok(());
+        }
+        self.was_long = true;
+        *left = 0;
+        if self.has_written { Ok(()) } else { self.halt(Ended::Long) }
+    }
+
+    /// Runs a call, or replies with the reason why not. Returns whether it has run; `None`: the script is suspended first.
+    fn perform(
+        &mut self,
+        callable: Callable,
+        request: Request<'_>,
+        reply: &mut Reply,
+        can_suspend: bool,
+    ) -> Result<Option<bool>, Halt> {
         let row = callable.row;
         let run = match self.admit(callable, request) {
             Ok(run) => run,
             Err(error) => {
                 reply.error(&error.to_string());
-                return Ok(false);
+                return Ok(Some(false));
             }
         };
         if !self.holds_all
@@ -276,34 +401,47 @@ impl<'d, 'k, 'r> Calls<'d, 'k, 'r> {
         {
             // A plain script names its keys, so this is none that it has declared.
             reply.error("ERR Script attempted to access a non local key in a cluster node");
-            return Ok(false);
+            return Ok(Some(false));
         }
-        if !self.db.is_resident() {
-            self.load(row, request)?;
+        if !self.db.is_resident() && self.load(row, request, can_suspend)? == Course::Suspend {
+            return Ok(None);
         }
         let cost = row.cost.map_or(0, |cost| cost(self.db, request));
         if cost > TURN
+            && !self.is_guest
             && let Some(running) = &mut self.running
         {
             running.show(&self.db.shared().scripts, self.is_dirty);
         }
-        self.spend(cost.saturating_add(cost::of_request(request)))?;
+        let own = cost::of_request(request) + if self.is_guest { CALL_COST } else { 0 };
+        if self.spend(cost.saturating_add(own), can_suspend)? == Course::Suspend {
+            return Ok(None);
+        }
         if let Err(error) = check_records(self.db, row, request) {
             reply.error(&error.to_string());
-            return Ok(false);
+            return Ok(Some(false));
         }
         let needs = needs(self.db, row, request);
         if (needs.adds > 0 || needs.while_it_runs > 0)
             && let Err(error) = self.db.check_growth(self.bytes_before, needs)
         {
             reply.error(&error.to_string());
-            return Ok(false);
+            return Ok(Some(false));
         }
-        self.run(row, run, request, reply)?;
-        Ok(true)
+        match self.run(row, run, request, reply, can_suspend)? {
+            Course::On => Ok(Some(true)),
+            Course::Suspend => Ok(None),
+        }
     }
 
-    fn run(&mut self, row: &'static Row, run: Run, request: Request<'_>, reply: &mut Reply) -> Result<(), Halt> {
+    fn run(
+        &mut self,
+        row: &'static Row,
+        run: Run,
+        request: Request<'_>,
+        reply: &mut Reply,
+        can_suspend: bool,
+    ) -> Result<Course, Halt> {
         // What is to be written elsewhere is noticed as soon as it becomes long.
         reply.set_inline_max(self.turn.filter(|_| !self.has_written).map(|_| 2 * BYTES_PER_ELEMENT * TURN / 10));
         loop {
@@ -321,8 +459,12 @@ impl<'d, 'k, 'r> Calls<'d, 'k, 'r> {
             }
             match done {
                 Ok(()) if reply.was_deferred(0) => return self.halt(Ended::Long),
-                Ok(()) => return self.spend(reply.len() / BYTES_PER_ELEMENT),
-                Err(fault) => self.fetch(fault)?,
+                Ok(()) => return self.has_spent(reply.len() / BYTES_PER_ELEMENT).map(|()| Course::On),
+                Err(fault) => {
+                    if self.fetch(fault, can_suspend)? == Course::Suspend {
+                        return Ok(Course::Suspend);
+                    }
+                }
             }
         }
     }
@@ -343,16 +485,19 @@ fn missing(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Option<Fault> 
 }
 
 impl Host for Calls<'_, '_, '_> {
-    fn call(&mut self, request: Request<'_>, reply: &mut Reply) -> Result<(), Halt> {
+    fn call(&mut self, request: Request<'_>, reply: &mut Reply, can_suspend: bool) -> Result<Course, Halt> {
         let started = Stopwatch::start();
         let (command, has_run) = match self.find(request) {
             Ok(callable) => {
                 let each_key =
                     |add: &mut dyn FnMut(&[u8])| callable.row.for_each_key(request, |key| add(request.arg(key)));
                 let outer = self.db.enter_call(each_key);
-                let performed = self.perform(callable, request, reply);
+                let performed = self.perform(callable, request, reply, can_suspend);
                 self.db.leave_call(outer);
-                (Some(callable.id), performed?)
+                match performed? {
+                    Some(has_run) => (Some(callable.id), has_run),
+                    None => return Ok(Course::Suspend),
+                }
             }
             Err(Uncallable::Unknown) => {
                 reply.error("ERR Unknown Redis command called from script");
@@ -365,12 +510,33 @@ impl Host for Calls<'_, '_, '_> {
         };
         let (took, select) = (started.elapsed(), self.db.selected());
         self.db.note_call(&ScriptCall { command, has_run, took, select, request, reply: &reply.buffer });
-        Ok(())
+        Ok(Course::On)
+    }
+
+    fn step(&mut self, held_bytes: usize, can_suspend: bool) -> Result<Course, Halt> {
+        if !self.is_guest {
+            return self.tick(held_bytes).map(|()| Course::On);
+        }
+        if self.has_written && can_suspend && held_bytes > GUEST_HELD_BYTES_MAX {
+            self.was_long = true;
+            return Ok(Course::Suspend);
+        }
+        let course = self.spend(STEP_COST, can_suspend)?;
+        if course == Course::On && self.turn == Some(0) {
+            self.tick(held_bytes)?;
+        }
+        Ok(course)
     }
 
     fn tick(&mut self, held_bytes: usize) -> Result<(), Halt> {
         pace::step(TICK_COST);
         let Some(run) = &mut self.running else { return Ok(()) };
+        if self.is_guest {
+            return match self.has_written && run.started.elapsed().as_millis() as u64 > GUEST_MS_MAX {
+                true => self.halt(Ended::Unsuspendable),
+                false => self.has_spent(TICK_COST),
+            };
+        }
         let scripts = &self.db.shared().scripts;
         let running = run.show(scripts, self.is_dirty);
         let (elapsed_ms, is_killed) = (running.tick(scripts), running.is_killed());
@@ -392,7 +558,7 @@ impl Host for Calls<'_, '_, '_> {
     }
 
     fn weigh(&mut self, bytes: usize) -> Result<(), Halt> {
-        self.spend(bytes / BYTES_PER_ELEMENT)?;
+        self.has_spent(bytes / BYTES_PER_ELEMENT)?;
         self.tick(0)
     }
 

@@ -7,7 +7,9 @@
 //!    the shards of these keys and no more. Each of its commands declares its cost before it runs, and none that may be
 //!    long follows a write, so it runs on a worker: if it turns out to be long, or to need more memory than a short script,
 //!    nothing has changed yet, and it runs again on the slow lane.
-//! 2. Every other script takes all shards of its database and runs on the slow lane. There it may use any key.
+//! 2. Every other script takes all shards of its database, and may use any key. If it can be suspended, it begins on a worker
+//!    as a *guest*: it has a turn there, goes on on the slow lane if that is not enough, and runs there from the start the
+//!    next times. All others run on the slow lane.
 //! 3. A place that is not in memory is loaded, and the script runs again from its start; after its first write it waits
 //!    for the load under its locks instead.
 //! 4. On the lane it is asked every thousand steps whether it may go on: it may be killed as long as it has not
@@ -15,20 +17,22 @@
 
 pub mod host;
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
 use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_scripting::survey::{CallArgument, CallSite};
-use dormouse_scripting::{Script, ScriptFlags, Sha, vm};
+use dormouse_scripting::{Ended as ScriptEnd, Library, Script, ScriptFlags, Sha, vm};
 
-use self::host::{Calls, Ended};
+use self::host::{Calls, Ended, KeptCalls};
 use crate::commands::args::integer;
 use crate::commands::row::Find;
-use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Row, Run, at_least};
+use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Row, Run, Straying, at_least};
 use crate::error::{Error, Result};
 use crate::keyspace::scripts::{KnownScript, TEXT_BYTES_MAX, Texts};
+use crate::keyspace::tracking::TrackingMode;
 use crate::keyspace::{Keyspace, Shared};
 
 const ALL: Flags = Flags::NO_SCRIPT
@@ -59,21 +63,21 @@ pub(crate) const FAMILY: Family<Run> = Family {
         Command::new("EVAL", at_least(3), KEYS_NOTED, RUNS, eval as Run)
             .doc("2.6.0", COMPLEXITY, "Executes a server-side Lua script.")
             .cost(eval_cost)
-            .strays(eval_strays)
+            .strays(straying_of_text)
             .reads(|_, request| reads(text_flags(request))),
         Command::new("EVALSHA", at_least(3), KEYS, RUNS, evalsha as Run)
             .doc("2.6.0", COMPLEXITY, "Executes a server-side Lua script by SHA1 digest.")
             .cost(evalsha_cost)
-            .strays(evalsha_strays)
+            .strays(straying_of_sha)
             .reads(|shared, request| reads(by_sha(shared, request).ok().and_then(|known| known.script.flags))),
         Command::new("EVAL_RO", at_least(3), KEYS_READ_NOTED, READS, eval_ro as Run)
             .doc("7.0.0", COMPLEXITY, "Executes a read-only server-side Lua script.")
             .cost(eval_cost)
-            .strays(eval_strays),
+            .strays(straying_of_text),
         Command::new("EVALSHA_RO", at_least(3), KEYS_READ, READS, evalsha_ro as Run)
             .doc("7.0.0", COMPLEXITY, "Executes a read-only server-side Lua script by SHA1 digest.")
             .cost(evalsha_cost)
-            .strays(evalsha_strays),
+            .strays(straying_of_sha),
         Command::new("FCALL", at_least(3), KEYS_NOTED, RUNS, fcall as Run)
             .doc("7.0.0", "Depends on the function that is executed.", "Invokes a function.")
             .cost(fcall_cost)
@@ -90,6 +94,12 @@ pub(crate) const FAMILY: Family<Run> = Family {
 
 /// About how much of a turn a plain script takes beside its commands.
 const PLAIN_COST: usize = 16;
+
+/// The same of a guest, which is charged for its steps and calls besides.
+const GUEST_COST: usize = 64;
+
+/// Bytes of a guest's request.
+const GUEST_REQUEST_BYTES_MAX: usize = 12 << 10;
 
 /// Calls of a plain script.
 const PLAIN_CALLS_MAX: usize = 64;
@@ -151,8 +161,12 @@ fn call_function(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>,
     if reads_only && !function.flags.no_writes {
         return Err(Error::text("ERR Can not execute a script with write flag using *_ro command."));
     }
-    let code =
-        Code { run: vm::Runnable::Function(&library.library, &function.name), flags: Some(function.flags), is_plain };
+    let code = Code {
+        run: vm::Runnable::Function(&library.library, &function.name),
+        flags: Some(function.flags),
+        is_plain,
+        source: Source::Function(&library.library, &function.name),
+    };
     run(db, reply, request, &code, keys, reads_only)
 }
 
@@ -192,7 +206,7 @@ fn by_text(text: &[u8]) -> Result<Arc<KnownScript>> {
     }
     let script = Script::new(text).map_err(|problem| Error::Text(problem.into()))?;
     let is_plain = is_plain(&script);
-    let known = Arc::new(KnownScript { script, is_plain });
+    let known = Arc::new(KnownScript::new(script, is_plain));
     TEXTS.with_borrow_mut(|texts| texts.keep(&known));
     Ok(known)
 }
@@ -202,42 +216,51 @@ fn by_sha(shared: &Shared, request: Request<'_>) -> Result<Arc<KnownScript>> {
     known.ok_or(Error::text("NOSCRIPT No matching script. Please use EVAL."))
 }
 
-fn eval_cost(_: &Keyspace<'_>, request: Request<'_>) -> usize {
-    script_cost(plain_by_text(request))
+fn eval_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    units(db, straying_of_text(db.shared(), request))
 }
 
 fn evalsha_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    script_cost(plain_by_sha(db.shared(), request))
-}
-
-fn script_cost(is_plain: bool) -> usize {
-    if is_plain { PLAIN_COST } else { usize::MAX }
-}
-
-fn eval_strays(_: &Shared, request: Request<'_>) -> bool {
-    !plain_by_text(request)
-}
-
-fn evalsha_strays(shared: &Shared, request: Request<'_>) -> bool {
-    !plain_by_sha(shared, request)
+    units(db, straying_of_sha(db.shared(), request))
 }
 
 fn fcall_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    script_cost(db.shared().functions.get().is_plain(request.arg(1)))
+    units(db, fcall_strays(db.shared(), request))
 }
 
-fn fcall_strays(shared: &Shared, request: Request<'_>) -> bool {
-    !shared.functions.get().is_plain(request.arg(1))
+/// The estimate for a script. A guest of a client that tracks keys could not tell that client of its own changes.
+fn units(db: &Keyspace<'_>, straying: Straying) -> usize {
+    match straying {
+        Straying::Never => PLAIN_COST,
+        Straying::AsGuest if db.tracker().mode == TrackingMode::Off => GUEST_COST,
+        Straying::AsGuest | Straying::OnLane => usize::MAX,
+    }
+}
+
+fn fcall_strays(shared: &Shared, request: Request<'_>) -> Straying {
+    if shared.functions.get().is_plain(request.arg(1)) { Straying::Never } else { Straying::OnLane }
 }
 
 /// A request that is refused counts as plain: it is over at once.
-fn plain_by_text(request: Request<'_>) -> bool {
+fn straying_of_text(shared: &Shared, request: Request<'_>) -> Straying {
     let text = request.arg(1);
-    text.len() <= TEXT_BYTES_MAX && by_text(text).map_or(true, |known| known.is_plain)
+    if text.len() > TEXT_BYTES_MAX {
+        return Straying::OnLane;
+    }
+    by_text(text).map_or(Straying::Never, |known| straying(shared, &known, request))
 }
 
-fn plain_by_sha(shared: &Shared, request: Request<'_>) -> bool {
-    by_sha(shared, request).map_or(true, |known| known.is_plain)
+fn straying_of_sha(shared: &Shared, request: Request<'_>) -> Straying {
+    by_sha(shared, request).map_or(Straying::Never, |known| straying(shared, &known, request))
+}
+
+fn straying(shared: &Shared, known: &KnownScript, request: Request<'_>) -> Straying {
+    if known.is_plain {
+        return Straying::Never;
+    }
+    // Its words are copied by each of its operations on them.
+    let is_short = request.bytes() - request.arg(1).len() <= GUEST_REQUEST_BYTES_MAX;
+    if known.may_be_guest() && is_short && shared.scripts.takes_guests() { Straying::AsGuest } else { Straying::OnLane }
 }
 
 /// The flags of a script that is short enough to be read at once.
@@ -306,6 +329,25 @@ struct Code<'a> {
     run: vm::Runnable<'a>,
     flags: Option<ScriptFlags>,
     is_plain: bool,
+    source: Source<'a>,
+}
+
+/// The owner of its text, which is kept while it is suspended.
+enum Source<'a> {
+    Script(&'a Arc<KnownScript>),
+    Function(&'a Arc<Library>, &'a str),
+}
+
+/// A script that has been suspended in the middle of its run.
+struct SuspendedScript {
+    machine: vm::Suspended,
+    calls: KeptCalls,
+    source: OwnedSource,
+}
+
+enum OwnedSource {
+    Script(Arc<KnownScript>),
+    Function(Arc<Library>, Box<str>),
 }
 
 /// Makes a script known that is run by its text.
@@ -322,9 +364,10 @@ fn run_script(
     keys: usize,
     reads_only: bool,
 ) -> Result<()> {
-    let KnownScript { script, is_plain } = &**known;
+    let KnownScript { script, is_plain, .. } = &**known;
     let flags = script.flags;
-    let code = Code { run: vm::Runnable::Script(script), flags, is_plain: *is_plain };
+    let (run_as, source) = (vm::Runnable::Script(script), Source::Script(known));
+    let code = Code { run: run_as, flags, is_plain: *is_plain, source };
     if reads_only && flags.is_some_and(|flags| !flags.no_writes) {
         return Err(Error::text("ERR Can not execute a script with write flag using *_ro command."));
     }
@@ -348,8 +391,63 @@ fn run(
     let limits = calls.limits();
     let words = |range: Range<usize>| range.map(move |at| request.arg(at));
     let ran = vm::run(code.run, words(3..3 + keys), words(3 + keys..request.len()), limits, &mut calls, reply);
+    let spent = calls.spent();
+    let ran = match ran {
+        Ok(ScriptEnd::Suspended(machine)) => {
+            let source = code.source.to_owned();
+            if let Source::Script(known) = code.source
+                && calls.was_long()
+            {
+                known.note_long();
+            }
+            let calls = calls.keep().ok_or(Error::text("ERR the script could not be suspended"))?;
+            db.note_spent(spent);
+            db.suspend(Box::new(SuspendedScript { machine, calls, source }));
+            return Ok(());
+        }
+        Ok(ScriptEnd::Done) => true,
+        Err(_) => false,
+    };
     let ended = calls.end();
-    finish(db, reply, if ran.is_err() { ended } else { None }, code.run)
+    if matches!(ended, Some(Ended::Long | Ended::Unsuspendable))
+        && let Source::Script(known) = code.source
+    {
+        known.note_long();
+    }
+    db.note_spent(spent);
+    finish(db, reply, if ran { None } else { ended }, code.run)
+}
+
+/// Lets a suspended script go on to its end, and writes its reply.
+///
+/// # Errors
+/// As the command that has begun it.
+pub fn go_on(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    request: Request<'_>,
+    suspended: Box<dyn Any + Send>,
+) -> Result<()> {
+    let suspended = suspended.downcast().map_err(|_| Error::text("ERR no script is suspended"))?;
+    let SuspendedScript { machine, calls, source } = *suspended;
+    let run = match &source {
+        OwnedSource::Script(known) => vm::Runnable::Script(&known.script),
+        OwnedSource::Function(library, name) => vm::Runnable::Function(library, name),
+    };
+    let mut calls = Calls::again(db, reply, request, run, calls);
+    let limits = calls.limits();
+    let ran = vm::go_on(machine, run, limits, &mut calls, reply);
+    let ended = calls.end();
+    finish(db, reply, if ran.is_err() { ended } else { None }, run)
+}
+
+impl Source<'_> {
+    fn to_owned(&self) -> OwnedSource {
+        match *self {
+            Self::Script(known) => OwnedSource::Script(Arc::clone(known)),
+            Self::Function(library, name) => OwnedSource::Function(Arc::clone(library), name.into()),
+        }
+    }
 }
 
 /// Refuses a script that may write where nothing may be written.
@@ -380,6 +478,12 @@ fn finish(db: &mut Keyspace<'_>, reply: &mut Reply, ended: Option<Ended>, run: v
         Some(Ended::Long) => {
             reply.defer_now();
             return Ok(());
+        }
+        Some(Ended::Unsuspendable) => {
+            format!(
+                "ERR Script ended: it took too long inside a function that cannot be suspended. script: {}",
+                title()
+            )
         }
         Some(Ended::Killed) => format!("ERR Script killed by user with SCRIPT KILL. script: {}", title()),
         Some(Ended::TimedOut) => {

@@ -7,6 +7,8 @@ use dormouse_protocol::{OwnedRequest, Parsed, Parser, RequestLimits};
 use fastrand::Rng;
 use tokio::runtime::{Builder, Runtime};
 
+use futures::channel::oneshot;
+
 use super::*;
 use crate::commands::testing::show;
 use crate::commands::{Command, Context, Flags, at_least, find};
@@ -167,6 +169,8 @@ impl Front for Tables {
     }
 
     fn left(&mut self, _: Left, _: usize) {}
+
+    fn goes_on(&mut self, _: oneshot::Receiver<Outcome>) {}
 }
 
 #[test]
