@@ -59,6 +59,7 @@ fn shown(record: &Record) -> String {
         Value::Object(ObjectRef::Filter(filter)) => {
             (ObjectRef::Filter(filter).kind().name(), vec![format!("{filter:?}").into_bytes()])
         }
+        Value::Object(ObjectRef::Json(json)) => ("json", vec![format!("{json:?}").into_bytes()]),
         Value::Object(ObjectRef::SortedSet(set)) => {
             ("zset", set.iter().map(|(it, score)| pair(it, score.to_string())).collect())
         }

@@ -46,6 +46,7 @@ fn entry(select: u8, record: &Record) -> Entry {
         Held::Object(ObjectRef::Array(array)) => Value::Array(array_model(array)),
         // No schedule makes any.
         Held::Object(ObjectRef::Filter(filter)) => Value::Text(format!("{filter:?}")),
+        Held::Object(ObjectRef::Json(json)) => Value::Text(format!("{json:?}")),
     };
     Entry { value, expiry: record.expiry() }
 }

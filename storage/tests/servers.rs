@@ -34,6 +34,7 @@ fn show(loaded: LoadedValue<'_>) -> String {
         LoadedValue::Object(Object::Stream(stream)) => return format!("{stream:?}"),
         LoadedValue::Object(Object::Array(array)) => return format!("{array:?}"),
         LoadedValue::Object(Object::Filter(filter)) => return format!("{filter:?}"),
+        LoadedValue::Object(Object::Json(json)) => return format!("{json:?}"),
         LoadedValue::Object(Object::SortedSet(set)) => {
             set.iter().map(|(member, score)| format!("{}={score}", item(member))).collect()
         }

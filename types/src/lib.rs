@@ -13,6 +13,7 @@
 //! | [`Stream`] | | a deque of listpacks, in the order of their ids |
 //! | [`Array`] | a run of elements, in a format of its own | slices of elements, by their index |
 //! | [`Filter`] | | blocks of bytes |
+//! | [`Json`] | an encoded document | |
 //!
 //! They must not know commands, replies, time, chance (random numbers are handed in), or how keys are stored.
 //!
@@ -26,6 +27,7 @@ pub mod hash;
 pub mod hyperloglog;
 pub mod intset;
 pub mod item;
+pub mod json;
 pub mod list;
 pub mod listpack;
 pub mod object;
@@ -44,6 +46,7 @@ pub use dormouse_protocol::pace;
 pub use filter::Filter;
 pub use hash::{Hash, Live, SetExpiry};
 pub use item::{Digits, Item, parse_i64};
+pub use json::Json;
 pub use limits::{Limits, Malformed};
 pub use list::{End, List};
 pub use object::{Collection, Kind, Object, ObjectMut, ObjectRef};

@@ -4,6 +4,7 @@ use crate::array::Array;
 use crate::filter::{Bloom, Cuckoo, Filter};
 use crate::hash::Hash;
 use crate::heap;
+use crate::json::Json;
 use crate::list::List;
 use crate::pace;
 use crate::set::Set;
@@ -22,6 +23,7 @@ pub enum Object {
     Stream(Stream),
     Array(Array),
     Filter(Filter),
+    Json(Json),
 }
 
 /// An object to be read. A record stores it in the space of a pointer, so it has no `Object` to lend.
@@ -35,6 +37,7 @@ pub enum ObjectRef<'a> {
     Stream(&'a Stream),
     Array(&'a Array),
     Filter(&'a Filter),
+    Json(&'a Json),
 }
 
 /// An object to be changed.
@@ -48,6 +51,7 @@ pub enum ObjectMut<'a> {
     Stream(&'a mut Stream),
     Array(&'a mut Array),
     Filter(&'a mut Filter),
+    Json(&'a mut Json),
 }
 
 impl Object {
@@ -61,6 +65,7 @@ impl Object {
             Object::Stream(stream) => ObjectRef::Stream(stream),
             Object::Array(array) => ObjectRef::Array(array),
             Object::Filter(filter) => ObjectRef::Filter(filter),
+            Object::Json(json) => ObjectRef::Json(json),
         }
     }
 
@@ -74,6 +79,7 @@ impl Object {
             Object::Stream(stream) => ObjectMut::Stream(stream),
             Object::Array(array) => ObjectMut::Array(array),
             Object::Filter(filter) => ObjectMut::Filter(filter),
+            Object::Json(json) => ObjectMut::Json(json),
         }
     }
 }
@@ -89,6 +95,7 @@ impl ObjectRef<'_> {
             ObjectRef::Stream(stream) => Object::Stream(stream.clone()),
             ObjectRef::Array(array) => Object::Array(array.clone()),
             ObjectRef::Filter(filter) => Object::Filter(filter.clone()),
+            ObjectRef::Json(json) => Object::Json(json.clone()),
         }
     }
 
@@ -103,6 +110,7 @@ impl ObjectRef<'_> {
             ObjectRef::Array(_) => Kind::Array,
             ObjectRef::Filter(filter) if filter.bloom().is_some() => Kind::Bloom,
             ObjectRef::Filter(_) => Kind::Cuckoo,
+            ObjectRef::Json(_) => Kind::Json,
         }
     }
 
@@ -117,6 +125,7 @@ impl ObjectRef<'_> {
             ObjectRef::Stream(stream) => stream.heap_bytes(),
             ObjectRef::Array(array) => array.heap_bytes(),
             ObjectRef::Filter(filter) => filter.heap_bytes(),
+            ObjectRef::Json(json) => json.heap_bytes(),
         }
     }
 
@@ -131,6 +140,7 @@ impl ObjectRef<'_> {
             ObjectRef::Stream(stream) => stream.address(),
             ObjectRef::Array(array) => array.address(),
             ObjectRef::Filter(filter) => filter.address(),
+            ObjectRef::Json(json) => json.address(),
         }
     }
 
@@ -145,10 +155,11 @@ impl ObjectRef<'_> {
             ObjectRef::Stream(stream) => stream.encoding(),
             ObjectRef::Array(array) => array.encoding(),
             ObjectRef::Filter(filter) => filter.encoding(),
+            ObjectRef::Json(json) => json.encoding(),
         }
     }
 
-    /// The number of elements; of a text, its bytes.
+    /// The number of elements; of a text, its bytes; of a document, 1.
     pub fn len(self) -> usize {
         match self {
             ObjectRef::Text(text) => text.len(),
@@ -159,6 +170,7 @@ impl ObjectRef<'_> {
             ObjectRef::Stream(stream) => stream.parts(),
             ObjectRef::Array(array) => array.len(),
             ObjectRef::Filter(filter) => filter.len(),
+            ObjectRef::Json(json) => json.len(),
         }
     }
 
@@ -178,6 +190,7 @@ impl ObjectMut<'_> {
             ObjectMut::Stream(stream) => ObjectMut::Stream(stream),
             ObjectMut::Array(array) => ObjectMut::Array(array),
             ObjectMut::Filter(filter) => ObjectMut::Filter(filter),
+            ObjectMut::Json(json) => ObjectMut::Json(json),
         }
     }
 
@@ -191,6 +204,7 @@ impl ObjectMut<'_> {
             ObjectMut::Stream(stream) => ObjectRef::Stream(stream),
             ObjectMut::Array(array) => ObjectRef::Array(array),
             ObjectMut::Filter(filter) => ObjectRef::Filter(filter),
+            ObjectMut::Json(json) => ObjectRef::Json(json),
         }
     }
 
@@ -209,6 +223,7 @@ impl ObjectMut<'_> {
             ObjectMut::Stream(stream) => stream.dismantle(budget),
             ObjectMut::Array(array) => array.dismantle(budget),
             ObjectMut::Filter(filter) => filter.dismantle(budget),
+            ObjectMut::Json(json) => json.dismantle(budget),
         }
     }
 }
@@ -225,6 +240,7 @@ pub enum Kind {
     /// The two kinds of a [`Filter`].
     Bloom,
     Cuckoo,
+    Json,
 }
 
 impl Kind {
@@ -240,6 +256,7 @@ impl Kind {
             Kind::Array => "array",
             Kind::Bloom => "MBbloom--",
             Kind::Cuckoo => "MBbloomCF",
+            Kind::Json => "ReJSON-RL",
         }
     }
 }
@@ -314,7 +331,7 @@ macro_rules! collections {
     )*};
 }
 
-collections!(List: false, Hash: false, Set: false, SortedSet: false, Stream: true, Array: false);
+collections!(List: false, Hash: false, Set: false, SortedSet: false, Stream: true, Array: false, Json: false);
 
 macro_rules! filters {
     ($($kind:ident: $of:ident, $of_mut:ident, $into:ident),*) => {$(

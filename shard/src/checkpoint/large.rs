@@ -11,7 +11,7 @@
 //!    present value is written instead. The body says that this key was seen later, up to which entry of the log. The
 //!    effects before that are not replayed onto it.
 //!
-//! A text does not remember: when its turn comes it is looked at again, and copied at once.
+//! A text, or a document of JSON, does not remember: when its turn comes it is looked at again, and copied at once.
 //!
 //! A checkpoint of one moment cannot look at a key again, as that would be another moment. So values that remember the
 //! moment and are dropped before they are written are [parked](crate::keyspace::graveyard::Parked), and their remaining
@@ -23,10 +23,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dormouse_storage::codec::segment::{InPieces, RawSegment, SegmentBody};
-use dormouse_storage::codec::value::kind;
-use dormouse_storage::codec::value::pieces::{Outline, Sizes, begin, is_large, take};
+use dormouse_storage::codec::value::pieces::{Outline, Sizes, begin, is_large, is_run, run_of, take};
 use dormouse_storage::manifest::{Manifest, Names};
-use dormouse_types::ObjectMut;
 use dormouse_types::record::{Record, Value};
 use dormouse_types::segment::Captured;
 
@@ -74,9 +72,11 @@ impl Large {
     /// Makes a record's value remember its present state. `None`: it is not written in pieces.
     pub fn begin(record: &mut Record, position: u64, sizes: &Sizes) -> Option<Self> {
         let (key, expiry, access) = (record.key().into(), record.expiry(), record.access());
-        let (outline, remembers) = match record.object_mut()? {
-            ObjectMut::Text(text) => (Outline { kind: kind::STRING, elements: text.len() as u64 }, Memory::Nothing),
-            object => {
+        let object = record.object_mut()?;
+        let run = run_of(object.as_ref()).map(|(kind, bytes)| Outline { kind, elements: bytes.len() as u64 });
+        let (outline, remembers) = match run {
+            Some(outline) => (outline, Memory::Nothing),
+            None => {
                 let moment = MOMENTS.fetch_add(1, Ordering::Relaxed);
                 (begin(object, moment, sizes)?, Memory::Moment(moment))
             }
@@ -84,26 +84,27 @@ impl Large {
         Some(Large { key, position, expiry, access, outline, remembers })
     }
 
-    pub fn is_text(&self) -> bool {
-        self.outline.kind == kind::STRING
+    /// Whether it remembers nothing, and is one run of bytes.
+    pub fn is_run(&self) -> bool {
+        is_run(self.outline.kind)
     }
 
     /// Takes all of the value while the lock is held.
     pub fn take_at_once(&mut self, record: &mut Record, sizes: &Sizes) {
         let mut pieces = Vec::new();
-        match (record.object_mut(), &self.remembers) {
-            (Some(ObjectMut::Text(text)), _) => {
-                pieces.extend(text.chunks(sizes.piece_bytes.max(1)).map(|piece| (piece.to_vec(), piece.len())));
-            }
-            (Some(mut object), Memory::Moment(moment)) => loop {
+        let object = record.object_mut();
+        if let Some((_, bytes)) = object.as_ref().and_then(|object| run_of(object.as_ref())) {
+            pieces.extend(bytes.chunks(sizes.piece_bytes.max(1)).map(|piece| (piece.to_vec(), piece.len())));
+        }
+        if let (Some(mut object), Memory::Moment(moment)) = (object, &self.remembers) {
+            loop {
                 let mut piece = Vec::new();
                 let Some(captured) = take(object.reborrow(), *moment, sizes.piece_bytes, &mut piece) else { break };
                 pieces.push((piece, captured.entries));
                 if captured.is_done {
                     break;
                 }
-            },
-            _ => {}
+            }
         }
         pieces.reverse();
         self.remembers = Memory::Taken(pieces);
@@ -159,8 +160,7 @@ impl Database {
                     };
                     elements += captured.entries as u64;
                     while piece.len() >= sizes.piece_bytes || captured.is_done && !piece.is_empty() {
-                        // Only a text can be cut anywhere.
-                        let bytes = if value.outline.kind == kind::STRING { sizes.piece_bytes } else { usize::MAX };
+                        let bytes = if value.is_run() { sizes.piece_bytes } else { usize::MAX };
                         let rest = piece.split_off(bytes.min(piece.len()));
                         let sealed = SegmentBody::of_piece(&piece);
                         let Visited { keyspace, range, sequence, .. } = *visited;
@@ -269,7 +269,7 @@ impl Database {
                     body.push(record);
                     return Again::Done;
                 };
-                if at_once || large.is_text() {
+                if at_once || large.is_run() {
                     large.take_at_once(record, &sizes);
                 }
                 Again::Large(large)

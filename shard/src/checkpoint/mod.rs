@@ -426,7 +426,7 @@ impl Database {
         let begun = self.begin(topology, held, before.as_deref(), extent);
         let mut seen_at_once = Vec::new();
         if extent != Extent::Fuzzy && begun.needed {
-            let at_once = if extent == Extent::Last { AtOnce::Everything } else { AtOnce::Texts };
+            let at_once = if extent == Extent::Last { AtOnce::Everything } else { AtOnce::Runs };
             let look = Look { before, whole: false, at_once };
             // Values dropped from here on may still have to be written.
             self.shared.parked.open(large::next_moment(), self.shared.next_id.load(Ordering::SeqCst));

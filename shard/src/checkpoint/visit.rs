@@ -37,8 +37,8 @@ pub(super) enum Contents {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AtOnce {
     Nothing,
-    /// Texts, which remember nothing.
-    Texts,
+    /// Texts and documents of JSON, which remember nothing.
+    Runs,
     Everything,
 }
 
@@ -144,7 +144,7 @@ fn whole(
         let Some(record) = segment.get_mut(position, &key) else { continue };
         match Large::begin(record, position, sizes) {
             Some(mut begun) => {
-                if at_once == AtOnce::Everything || at_once == AtOnce::Texts && begun.is_text() {
+                if at_once == AtOnce::Everything || at_once == AtOnce::Runs && begun.is_run() {
                     begun.take_at_once(record, sizes);
                 }
                 large.push(begun);

@@ -134,8 +134,8 @@ impl Digest {
             Value::Object(ObjectRef::Set(_)) => 2,
             Value::Object(ObjectRef::SortedSet(_)) => 3,
             Value::Object(ObjectRef::Hash(_)) => 4,
-            // One of a module.
-            Value::Object(ObjectRef::Filter(_)) => 5,
+            // Those of a module.
+            Value::Object(ObjectRef::Filter(_) | ObjectRef::Json(_)) => 5,
             Value::Object(ObjectRef::Stream(_)) => 6,
             Value::Object(ObjectRef::Array(_)) => 7,
         };
@@ -144,6 +144,7 @@ impl Digest {
             Value::Int(number) => self.mix(number.to_string().as_bytes()),
             Value::Raw(text) => self.mix(text),
             Value::Object(ObjectRef::Text(text)) => self.mix(text),
+            Value::Object(ObjectRef::Json(json)) => self.mix(json.bytes()),
             Value::Object(ObjectRef::List(list)) => list.iter().for_each(|item| item.with_text(|text| self.mix(text))),
             Value::Object(ObjectRef::Set(set)) => set.iter().for_each(|item| item.with_text(|text| self.add(text))),
             Value::Object(ObjectRef::SortedSet(set)) => set.iter().for_each(|(member, score)| {

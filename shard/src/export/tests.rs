@@ -65,6 +65,7 @@ fn show(object: &Object) -> String {
         Object::Stream(stream) => format!("{stream:?}"),
         Object::Array(array) => format!("{array:?}"),
         Object::Filter(filter) => format!("{filter:?}"),
+        Object::Json(json) => format!("{json:?}"),
         Object::SortedSet(set) => format!("{:?}", set.iter().map(|(m, score)| (m.to_vec(), score)).collect::<Vec<_>>()),
     }
 }

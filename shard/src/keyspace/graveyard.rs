@@ -44,10 +44,10 @@ impl Dead {
     }
 }
 
-/// Whether a record holds a collection that is large. A long string is one allocation.
+/// Whether a record holds a collection that is large. A long string is one allocation, as is a document of JSON.
 pub fn takes_long_to_free(record: &Record) -> bool {
     match record.value() {
-        Value::Object(ObjectRef::Text(_)) | Value::Int(_) | Value::Raw(_) => false,
+        Value::Object(ObjectRef::Text(_) | ObjectRef::Json(_)) | Value::Int(_) | Value::Raw(_) => false,
         Value::Object(object) => object.heap_bytes() > BURY_ABOVE,
     }
 }

@@ -173,11 +173,11 @@ fn every_item_is_read() {
             "REDIS0011",
             [
                 &b"\x07\x01j"[..],
-                &module("ReJSON-RL"),
+                &module("exampledb"),
                 b"\x02\x05\x01\x06\x03....\x04........\x05\x03{\"}\x00\x00\x01k\x00",
             ]
             .concat(),
-            &["j is a module's value (ReJSON-RL)", "k type 0 value \\x00"],
+            &["j is a module's value (exampledb)", "k type 0 value \\x00"],
         ),
         (
             "REDIS0015",

@@ -6,7 +6,7 @@ use crate::entry::block::{self, block_size, read_bytes, write_bytes};
 use crate::entry::number::{self, canonical_integer};
 use crate::entry::{Entry, size_class};
 use crate::object::{Object, ObjectMut, ObjectRef};
-use crate::{Array, Filter, Hash, List, Set, SortedSet, Stream, pace};
+use crate::{Array, Filter, Hash, Json, List, Set, SortedSet, Stream, pace};
 
 /// Longer strings are kept in an allocation of their own, which has room to grow.
 pub const RAW_MAX: usize = 16 << 10;
@@ -84,6 +84,7 @@ const SORTED_SET: u8 = 4 << KIND | OBJECT;
 const STREAM: u8 = 5 << KIND | OBJECT;
 const ARRAY: u8 = 6 << KIND | OBJECT;
 const FILTER: u8 = 1 << KIND | OBJECT | INT;
+const JSON: u8 = 0 << KIND | OBJECT | INT;
 /// The bits of a meta that give an object and its kind. [`INT`] is one of them: beside [`OBJECT`] it says that the kind is one
 /// of the second eight, which are written as `0 << KIND | OBJECT | INT`. Code that tests for an integer looks at [`OBJECT`]
 /// first.
@@ -105,6 +106,7 @@ const _: () = {
     fits::<Stream>();
     fits::<Array>();
     fits::<Filter>();
+    fits::<Json>();
 };
 
 const ACCESS: usize = 1;
@@ -143,6 +145,7 @@ impl Body<'_> {
                 Object::Stream(_) => STREAM,
                 Object::Array(_) => ARRAY,
                 Object::Filter(_) => FILTER,
+                Object::Json(_) => JSON,
             },
         }
     }
@@ -262,6 +265,7 @@ impl Record {
                 STREAM => Some(ObjectMut::Stream(&mut *at.cast())),
                 ARRAY => Some(ObjectMut::Array(&mut *at.cast())),
                 FILTER => Some(ObjectMut::Filter(&mut *at.cast())),
+                JSON => Some(ObjectMut::Json(&mut *at.cast())),
                 _ => None,
             }
         }
@@ -403,8 +407,9 @@ impl Record {
                 STREAM => ObjectRef::Stream(&*at.cast()),
                 ARRAY => ObjectRef::Array(&*at.cast()),
                 FILTER => ObjectRef::Filter(&*at.cast()),
+                JSON => ObjectRef::Json(&*at.cast()),
                 TEXT => ObjectRef::Text(&*at.cast::<BoxedText>()),
-                _ => unreachable!("a record's object is of one of seven kinds"),
+                _ => unreachable!("a record's object is of a known kind"),
             }
         }
     }
@@ -516,8 +521,9 @@ unsafe fn read_object(at: *mut u8, meta: u8) -> Object {
             STREAM => Object::Stream(at.cast::<Stream>().read()),
             ARRAY => Object::Array(at.cast::<Array>().read()),
             FILTER => Object::Filter(at.cast::<Filter>().read()),
+            JSON => Object::Json(at.cast::<Json>().read()),
             TEXT => Object::Text(*at.cast::<BoxedText>().read()),
-            _ => unreachable!("a record's object is of one of seven kinds"),
+            _ => unreachable!("a record's object is of a known kind"),
         }
     }
 }
@@ -536,6 +542,7 @@ unsafe fn write_object(at: *mut u8, object: Object) {
             Object::Stream(stream) => at.cast::<Stream>().write(stream),
             Object::Array(array) => at.cast::<Array>().write(array),
             Object::Filter(filter) => at.cast::<Filter>().write(filter),
+            Object::Json(json) => at.cast::<Json>().write(json),
         }
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::entry::{Field, Member, Scored};
 use crate::object::{Collection, Object, ObjectRef};
-use crate::{End, Hash, Limits, List, Set, SortedSet};
+use crate::{End, Hash, Json, Limits, List, Set, SortedSet};
 
 fn text(bytes: &[u8]) -> Object {
     Object::Text(bytes.to_vec())
@@ -74,9 +74,21 @@ fn a_record_holds_an_object_of_every_kind() {
             set.add(member, &limits);
             sorted.insert(score as f64, member, &limits);
         }
-        let objects =
-            [text(b"a text"), list.into_object(), hash.into_object(), set.into_object(), sorted.into_object()];
-        for (object, key) in objects.into_iter().zip([&b"key"[..], &[b'k'; 300], b"", b"key", b"12345678"]) {
+        let names: Vec<String> =
+            members[..count].iter().map(|name| format!("{:?}", name.escape_ascii().to_string())).collect();
+        let json = crate::json::parse(format!("[{}]", names.join(",")).as_bytes()).unwrap();
+        let json = Json::of(&json).unwrap();
+        let objects = [
+            text(b"a text"),
+            list.into_object(),
+            hash.into_object(),
+            set.into_object(),
+            sorted.into_object(),
+            json.clone().into_object(),
+            json.into_object(),
+        ];
+        let keys = [&b"key"[..], &[b'k'; 300], b"", b"key", b"12345678", b"json", &[b'j'; 300]];
+        for (object, key) in objects.into_iter().zip(keys) {
             // Copies of a table have another order.
             let show = |object: ObjectRef<'_>| {
                 let mut letters = format!("{object:?}").into_bytes();

@@ -11,8 +11,9 @@
 //! | 3 / 5 / 12 / 17 | sorted set: decimal scores / binary scores / ziplist / listpack | 5, 17 | all |
 //! | 15 / 19 / 21 / 26 / 27 | stream, see [`stream`] | 15, 21 | all |
 //! | 28 | array, see [`array`] | yes | yes |
-//! | 7 | a module's value, see [`module`] | filters, for others | filters |
+//! | 7 | a module's value, see [`module`] | filters, for others | filters, documents |
 //! | 202 / 203 | filter: Bloom / Cuckoo, see [`filter`] | yes | yes |
+//! | 201 | document of JSON, see [`json`] | yes | yes |
 //!
 //! [`newer`] converts the other hash encodings of newer servers to types 4 and 24. For other servers a value has the form
 //! that [`RdbReaders`] chooses.
@@ -23,11 +24,13 @@
 pub(super) mod array;
 mod filter;
 mod hash;
+pub mod json;
 mod list;
 pub mod module;
 pub mod newer;
 pub mod pieces;
 mod readers;
+mod redis_json;
 mod set;
 mod sorted_set;
 mod stream;
@@ -93,6 +96,8 @@ pub mod kind {
 
     /// The numbers from here on are of our own: no other server knows them.
     pub const OWN: u8 = 200;
+    /// Documents of JSON, see [`super::json`].
+    pub const JSON: u8 = 201;
     /// Filters, see [`super::filter`].
     pub const BLOOM: u8 = 202;
     pub const CUCKOO: u8 = 203;
@@ -133,6 +138,7 @@ pub fn encode_object(object: ObjectRef<'_>, out: &mut impl ByteSink) -> u8 {
         ObjectRef::Stream(stream) => stream::encode(stream, out),
         ObjectRef::Array(array) => array::encode(array, out),
         ObjectRef::Filter(filter) => filter::encode(filter, out),
+        ObjectRef::Json(json) => json::encode(json, out),
     }
 }
 
@@ -155,6 +161,7 @@ pub fn encoding_of(value: &Value<'_>) -> u8 {
         Value::Object(ObjectRef::Stream(_)) => kind::STREAM_3,
         Value::Object(ObjectRef::Array(_)) => kind::ARRAY,
         Value::Object(ObjectRef::Filter(filter)) => filter::encoding_of(filter),
+        Value::Object(ObjectRef::Json(_)) => kind::JSON,
     }
 }
 
@@ -191,6 +198,8 @@ pub fn encode_unpacked(object: ObjectRef<'_>, out: &mut impl ByteSink) -> u8 {
         }
         ObjectRef::Stream(stream) => stream::encode_for_others(kind::STREAM, stream, out),
         ObjectRef::Text(_) | ObjectRef::Array(_) | ObjectRef::Filter(_) => encode_object(object, out),
+        // Other servers have no such type.
+        ObjectRef::Json(json) => json::encode_text(json, out),
     }
 }
 
@@ -205,6 +214,7 @@ pub fn unpacked_encoding_of(object: ObjectRef<'_>) -> u8 {
         ObjectRef::Filter(filter) => filter::encoding_of(filter),
         ObjectRef::Text(_) => kind::STRING,
         ObjectRef::Array(_) => kind::ARRAY,
+        ObjectRef::Json(_) => kind::STRING,
     }
 }
 
@@ -235,6 +245,7 @@ pub fn decode_value<'a>(kind: u8, reader: &mut Reader<'a>, limits: &Limits) -> R
         kind::ARRAY => array::decode(reader)?,
         kind::MODULE_2 => decode_module(reader)?,
         kind::BLOOM | kind::CUCKOO => filter::decode(kind, reader)?,
+        kind::JSON => json::decode(reader)?,
         other => return Err(CodecError::Type(other)),
     };
     if object.as_ref().is_empty() && object.as_ref().kind() != Kind::Stream {
@@ -249,6 +260,7 @@ pub fn type_name(encoding: u8) -> &'static str {
         kind::ARRAY => Kind::Array,
         kind::BLOOM => Kind::Bloom,
         kind::CUCKOO => Kind::Cuckoo,
+        kind::JSON => Kind::Json,
         _ => Kind::String,
     }
     .name()
@@ -256,7 +268,8 @@ pub fn type_name(encoding: u8) -> &'static str {
 
 /// Whether [`decode_value`] reads values of the module's type with this id.
 pub fn is_known_module(id: u64) -> bool {
-    filter::is_module(module::without_version(id).0)
+    let (name, version) = module::without_version(id);
+    filter::is_module(name) || redis_json::is_module(name, version)
 }
 
 /// Reads a value of a module, from its id on.
@@ -265,6 +278,7 @@ fn decode_module(reader: &mut Reader<'_>) -> Result<Object, CodecError> {
     let mut fields = module::Fields(reader);
     let object = match id {
         id if filter::is_module(id) => filter::decode_module(id, version, &mut fields)?,
+        id if redis_json::is_module(id, version) => redis_json::decode_module(version, &mut fields)?,
         _ => return Err(CodecError::Type(kind::MODULE_2)),
     };
     fields.end()?;

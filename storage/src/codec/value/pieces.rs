@@ -5,7 +5,7 @@
 //!
 //! | type | element |
 //! | --- | --- |
-//! | 0 | a byte of the text |
+//! | 0, 201 | a byte of the text, of the document |
 //! | 2 | member |
 //! | 4 | field, value |
 //! | 5 | member, score f64 LE |
@@ -20,7 +20,8 @@
 //! the elements that RDB counts.
 //!
 //! Writing: [`begin`] takes an [`Outline`] at one moment and makes the value remember it, [`take`] writes the elements of
-//! that moment some at a time, while the value goes on changing. A text remembers nothing: it is copied at once, and cut.
+//! that moment some at a time, while the value goes on changing. A text and a document of
+//! JSON remember nothing: they are copied at once, and cut.
 //! Reading: an [`Assembly`] takes one piece after the other.
 
 use dormouse_types::entry::{Entry, Field, Member, Scored};
@@ -31,7 +32,7 @@ use dormouse_types::{Array, Hash, Item, Limits, List, Object, ObjectMut, ObjectR
 
 use super::filter::{self, PartialFilter};
 use super::stream::{self, PartialStream};
-use super::{RdbReaders, array, hash, kind, list};
+use super::{RdbReaders, array, hash, json, kind, list};
 use crate::codec::reader::{ByteSink, write_rdb_length};
 use crate::codec::string::{read_string, skip_string, write_item, write_plain_string};
 use crate::codec::{CodecError, Reader};
@@ -83,7 +84,7 @@ pub fn is_large(object: ObjectRef<'_>, sizes: &Sizes) -> bool {
         ObjectRef::Hash(hash) => !hash.is_packed(),
         ObjectRef::Set(set) => set.integers().is_none() && set.packed().is_none(),
         ObjectRef::SortedSet(set) => set.packed().is_none(),
-        ObjectRef::Stream(_) | ObjectRef::Filter(_) => true,
+        ObjectRef::Stream(_) | ObjectRef::Filter(_) | ObjectRef::Json(_) => true,
         ObjectRef::Array(array) => !array.is_packed(),
     };
     in_parts && object.heap_bytes() > sizes.large_bytes
@@ -94,7 +95,7 @@ pub fn is_large(object: ObjectRef<'_>, sizes: &Sizes) -> bool {
 pub fn begin(object: ObjectMut<'_>, id: u64, sizes: &Sizes) -> Option<Outline> {
     let cell = sizes.step_bytes / Sizes::CELLS_IN_STEP;
     let (kind, elements) = match object {
-        ObjectMut::Text(_) => return None,
+        ObjectMut::Text(_) | ObjectMut::Json(_) => return None,
         ObjectMut::List(list) => (kind::LIST_QUICKLIST_2, list.begin_capture(id)?),
         ObjectMut::Hash(hash) => {
             // A field that comes to expire later does so in a cell that is put aside before.
@@ -120,11 +121,25 @@ pub fn begin(object: ObjectMut<'_>, id: u64, sizes: &Sizes) -> Option<Outline> {
     Some(Outline { kind, elements: elements as u64 })
 }
 
+/// The whole of a value that remembers nothing, which is one run of bytes: the number of its encoding, and the bytes.
+pub fn run_of(object: ObjectRef<'_>) -> Option<(u8, &[u8])> {
+    match object {
+        ObjectRef::Text(text) => Some((kind::STRING, text)),
+        ObjectRef::Json(json) => Some((kind::JSON, json.bytes())),
+        _ => None,
+    }
+}
+
+/// Whether a value with this number is one run of bytes, which can be cut anywhere.
+pub fn is_run(kind: u8) -> bool {
+    matches!(kind, kind::STRING | kind::JSON)
+}
+
 /// Appends the next elements of the moment `id`, until `out` holds about `bytes_max` bytes. `None`: the value remembers no
 /// such moment.
 pub fn take(object: ObjectMut<'_>, id: u64, bytes_max: usize, out: &mut Vec<u8>) -> Option<Captured> {
     match object {
-        ObjectMut::Text(_) => None,
+        ObjectMut::Text(_) | ObjectMut::Json(_) => None,
         ObjectMut::List(list) => {
             let mut entries = 0;
             let is_done = list.capture_some(id, |chunk| {
@@ -170,7 +185,7 @@ pub fn take(object: ObjectMut<'_>, id: u64, bytes_max: usize, out: &mut Vec<u8>)
 /// The moment that a value remembers.
 pub fn remembered(object: ObjectRef<'_>) -> Option<u64> {
     match object {
-        ObjectRef::Text(_) => None,
+        ObjectRef::Text(_) | ObjectRef::Json(_) => None,
         ObjectRef::List(list) => list.captured_id(),
         ObjectRef::Hash(hash) => hash.captured_id(),
         ObjectRef::Set(set) => set.captured_id(),
@@ -184,7 +199,7 @@ pub fn remembered(object: ObjectRef<'_>) -> Option<u64> {
 /// Bytes that a value keeps of its captured state, beside its present one.
 pub fn aside_bytes(object: ObjectRef<'_>) -> usize {
     match object {
-        ObjectRef::Text(_) => 0,
+        ObjectRef::Text(_) | ObjectRef::Json(_) => 0,
         ObjectRef::List(list) => list.aside_bytes(),
         ObjectRef::Hash(hash) => hash.aside_bytes(),
         ObjectRef::Set(set) => set.aside_bytes(),
@@ -198,7 +213,7 @@ pub fn aside_bytes(object: ObjectRef<'_>) -> usize {
 /// Ends a value's capture.
 pub fn end(object: ObjectMut<'_>) {
     match object {
-        ObjectMut::Text(_) => {}
+        ObjectMut::Text(_) | ObjectMut::Json(_) => {}
         ObjectMut::List(list) => list.end_capture(),
         ObjectMut::Hash(hash) => hash.table_mut().into_iter().for_each(|table| table.end_capture()),
         ObjectMut::Set(set) => set.table_mut().into_iter().for_each(|table| table.end_capture()),
@@ -255,6 +270,7 @@ pub struct Assembly {
 
 enum Partial {
     Text(Vec<u8>),
+    Json(Vec<u8>),
     List(List),
     Hash(Hash),
     HashWithExpiries(Hash),
@@ -273,6 +289,7 @@ impl Assembly {
         let room = outline.elements.min(ROOM_MAX) as usize;
         let value = match outline.kind {
             kind::STRING => Partial::Text(Vec::with_capacity(room)),
+            kind::JSON => Partial::Json(Vec::with_capacity(room)),
             kind::LIST_QUICKLIST_2 => Partial::List(List::new()),
             kind::HASH => Partial::Hash(Hash::with_capacity(room, limits)),
             kind::HASH_TTL => Partial::HashWithExpiries(Hash::with_capacity(room, limits)),
@@ -293,9 +310,9 @@ impl Assembly {
     pub fn push(&mut self, piece: &[u8], limits: &Limits) -> Result<(), CodecError> {
         const TWICE: CodecError = CodecError::Malformed("element twice in a value in pieces");
         let mut reader = Reader::new(piece);
-        if let Partial::Text(text) = &mut self.value {
+        if let Partial::Text(bytes) | Partial::Json(bytes) = &mut self.value {
             self.left = self.left.checked_sub(piece.len() as u64).ok_or(TOO_MANY)?;
-            text.extend_from_slice(piece);
+            bytes.extend_from_slice(piece);
             return Ok(());
         }
         if let Partial::Filter(filter) = &mut self.value {
@@ -305,7 +322,7 @@ impl Assembly {
         while !reader.is_empty() {
             self.left = self.left.checked_sub(1).ok_or(TOO_MANY)?;
             let is_new = match &mut self.value {
-                Partial::Text(_) | Partial::Filter(_) => true,
+                Partial::Text(_) | Partial::Filter(_) | Partial::Json(_) => true,
                 Partial::List(list) => {
                     list::read_node(&mut reader, list)?;
                     true
@@ -352,6 +369,7 @@ impl Assembly {
         }
         Ok(match self.value {
             Partial::Text(text) => Object::Text(text),
+            Partial::Json(bytes) => json::of_bytes(&bytes)?,
             Partial::List(mut list) => {
                 list.loaded(limits);
                 Object::List(list)
@@ -399,7 +417,7 @@ pub fn count_elements(kind: u8, piece: &[u8], is_first: bool) -> Result<u64, Cod
     }
     while !reader.is_empty() {
         match kind {
-            kind::STRING | kind::BLOOM | kind::CUCKOO => return Ok(piece.len() as u64),
+            kind::STRING | kind::BLOOM | kind::CUCKOO | kind::JSON => return Ok(piece.len() as u64),
             kind::LIST_QUICKLIST_2 => {
                 reader.rdb_plain_length()?;
                 skip_string(&mut reader)?;

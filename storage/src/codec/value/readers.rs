@@ -80,6 +80,7 @@ impl RdbReaders {
         match encoding {
             kind::ARRAY => self.dialect != Dialect::Redis || self.version < RDB_VERSION_OF_ARRAYS,
             kind::BLOOM | kind::CUCKOO => true,
+            kind::JSON => !self.json_as_string,
             _ => false,
         }
     }

@@ -75,6 +75,7 @@ fn show(object: &Object) -> String {
         Object::Stream(stream) => return format!("{stream:?}"),
         Object::Array(array) => return format!("{array:?}"),
         Object::Filter(filter) => return format!("{filter:?}"),
+        Object::Json(json) => return format!("{json:?}"),
     };
     if let Object::Set(_) | Object::Hash(_) = object {
         elements.sort();
@@ -128,6 +129,7 @@ fn stream(count: u64) -> Stream {
 /// Values of each kind, packed and not.
 fn collections() -> Vec<Object> {
     let limits = Limits::default();
+    let document = format!("[{}]", (0..20_000).map(|at| at.to_string()).collect::<Vec<_>>().join(","));
     let mut all = vec![Object::Text(vec![b'x'; 100_000])];
     for count in [2, 5000] {
         let (mut list, mut hash, mut set) = (List::new(), Hash::new(), Set::new());
@@ -146,6 +148,7 @@ fn collections() -> Vec<Object> {
         all.extend([Object::SortedSet(sorted), Object::Set(numbers), Object::Stream(stream(count as u64))]);
         all.push(Object::Hash(expiring));
     }
+    all.push(json::of_text(document.as_bytes()).unwrap());
     all
 }
 

@@ -261,6 +261,7 @@ fn shown(object: &Object) -> Vec<Vec<u8>> {
             filter.write_head(&mut head);
             vec![head, filter.parts().all().collect::<Vec<_>>().concat()]
         }
+        Object::Json(json) => vec![json.bytes().to_vec()],
     };
     if matches!(object, Object::Hash(_) | Object::Set(_)) {
         elements.sort();
@@ -415,6 +416,26 @@ fn texts_come_back() {
     let pieces: Vec<Vec<u8>> = text.chunks(1000).map(<[u8]>::to_vec).collect();
     let Object::Text(back) = assembled(outline, &pieces).unwrap() else { panic!("a text") };
     assert_eq!(back, text);
+}
+
+#[test]
+fn documents_come_back() {
+    let text = format!("[{}]", (0..20_000).map(|at| format!("{{\"at\":{at}}}")).collect::<Vec<_>>().join(","));
+    let mut object = json::of_text(text.as_bytes()).unwrap();
+    assert!(is_large(object.as_ref(), &SIZES) && !is_large(json::of_text(b"[]").unwrap().as_ref(), &SIZES));
+    assert_eq!(begin(object.as_mut(), 1, &SIZES), None);
+    let (kind, bytes) = run_of(object.as_ref()).unwrap();
+    let outline = Outline { kind, elements: bytes.len() as u64 };
+    let mut pieces: Vec<Vec<u8>> = bytes.chunks(1000).map(<[u8]>::to_vec).collect();
+    assert_eq!(shown(&assembled(outline, &pieces).unwrap()), shown(&object));
+    pieces[0][0] = 0xff;
+    assert!(assembled(outline, &pieces).is_err());
+    // Outline and pieces together are the value.
+    let (mut whole, mut joined) = (Vec::new(), Vec::new());
+    crate::codec::value::encode_object(object.as_ref(), &mut whole);
+    write_outline(outline, &mut joined);
+    bytes.chunks(1000).for_each(|piece| joined.extend_from_slice(piece));
+    assert_eq!(whole, joined);
 }
 
 #[test]
