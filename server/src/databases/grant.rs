@@ -246,6 +246,7 @@ mod tests {
         "function|list",
         "function|stats",
         "hello",
+        "json.debug|help",
         "latency|help",
         "lolwut",
         "memory|doctor",

@@ -17,6 +17,8 @@ const NEWER_EVENTS: &str = include_str!("../../tests/data/keyspace-events-8.txt"
 const VALKEY_EVENTS: &str = include_str!("../../tests/data/keyspace-events-valkey-9.txt");
 /// Those of commands that a module has.
 const FILTER_EVENTS: &str = include_str!("../../tests/data/keyspace-events-filters.txt");
+/// The same of documents of JSON, which other servers have in a module.
+const JSON_EVENTS: &str = include_str!("../../tests/data/keyspace-events-json.txt");
 
 #[test]
 fn the_events_are_those_of_redis() {
@@ -24,6 +26,7 @@ fn the_events_are_those_of_redis() {
     compare(NEWER_EVENTS);
     compare(VALKEY_EVENTS);
     compare(FILTER_EVENTS);
+    compare(JSON_EVENTS);
 }
 
 fn compare(events: &str) {
@@ -64,7 +67,7 @@ fn compare(events: &str) {
 
 #[test]
 fn every_write_is_compared() {
-    let all = [EVENTS, NEWER_EVENTS, VALKEY_EVENTS, FILTER_EVENTS];
+    let all = [EVENTS, NEWER_EVENTS, VALKEY_EVENTS, FILTER_EVENTS, JSON_EVENTS];
     let lines = all.into_iter().flat_map(str::lines);
     let compared: BTreeSet<&str> = lines.filter_map(|line| line.split(' ').next()).collect();
     let rows = FAMILIES.iter().flat_map(|family| family.commands).map(|command| &command.row);

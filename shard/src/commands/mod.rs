@@ -25,6 +25,7 @@ mod hash_fields;
 mod hashes;
 mod hyperloglogs;
 mod indexes;
+mod json;
 mod keys;
 mod lcs;
 mod lists;
@@ -90,6 +91,7 @@ pub const FAMILIES: &[Family<Run>] = &[
     arrays::FAMILY,
     filters::BLOOM,
     filters::CUCKOO,
+    json::FAMILY,
     scripting::FAMILY,
 ];
 

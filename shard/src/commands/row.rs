@@ -100,6 +100,7 @@ bitflags! {
         const HYPERLOGLOG = 1 << 15;
         const GEO = 1 << 16;
         const ARRAY = 1 << 17;
+        const JSON = 1 << 18;
 
         const READ = 1 << 20;
         const WRITE = 1 << 21;
@@ -185,6 +186,7 @@ impl Category {
             (Category::SCRIPTING, "@scripting"),
             (Category::BLOOM, "@bloom"),
             (Category::CUCKOO, "@cuckoo"),
+            (Category::JSON, "@json"),
         ];
         NAMES.iter().filter(move |(category, _)| self.contains(*category)).map(|(_, name)| *name)
     }

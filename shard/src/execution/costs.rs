@@ -49,6 +49,7 @@ const PARTS: usize = 2;
 /// | `{bytes}` | one word of 64 times as many bytes |
 /// | `{class}` | a pattern that is one class |
 /// | `{dump}` | the answer of `DUMP` for `k` |
+/// | `{json}` | a document with so many members, and a list of so many values |
 const SAMPLES: &[(&str, &str)] = &[
     ("GET k", "string"),
     ("SET k v", "string"),
@@ -496,6 +497,54 @@ const SAMPLES: &[(&str, &str)] = &[
     ("DUMP k", "long-array"),
     ("RESTORE d 0 {dump}", "array"),
     ("RESTORE d 0 {dump}", "far-array"),
+    ("JSON.SET k $ {json}", "json"),
+    ("JSON.SET d $ {json}", "none"),
+    ("JSON.SET k $.m0.n 5", "json"),
+    ("JSON.SET k $.list[-1] 500", "json"),
+    ("JSON.SET k $..n {bytes-string}", "json"),
+    ("JSON.SET k $.new 5", "json"),
+    ("JSON.GET k", "json"),
+    ("JSON.GET k $", "json"),
+    ("JSON.GET k $..n", "json"),
+    ("JSON.GET k $.last", "json"),
+    ("JSON.GET k INDENT _ NEWLINE _ SPACE _", "json"),
+    ("JSON.GET k $.list[?(@>1)]", "json"),
+    ("JSON.GET k $..[?(@.n>1)]", "json"),
+    ("JSON.GET k $[?(@.s=~'1$')].n", "json"),
+    ("JSON.GET k $[?(@.n==$.last)]", "json"),
+    ("JSON.GET k $..*..*", "json"),
+    ("JSON.MGET k k k $.last", "json"),
+    ("JSON.MSET k $.last 5 d $ {json}", "json"),
+    ("JSON.MERGE k $ {json}", "json"),
+    ("JSON.MERGE k $.* {json}", "json"),
+    ("JSON.DEL k", "json"),
+    ("JSON.DEL k $..n", "json"),
+    ("JSON.DEL k $.m0", "json"),
+    ("JSON.FORGET k $.last", "json"),
+    ("JSON.TYPE k $.*", "json"),
+    ("JSON.NUMINCRBY k $..n 1000", "json"),
+    ("JSON.NUMINCRBY k $.last 1", "json"),
+    ("JSON.NUMMULTBY k $.last 2", "json"),
+    ("JSON.NUMPOWBY k $.list[*] 2", "json"),
+    ("JSON.TOGGLE k $..t", "json"),
+    ("JSON.STRAPPEND k $..s \"x\"", "json"),
+    ("JSON.STRLEN k $..s", "json"),
+    ("JSON.ARRAPPEND k $.list 5", "json"),
+    ("JSON.ARRAPPEND k $..list {json}", "json"),
+    ("JSON.ARRINDEX k $.list null", "json"),
+    ("JSON.ARRINSERT k $.list 0 5", "json"),
+    ("JSON.ARRLEN k $..list", "json"),
+    ("JSON.ARRPOP k $.list 0", "json"),
+    ("JSON.ARRTRIM k $.list 1 -2", "json"),
+    ("JSON.OBJKEYS k $", "json"),
+    ("JSON.OBJLEN k $..*", "json"),
+    ("JSON.CLEAR k $..*", "json"),
+    ("JSON.RESP k", "json"),
+    ("JSON.DEBUG MEMORY k $..*", "json"),
+    ("DUMP k", "json"),
+    ("RESTORE d 0 {dump}", "json"),
+    ("COPY k d", "json"),
+    ("DEL k", "json"),
 ];
 
 /// Collections are tried twice: with many elements, and with few that are long.
@@ -615,6 +664,7 @@ fn filled(size: usize) -> Bench {
         "BF.RESERVE links 0.01 1 EXPANSION 1",
         "CF.INSERT cuckoo CAPACITY {n}00 ITEMS {old}",
         "CF.RESERVE layers 4 BUCKETSIZE 2 EXPANSION 1",
+        "JSON.SET json $ {json}",
         "RPUSH wide-list {bytes} {bytes}1 {bytes}2 m1",
         "SADD wide-set {bytes} {bytes}1 {bytes}2 m1",
         "HSET wide-hash {bytes} {bytes} m1 {bytes} m2 m2",
@@ -730,6 +780,11 @@ fn words(bench: &mut Bench, line: &str, size: usize) -> Vec<Vec<u8>> {
                 let class = format!("[{}]", "xy".repeat(size));
                 let text = "ab".repeat(size / 8 + 1);
                 let word = word.replace("{bytes}", &"b".repeat(64 * size)).replace("{text}", &text);
+                let document = |at: usize| format!("\"m{at}\":{{\"n\":{at},\"s\":\"value{at}\",\"t\":true}}");
+                let members: Vec<String> = (0..size).map(document).collect();
+                let list: Vec<String> = (0..size).map(|at| at.to_string()).collect();
+                let json = format!("{{{},\"list\":[{}],\"last\":1}}", members.join(","), list.join(","));
+                let word = word.replace("{json}", &json).replace("{bytes-string}", &format!("{:?}", "b".repeat(size)));
                 let word = word.replace("{class}", &class).replace("{middle-member}", &format!("m{}", size / 2));
                 let word = word.replace("{n}", &size.to_string()).replace("{half}", &(size / 2).to_string());
                 words.push(word.replace("{middle}", &(size / 2).to_string()).into_bytes());

@@ -32,7 +32,7 @@ pub enum EventClass {
     KeyMiss,
     /// A key has come into being.
     New,
-    /// Events of modules: there are none.
+    /// Events of the types that other servers have in modules: documents of JSON.
     Module,
     Array,
 }

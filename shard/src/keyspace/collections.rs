@@ -3,7 +3,7 @@
 use dormouse_types::record::{Record, Value};
 use dormouse_types::{Collection, Limits, ObjectRef};
 
-use super::changes::KeyEvent;
+use super::changes::{EventClass, KeyEvent};
 use super::{Keyspace, Text};
 use crate::error::{Error, Result};
 
@@ -175,7 +175,9 @@ impl Keyspace<'_> {
         if changed || empty {
             self.changed(self.event, key);
         }
-        if empty {
+        // A module of other servers tells of its own event only.
+        let is_of_module = self.event.is_some_and(|event| event.class == EventClass::Module);
+        if empty && !is_of_module {
             self.tell(KeyEvent::DEL, key);
         }
         Ok(Some(result))

@@ -164,7 +164,8 @@ fn no_client_sees_the_outbox() {
 fn the_words_of_events_are_those_of_the_keyspace() {
     let of_redis = concat!(
         include_str!("../../../tests/data/keyspace-events.txt"),
-        include_str!("../../../tests/data/keyspace-events-8.txt")
+        include_str!("../../../tests/data/keyspace-events-8.txt"),
+        include_str!("../../../tests/data/keyspace-events-json.txt")
     );
     let mut known: BTreeMap<&str, char> = BTreeMap::new();
     for line in of_redis.lines().filter_map(|line| line.strip_prefix("    ")) {

@@ -1,0 +1,371 @@
+//! Commands that read documents.
+
+use dormouse_protocol::{Reply, Version};
+use dormouse_types::Json;
+use dormouse_types::json::{self, Node, Numbers, Style, equal};
+
+use super::path::Path;
+use super::select::Selected;
+use super::text::{Form, Many, Named, One, measured_bytes, reply_resp, reply_text, reply_value};
+use super::{Ignored, Index, NO_KEY, NO_PATH, OptionalPath, no_path_or, not_a, select, wrong_arity};
+use crate::commands::args::{Args, Argument, Rest};
+use crate::error::{Error, Result};
+use crate::keyspace::Keyspace;
+
+/// `JSON.GET key [INDENT indent] [NEWLINE newline] [SPACE space] [FORMAT STRING | EXPAND1 | EXPAND] [path ...]`
+pub fn get(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], GetOptions<'_>)) -> Result<()> {
+    let GetOptions { mut paths, style, format } = options;
+    let form = form_of(format, reply.version(), "STRING")?;
+    let document = db.read::<Json>(key)?;
+    if paths.is_empty() {
+        paths.push(Path::root());
+    }
+    let Some(document) = document else {
+        reply.null();
+        return Ok(());
+    };
+    if form != Form::Text {
+        reply.array(paths.len());
+        for path in &paths {
+            let values = select::all(document, path)?;
+            reply.array(values.len());
+            values.iter().for_each(|value| reply_value(reply, value, form, style));
+        }
+        return Ok(());
+    }
+    match &paths[..] {
+        [path] => reply_path(reply, document, path, style),
+        _ => {
+            let are_arrays = paths.iter().any(|path| !path.is_old);
+            let mut named: Vec<(&[u8], Selected<'_>)> = Vec::with_capacity(paths.len());
+            for path in &paths {
+                // The same path twice is one member.
+                if named.iter().any(|(name, _)| *name == path.original) {
+                    continue;
+                }
+                let values = if are_arrays { select::all(document, path)? } else { select::one(document, path)? };
+                if !are_arrays && values.is_empty() {
+                    return Err(NO_PATH);
+                }
+                named.push((path.original, values));
+            }
+            let bytes = named.iter().map(|(name, values)| name.len() + bytes_of(values)).sum();
+            reply_text(reply, &Named { paths: &named, are_arrays, style }, measured_bytes(style, bytes));
+            Ok(())
+        }
+    }
+}
+
+/// Writes the text of the values of one path.
+fn reply_path(reply: &mut Reply, document: &Json, path: &Path<'_>, style: Style<'_>) -> Result<()> {
+    if path.is_old {
+        let value = select::first(document, path)?.ok_or(NO_PATH)?;
+        reply_text(reply, &One(value, style), measured_bytes(style, value.bytes().len()));
+    } else {
+        let values = select::all(document, path)?;
+        reply_text(reply, &Many(&values, style), measured_bytes(style, bytes_of(&values)));
+    }
+    Ok(())
+}
+
+fn bytes_of(values: &Selected<'_>) -> usize {
+    values.iter().map(|value| value.bytes().len() + 1).sum()
+}
+
+/// The form that `FORMAT` asks for; `text` is the one of text. Only RESP3 has others.
+pub(super) fn form_of(format: Option<&[u8]>, version: Version, text: &str) -> Result<Form> {
+    match format {
+        None => Ok(Form::Text),
+        Some(_) if version == Version::Resp2 => Err(Error::text("ERR FORMAT argument is not supported on RESP2")),
+        Some(b"EXPAND1") => Ok(Form::Shallow),
+        Some(b"EXPAND") => Ok(Form::Deep),
+        Some(word) if word == text.as_bytes() => Ok(Form::Text),
+        Some(_) => Err(Error::text("ERR wrong reply format")),
+    }
+}
+
+/// Options and paths of `JSON.GET`, in any order.
+#[derive(Default)]
+pub struct GetOptions<'a> {
+    paths: Vec<Path<'a>>,
+    style: Style<'a>,
+    format: Option<&'a [u8]>,
+}
+
+impl<'a> Argument<'a> for GetOptions<'a> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let mut options = Self::default();
+        while let Some(word) = args.upper() {
+            let value = match word.as_bytes() {
+                b"INDENT" => &mut options.style.indent,
+                b"NEWLINE" => &mut options.style.newline,
+                b"SPACE" => &mut options.style.space,
+                b"FORMAT" => options.format.insert(&[]),
+                // An option of RedisJSON 1.
+                b"NOESCAPE" => {
+                    args.skip();
+                    continue;
+                }
+                _ => {
+                    options.paths.push(args.take()?);
+                    continue;
+                }
+            };
+            args.skip();
+            *value = args.bytes().map_err(|_| wrong_arity(args))?;
+        }
+        Ok(options)
+    }
+}
+
+/// `JSON.MGET key [key ...] path`
+pub fn mget(db: &mut Keyspace<'_>, reply: &mut Reply, (words,): (Rest<'_>,)) -> Result<()> {
+    let count = words.len() - 1;
+    let path = Path::read(words.at(count))?;
+    reply.array(count);
+    for key in words.iter().take(count) {
+        // As in `MGET`, a value of another type is none.
+        match db.read::<Json>(key) {
+            Ok(Some(document)) => match reply_path(reply, document, &path, Style::default()) {
+                Err(error) if error == NO_PATH => reply.null(),
+                other => other?,
+            },
+            Ok(None) | Err(Error::WrongType) => reply.null(),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// `JSON.TYPE key [path]`
+pub fn kind(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
+) -> Result<()> {
+    let OptionalPath(path) = path;
+    let document = db.read::<Json>(key)?;
+    if reply.version() == Version::Resp3 {
+        reply.array(1);
+    }
+    let Some(document) = document else {
+        reply.null();
+        return Ok(());
+    };
+    if path.is_old {
+        match select::first(document, &path)? {
+            Some(value) => reply.bulk(value.type_name().as_bytes()),
+            None => reply.null(),
+        }
+    } else {
+        let values = select::all(document, &path)?;
+        reply.array(values.len());
+        values.iter().for_each(|value| reply.bulk(value.type_name().as_bytes()));
+    }
+    Ok(())
+}
+
+/// `JSON.STRLEN key [path]`
+pub fn strlen(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
+) -> Result<()> {
+    let OptionalPath(path) = path;
+    let length = |value: Node<'_>| value.string().map(<[u8]>::len);
+    match db.read::<Json>(key)? {
+        None if path.is_old => reply.null(),
+        None => return Err(NO_KEY),
+        Some(document) if path.is_old => {
+            let value = select::first(document, &path)?.ok_or(NO_PATH)?;
+            reply.integer(length(value).ok_or_else(|| not_a("string"))? as i64);
+        }
+        Some(document) => reply_lengths(reply, &select::all(document, &path)?, length),
+    }
+    Ok(())
+}
+
+/// Writes a number for each value, or null.
+fn reply_lengths(reply: &mut Reply, values: &Selected<'_>, length: impl Fn(Node<'_>) -> Option<usize>) {
+    reply.array(values.len());
+    for value in values.iter() {
+        match length(value) {
+            Some(length) => reply.integer(length as i64),
+            None => reply.null(),
+        }
+    }
+}
+
+/// `JSON.ARRINDEX key path value [start [stop]]`
+pub fn arrindex(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (key, path, value, range): (&[u8], Path<'_>, &[u8], SearchRange),
+) -> Result<()> {
+    let SearchRange { start, stop } = range;
+    let document = db.read::<Json>(key)?;
+    let wanted = json::parse(value)?;
+    let document = document.ok_or(NO_PATH)?;
+    let find = |array: Node<'_>| {
+        let (from, to) = searched(start, stop, array.len());
+        let mut range = array.children().enumerate().take(to).skip(from);
+        range.find(|(_, (_, value))| equal(*value, Node::of(&wanted), Numbers::OfOneType)).map(|(index, _)| index)
+    };
+    let answer = |array: Node<'_>| find(array).map_or(-1, |index| index as i64);
+    if path.is_old {
+        let array = select::first(document, &path)?.ok_or(NO_PATH)?;
+        if !array.is_array() {
+            return Err(not_a("array"));
+        }
+        reply.integer(answer(array));
+    } else {
+        let values = select::all(document, &path)?;
+        reply.array(values.len());
+        for value in values.iter() {
+            if value.is_array() { reply.integer(answer(value)) } else { reply.null() }
+        }
+    }
+    Ok(())
+}
+
+/// The elements that are searched: from one to before another. A stop of 0 is the end.
+fn searched(start: i64, stop: i64, len: usize) -> (usize, usize) {
+    let from_end = |index: i64| len.saturating_sub(usize::try_from(index.unsigned_abs()).unwrap_or(usize::MAX));
+    let from = usize::try_from(start).map_or_else(|_| from_end(start), |start| start.min(len.saturating_sub(1)));
+    let to = match usize::try_from(stop) {
+        Ok(0) => len,
+        Ok(stop) => stop.min(len),
+        Err(_) => from_end(stop),
+    };
+    (from, to)
+}
+
+/// `[start [stop]]`
+pub struct SearchRange {
+    start: i64,
+    stop: i64,
+}
+
+impl<'a> Argument<'a> for SearchRange {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let (start, stop): (Option<Index>, Option<Index>) = (args.take()?, args.take()?);
+        if !args.is_empty() {
+            return Err(wrong_arity(args));
+        }
+        Ok(Self { start: start.map_or(0, |start| start.0), stop: stop.map_or(0, |stop| stop.0) })
+    }
+}
+
+/// `JSON.ARRLEN key [path]`
+pub fn arrlen(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
+) -> Result<()> {
+    let OptionalPath(path) = path;
+    let length = |value: Node<'_>| value.is_array().then(|| value.len());
+    match db.read::<Json>(key)? {
+        None if path.is_old => reply.null(),
+        None => return Err(NO_KEY),
+        Some(document) if path.is_old => {
+            let value = select::first(document, &path)?.ok_or(NO_PATH)?;
+            reply.integer(length(value).ok_or_else(|| no_path_or("not an array"))? as i64);
+        }
+        Some(document) => reply_lengths(reply, &select::all(document, &path)?, length),
+    }
+    Ok(())
+}
+
+/// `JSON.OBJKEYS key [path]`
+pub fn objkeys(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
+) -> Result<()> {
+    let OptionalPath(path) = path;
+    fn reply_names(reply: &mut Reply, object: Node<'_>) {
+        reply.array(object.len());
+        object.children().for_each(|(name, _)| reply.bulk(name.unwrap_or_default()));
+    }
+    match db.read::<Json>(key)? {
+        None if path.is_old => reply.null(),
+        None => return Err(NO_KEY),
+        Some(document) if path.is_old => match select::first(document, &path)? {
+            None => reply.null(),
+            Some(value) if value.is_object() => reply_names(reply, value),
+            Some(_) => return Err(no_path_or("not an object")),
+        },
+        Some(document) => {
+            let values = select::all(document, &path)?;
+            reply.array(values.len());
+            for value in values.iter() {
+                if value.is_object() { reply_names(reply, value) } else { reply.null() }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `JSON.OBJLEN key [path]`
+pub fn objlen(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
+) -> Result<()> {
+    let OptionalPath(path) = path;
+    let length = |value: Node<'_>| value.is_object().then(|| value.len());
+    match db.read::<Json>(key)? {
+        None if path.is_old => reply.null(),
+        None => return Err(no_path_or("not an object")),
+        Some(document) if path.is_old => match select::first(document, &path)? {
+            None => reply.null(),
+            Some(value) => reply.integer(length(value).ok_or_else(|| not_a("object"))? as i64),
+        },
+        Some(document) => reply_lengths(reply, &select::all(document, &path)?, length),
+    }
+    Ok(())
+}
+
+/// `JSON.RESP key [path]`
+pub fn resp(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
+) -> Result<()> {
+    let OptionalPath(path) = path;
+    match db.read::<Json>(key)? {
+        None => reply.null(),
+        Some(document) if path.is_old => reply_resp(reply, select::first(document, &path)?.ok_or(NO_PATH)?),
+        Some(document) => {
+            let values = select::all(document, &path)?;
+            reply.array(values.len());
+            values.iter().for_each(|value| reply_resp(reply, value));
+        }
+    }
+    Ok(())
+}
+
+/// `JSON.DEBUG MEMORY key [path]`
+pub fn memory(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
+) -> Result<()> {
+    let OptionalPath(path) = path;
+    let document = db.read::<Json>(key)?;
+    // The outermost value has the block that they are all in.
+    let bytes = |document: &Json, value: Node<'_>| match value.at() {
+        0 => document.heap_bytes(),
+        _ => value.bytes().len(),
+    };
+    match document {
+        None if path.is_old => reply.integer(0),
+        None => reply.array(0),
+        Some(document) if path.is_old => {
+            let value = select::first(document, &path)?.ok_or(NO_PATH)?;
+            reply.integer(bytes(document, value) as i64);
+        }
+        Some(document) => reply_lengths(reply, &select::all(document, &path)?, |value| Some(bytes(document, value))),
+    }
+    Ok(())
+}

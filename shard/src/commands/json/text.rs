@@ -1,0 +1,174 @@
+//! Values as text in a reply, and as values of the protocol.
+
+use std::cell::RefCell;
+
+use dormouse_protocol::Reply;
+use dormouse_types::json::{Node, Sink, Style, Value, begin_line, write, write_inside, write_string};
+
+use super::select::Selected;
+
+/// A text that can be written twice: to be measured, and into the reply.
+pub trait Text {
+    fn put(&self, out: &mut impl Sink);
+}
+
+/// One value.
+pub struct One<'a>(pub Node<'a>, pub Style<'a>);
+
+/// Values as an array.
+pub struct Many<'a>(pub &'a Selected<'a>, pub Style<'a>);
+
+/// The values of several paths as an object, each an array or one value.
+pub struct Named<'a> {
+    pub paths: &'a [(&'a [u8], Selected<'a>)],
+    pub are_arrays: bool,
+    pub style: Style<'a>,
+}
+
+impl Text for One<'_> {
+    fn put(&self, out: &mut impl Sink) {
+        write(self.0, self.1, out);
+    }
+}
+
+impl Text for Many<'_> {
+    fn put(&self, out: &mut impl Sink) {
+        put_array(self.0, self.1, 0, out);
+    }
+}
+
+impl Text for Named<'_> {
+    fn put(&self, out: &mut impl Sink) {
+        out.put(b"{");
+        for (number, (name, values)) in self.paths.iter().enumerate() {
+            if number > 0 {
+                out.put(b",");
+            }
+            begin_line(self.style, 1, out);
+            write_string(name, out);
+            out.put(b":");
+            out.put(self.style.space);
+            match (self.are_arrays, values.iter().next()) {
+                (false, Some(value)) => write_inside(value, self.style, 1, out),
+                _ => put_array(values, self.style, 1, out),
+            }
+        }
+        if !self.paths.is_empty() {
+            begin_line(self.style, 0, out);
+        }
+        out.put(b"}");
+    }
+}
+
+fn put_array(values: &Selected<'_>, style: Style<'_>, level: usize, out: &mut impl Sink) {
+    out.put(b"[");
+    for (number, value) in values.iter().enumerate() {
+        if number > 0 {
+            out.put(b",");
+        }
+        begin_line(style, level + 1, out);
+        write_inside(value, style, level + 1, out);
+    }
+    if !values.is_empty() {
+        begin_line(style, level, out);
+    }
+    out.put(b"]");
+}
+
+/// Encoded values of up to so many bytes are written once, and copied; longer ones are measured first.
+const SHORT_BYTES: usize = 16 << 10;
+
+/// Counts the bytes of a text.
+struct Measure(usize);
+
+impl Sink for Measure {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len();
+    }
+}
+
+/// Writes a text as a string of the protocol. `bytes`: those of the values, encoded.
+pub fn reply_text(reply: &mut Reply, text: &impl Text, bytes: usize) {
+    thread_local! {
+        static WRITTEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    if bytes <= SHORT_BYTES {
+        // A text has six times the bytes of its value at most.
+        WRITTEN.with_borrow_mut(|written| {
+            written.clear();
+            text.put(written);
+            reply.bulk(written);
+        });
+        return;
+    }
+    let mut measure = Measure(0);
+    text.put(&mut measure);
+    reply.bulk_with(measure.0, |out| text.put(out));
+}
+
+/// The bytes that decide how [`reply_text`] writes: with white space between its parts a text may be of any length.
+pub fn measured_bytes(style: Style<'_>, bytes: usize) -> usize {
+    let is_plain = style.indent.is_empty() && style.newline.is_empty() && style.space.is_empty();
+    if is_plain { bytes } else { usize::MAX }
+}
+
+/// Forms of the values in a reply of RESP3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A text of all values.
+    Text,
+    /// Numbers and booleans are those of the protocol; everything else is a text.
+    Shallow,
+    /// Everything is a value of the protocol.
+    Deep,
+}
+
+/// Writes a value in one of the forms of RESP3.
+pub fn reply_value(reply: &mut Reply, node: Node<'_>, form: Form, style: Style<'_>) {
+    match (node.value(), form) {
+        (Value::Null, _) => reply.null(),
+        (Value::Bool(value), _) => reply.boolean(value),
+        (Value::Integer(number), _) => reply.integer(number),
+        (Value::Unsigned(number), _) => reply.double(number as f64),
+        (Value::Float(number), _) => reply.double(number),
+        (Value::String(bytes), Form::Deep) => reply.bulk(bytes),
+        (Value::Array(elements), Form::Deep) => {
+            reply.array(elements.len());
+            elements.for_each(|(_, element)| reply_value(reply, element, form, style));
+        }
+        (Value::Object(members), Form::Deep) => {
+            reply.map(members.len());
+            for (name, value) in members {
+                reply.bulk(name.unwrap_or_default());
+                reply_value(reply, value, form, style);
+            }
+        }
+        _ => reply_text(reply, &One(node, style), measured_bytes(style, node.bytes().len())),
+    }
+}
+
+/// Writes a value as `JSON.RESP` does: containers are arrays that begin with their bracket.
+pub fn reply_resp(reply: &mut Reply, node: Node<'_>) {
+    match node.value() {
+        Value::Null => reply.null(),
+        Value::Bool(value) => reply.simple(if value { "true" } else { "false" }),
+        Value::Integer(number) => reply.integer(number),
+        Value::Unsigned(number) => reply.double(number as f64),
+        Value::Float(number) => reply.double(number),
+        Value::String(bytes) => reply.bulk(bytes),
+        Value::Array(elements) => {
+            reply.array(1 + elements.len());
+            reply.simple("[");
+            elements.for_each(|(_, element)| reply_resp(reply, element));
+        }
+        Value::Object(members) => {
+            reply.array(1 + 2 * members.len());
+            reply.simple("{");
+            for (name, value) in members {
+                reply.bulk(name.unwrap_or_default());
+                reply_resp(reply, value);
+            }
+        }
+    }
+}
