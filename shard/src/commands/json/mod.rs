@@ -17,7 +17,7 @@ use dormouse_protocol::{Reply, Request};
 use dormouse_types::Json;
 use dormouse_types::json::{Edit, EditError, Node, ParseError};
 
-use self::path::{Extent, Path, extent};
+use self::path::{Extent, Path, Patterns, extent, patterns};
 use crate::commands::args::{Args, Argument};
 use crate::commands::{
     Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, exactly, run, write_help,
@@ -399,13 +399,20 @@ fn outermost(json: &Json, found: &[u32]) -> Vec<usize> {
 /// Bytes of a document, or of text, that are looked at in about the time of one element.
 const BYTES_PER_UNIT: usize = 64;
 
+/// The cost of compiling a pattern of a filter.
+const PATTERN_COST: usize = 500;
+
 /// The cost of a path in the document under `key`.
 fn cost_of_path(db: &Keyspace<'_>, key: &[u8], path: &[u8]) -> usize {
     let units = db.collection_bytes(key) / BYTES_PER_UNIT;
-    match extent(path) {
+    let looks = match extent(path) {
         Extent::Once => 2 * units,
         Extent::Scans(scans) => (1 + units).saturating_pow(scans),
-    }
+    };
+    let Patterns { written, computed } = patterns(path);
+    // One that is a value itself may be compiled for each value that is tested.
+    let compiled = if computed > 0 { looks.saturating_mul(BYTES_PER_UNIT / 2).saturating_add(1) } else { 0 };
+    looks.saturating_add(compiled.saturating_add(written).saturating_mul(PATTERN_COST))
 }
 
 /// One path, which is argument 2 or left out.

@@ -182,6 +182,28 @@ pub fn extent(path: &[u8]) -> Extent {
     }
 }
 
+/// How many patterns the filters of a path have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patterns {
+    /// Strings in the path itself.
+    pub written: usize,
+    /// Values that other steps lead to.
+    pub computed: usize,
+}
+
+/// The patterns of a path, from its text alone.
+pub fn patterns(path: &[u8]) -> Patterns {
+    let mut patterns = Patterns { written: 0, computed: 0 };
+    for at in 2..=path.len() {
+        if path[at - 2..at] == *b"=~" {
+            let next = path[at..].iter().find(|byte| **byte != b' ');
+            let count = if matches!(next, Some(b'\'' | b'"')) { &mut patterns.written } else { &mut patterns.computed };
+            *count += 1;
+        }
+    }
+    patterns
+}
+
 /// Filters in filters.
 const DEPTH_MAX: usize = 8;
 
