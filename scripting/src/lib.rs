@@ -33,7 +33,7 @@ pub mod vm;
 use dormouse_protocol::{Reply, Request};
 
 pub use script::{Library, Script, ScriptFlags, Sha};
-pub use vm::{Ended, RunLimits, Runnable};
+pub use vm::{RunLimits, Runnable, ScriptEnd};
 
 /// The version of Redis that scripts are told.
 pub const REDIS_VERSION: &str = "7.2.4";

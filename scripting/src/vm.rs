@@ -117,7 +117,7 @@ impl Runnable<'_> {
 
 /// The end of a run.
 #[derive(Debug)]
-pub enum Ended {
+pub enum ScriptEnd {
     /// It has one reply.
     Done,
     /// The host has suspended it. It has no reply yet.
@@ -321,7 +321,7 @@ pub fn run<'a>(
     limits: RunLimits,
     host: &mut dyn Host,
     reply: &mut Reply,
-) -> Result<Ended, Halt> {
+) -> Result<ScriptEnd, Halt> {
     let mut vm = take();
     let start = reply.len();
     let function = match vm.prepare(run) {
@@ -329,7 +329,7 @@ pub fn run<'a>(
         Err(problem) => {
             give(vm);
             reply.error(&problem);
-            return Ok(Ended::Done);
+            return Ok(ScriptEnd::Done);
         }
     };
     vm.begin(limits, reply);
@@ -366,9 +366,9 @@ fn conclude(
     outcome: mlua::Result<CallEnd>,
     start: usize,
     reply: &mut Reply,
-) -> Result<Ended, Halt> {
+) -> Result<ScriptEnd, Halt> {
     if matches!(outcome, Ok(CallEnd::Suspended)) {
-        return Ok(Ended::Suspended(Suspended(Moved(vm))));
+        return Ok(ScriptEnd::Suspended(Suspended(Moved(vm))));
     }
     vm.end();
     let halted = vm.state.halted.get();
@@ -385,7 +385,7 @@ fn conclude(
             reply.error(&outside(run, &error));
         }
     }
-    Ok(Ended::Done)
+    Ok(ScriptEnd::Done)
 }
 
 /// Takes the virtual machine of this thread, so that a script that is run by a script, which no command does, would get one

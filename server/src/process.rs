@@ -61,6 +61,9 @@ pub fn group_memory_bytes() -> Option<u64> {
     groups.lines().filter_map(|line| group_limit(line, |path| fs::read_to_string(path).ok())).min()
 }
 
+/// The controller of memory in a line of version 1.
+const CONTROLLER: &str = "memory";
+
 /// Returns the limit that a line of `/proc/self/cgroup` leads to: `0::PATH` (version 2) or `N:memory:PATH` (version 1).
 /// The parent groups count too. Within a container the path may be that of the machine, while the container's own group
 /// is the root.
@@ -69,7 +72,9 @@ fn group_limit(line: &str, read: impl Fn(&str) -> Option<String>) -> Option<u64>
     let (controllers, path) = (fields.next()?, fields.next()?);
     let (root, file) = match controllers {
         "" => ("/sys/fs/cgroup", "memory.max"),
-        _ if controllers.split(',').any(|name| name == "memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+        _ if controllers.split(',').any(|name| name == CONTROLLER) => {
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+        }
         _ => return None,
     };
     let ends = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0).chain([0, path.len()]);

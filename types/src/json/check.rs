@@ -1,6 +1,6 @@
 //! Checks of bytes from a disk or a client, before they are taken for an encoded value.
 
-use super::node::{Node, length};
+use super::node::{JsonNode, length};
 use super::parse::has_twins;
 use super::{DEPTH_MAX, HEAD_BYTES, tag};
 use crate::{Malformed, pace};
@@ -51,7 +51,7 @@ fn value(bytes: &[u8], at: usize, depth: usize) -> Result<usize, Malformed> {
             if found != count {
                 return Err(Malformed("number of values in a JSON container"));
             }
-            if container == tag::OBJECT && has_twins(Node::at_offset(bytes, at)) {
+            if container == tag::OBJECT && has_twins(JsonNode::at_offset(bytes, at)) {
                 return Err(Malformed("member twice in a JSON object"));
             }
             Ok(end)

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::node::{Children, Node, Value};
+use super::node::{Children, JsonNode, JsonValue};
 use super::parse::FEW;
 use crate::pace;
 
@@ -16,20 +16,22 @@ pub enum Numbers {
 }
 
 /// Whether two values are the same. The members of objects may be in any order.
-pub fn equal(one: Node<'_>, other: Node<'_>, numbers: Numbers) -> bool {
+pub fn equal(one: JsonNode<'_>, other: JsonNode<'_>, numbers: Numbers) -> bool {
     match (one.value(), other.value()) {
-        (Value::Null, Value::Null) => true,
-        (Value::Bool(one), Value::Bool(other)) => one == other,
-        (Value::Integer(one), Value::Integer(other)) => one == other,
-        (Value::Unsigned(one), Value::Unsigned(other)) => one == other,
-        (Value::Float(one), Value::Float(other)) => one == other,
-        (Value::String(one), Value::String(other)) => one == other,
-        (Value::Array(mut one), Value::Array(mut other)) => {
+        (JsonValue::Null, JsonValue::Null) => true,
+        (JsonValue::Bool(one), JsonValue::Bool(other)) => one == other,
+        (JsonValue::Integer(one), JsonValue::Integer(other)) => one == other,
+        (JsonValue::Unsigned(one), JsonValue::Unsigned(other)) => one == other,
+        (JsonValue::Float(one), JsonValue::Float(other)) => one == other,
+        (JsonValue::String(one), JsonValue::String(other)) => one == other,
+        (JsonValue::Array(mut one), JsonValue::Array(mut other)) => {
             pace::step(one.len());
             one.len() == other.len()
                 && one.all(|(_, one)| other.next().is_some_and(|(_, other)| equal(one, other, numbers)))
         }
-        (Value::Object(one), Value::Object(other)) => one.len() == other.len() && equal_members(one, other, numbers),
+        (JsonValue::Object(one), JsonValue::Object(other)) => {
+            one.len() == other.len() && equal_members(one, other, numbers)
+        }
         (one, other) if numbers == Numbers::ByValue => match (one.as_float(), other.as_float()) {
             (Some(one), Some(other)) => one == other,
             _ => false,
@@ -68,7 +70,7 @@ fn equal_in_any_order(mut one: Children<'_>, other: Children<'_>, numbers: Numbe
     one.all(|(name, one)| by_name.get(&name).is_some_and(|other| equal(one, *other, numbers)))
 }
 
-impl Value<'_> {
+impl JsonValue<'_> {
     /// The nearest float of a number.
     pub fn as_float(&self) -> Option<f64> {
         match self {

@@ -6,7 +6,7 @@
 
 use smallvec::SmallVec;
 
-use super::node::Node;
+use super::node::JsonNode;
 use super::{BYTES_MAX, DEPTH_MAX, HEAD_BYTES, Json, set_head};
 use crate::pace;
 
@@ -51,12 +51,12 @@ impl Json {
     pub fn edit<E: From<EditError>>(
         &mut self,
         places: &[usize],
-        mut change: impl FnMut(usize, Node<'_>) -> Result<Edit, E>,
+        mut change: impl FnMut(usize, JsonNode<'_>) -> Result<Edit, E>,
     ) -> Result<bool, E> {
         match places {
             [] => Ok(false),
             [at] => {
-                let edit = change(0, Node::at_offset(self.bytes(), *at))?;
+                let edit = change(0, JsonNode::at_offset(self.bytes(), *at))?;
                 Ok(self.edit_one(*at, edit)?)
             }
             _ => {
@@ -77,13 +77,13 @@ impl Json {
     /// # Errors
     /// If the document would become too large or too deep. It stays as it was.
     pub fn add_member(&mut self, at: usize, name: &[u8], value: &[u8]) -> Result<(), EditError> {
-        let object = Node::at_offset(self.bytes(), at);
+        let object = JsonNode::at_offset(self.bytes(), at);
         let mut bytes = Vec::with_capacity(name.len() + value.len() + 5);
         super::put_string(&mut bytes, name);
         bytes.extend_from_slice(value);
         let edit = Edit::Insert { at: object.end() - at, bytes, count: 1 };
         // The depth is that of the value, not that of its name.
-        self.edit_one_of_depth(at, edit, Node::of(value).depth()).map(drop)
+        self.edit_one_of_depth(at, edit, JsonNode::of(value).depth()).map(drop)
     }
 
     fn edit_one(&mut self, at: usize, edit: Edit) -> Result<bool, EditError> {
@@ -93,7 +93,7 @@ impl Json {
 
     fn edit_one_of_depth(&mut self, at: usize, edit: Edit, depth: usize) -> Result<bool, EditError> {
         let (around, member) = self.containers_around(at);
-        let node = Node::at_offset(self.bytes(), at);
+        let node = JsonNode::at_offset(self.bytes(), at);
         // The container whose number of values changes, and by how much.
         let outer = around.last().copied();
         let (from, removed, inserted, (counted, added, lost)) = match edit {
@@ -117,7 +117,7 @@ impl Json {
         let resized = around.iter().copied().chain(counted.filter(|_| counted != outer));
         let heads: SmallVec<[(usize, usize, usize); 16]> = resized
             .map(|container| {
-                let children = Node::at_offset(self.bytes(), container);
+                let children = JsonNode::at_offset(self.bytes(), container);
                 let bytes = children.end() - container - HEAD_BYTES - removed + inserted.len();
                 let count = if counted == Some(container) { children.len() + added - lost } else { children.len() };
                 (container, bytes, count)
@@ -154,11 +154,11 @@ impl Json {
 /// How deep the values are that an edit adds.
 fn added_depth(edit: &Edit) -> usize {
     match edit {
-        Edit::Replace(bytes) => Node::of(bytes).depth(),
+        Edit::Replace(bytes) => JsonNode::of(bytes).depth(),
         Edit::Insert { bytes, .. } => {
             let (mut next, mut depth) = (0, 0);
             while next < bytes.len() {
-                let node = Node::at_offset(bytes, next);
+                let node = JsonNode::at_offset(bytes, next);
                 depth = depth.max(node.depth());
                 next = node.end();
             }
@@ -180,9 +180,9 @@ struct Pass<'p, F> {
 
 impl<F> Pass<'_, F> {
     /// Copies a value inside of `level` containers, with what becomes of it. Returns whether it stays.
-    fn copy<E: From<EditError>>(&mut self, node: Node<'_>, level: usize) -> Result<bool, E>
+    fn copy<E: From<EditError>>(&mut self, node: JsonNode<'_>, level: usize) -> Result<bool, E>
     where
-        F: FnMut(usize, Node<'_>) -> Result<Edit, E>,
+        F: FnMut(usize, JsonNode<'_>) -> Result<Edit, E>,
     {
         let (start, end, first) = (self.out.len(), node.end(), self.next);
         while self.places.get(self.next) == Some(&node.at()) {
@@ -196,7 +196,7 @@ impl<F> Pass<'_, F> {
             pace::extend(&mut self.out, node.bytes());
         }
         for place in own {
-            let edit = (self.change)(place, Node::of(&self.out[start..]))?;
+            let edit = (self.change)(place, JsonNode::of(&self.out[start..]))?;
             let depth = added_depth(&edit);
             let levels = level + usize::from(matches!(edit, Edit::Insert { .. }));
             if depth > 0 && levels + depth > DEPTH_MAX {
@@ -213,9 +213,9 @@ impl<F> Pass<'_, F> {
         Ok(true)
     }
 
-    fn copy_children<E: From<EditError>>(&mut self, node: Node<'_>, level: usize) -> Result<(), E>
+    fn copy_children<E: From<EditError>>(&mut self, node: JsonNode<'_>, level: usize) -> Result<(), E>
     where
-        F: FnMut(usize, Node<'_>) -> Result<Edit, E>,
+        F: FnMut(usize, JsonNode<'_>) -> Result<Edit, E>,
     {
         let start = self.out.len();
         self.out.extend_from_slice(&node.bytes()[..HEAD_BYTES]);
@@ -239,7 +239,7 @@ impl<F> Pass<'_, F> {
 
     /// Changes the value that begins at `start` and ends what was written. Returns whether it stays.
     fn apply(&mut self, start: usize, edit: Edit) -> bool {
-        let count = Node::of(&self.out[start..]).len();
+        let count = JsonNode::of(&self.out[start..]).len();
         let count = match edit {
             Edit::Keep => return true,
             Edit::Remove => return false,

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::node::{Children, Node};
+use super::node::{Children, JsonNode};
 use super::parse::FEW;
 use super::{begin_container, end_container, put_string, tag};
 use crate::pace;
 
 /// Appends `target` with `patch` merged into it: members of the patch replace those of the same name, or remove them where
 /// they are null. A patch that is no object replaces the whole.
-pub fn merge(target: Option<Node<'_>>, patch: Node<'_>, out: &mut Vec<u8>) {
+pub fn merge(target: Option<JsonNode<'_>>, patch: JsonNode<'_>, out: &mut Vec<u8>) {
     if !patch.is_object() {
         out.extend_from_slice(patch.bytes());
         return;
@@ -32,7 +32,7 @@ pub fn merge(target: Option<Node<'_>>, patch: Node<'_>, out: &mut Vec<u8>) {
         }
         count += 1;
     }
-    let targets = Finder::new(target.map_or_else(|| Node::of(&[tag::NULL]).children(), Node::children));
+    let targets = Finder::new(target.map_or_else(|| JsonNode::of(&[tag::NULL]).children(), JsonNode::children));
     for (name, patch) in patch.children() {
         if patch.tag() != tag::NULL && targets.find(name).is_none() {
             put_string(out, name.unwrap_or_default());
@@ -46,7 +46,7 @@ pub fn merge(target: Option<Node<'_>>, patch: Node<'_>, out: &mut Vec<u8>) {
 /// Finds members by name, through a table if there are many.
 struct Finder<'a> {
     members: Children<'a>,
-    by_name: Option<HashMap<Option<&'a [u8]>, Node<'a>>>,
+    by_name: Option<HashMap<Option<&'a [u8]>, JsonNode<'a>>>,
 }
 
 impl<'a> Finder<'a> {
@@ -55,7 +55,7 @@ impl<'a> Finder<'a> {
         Self { members, by_name: (members.len() > FEW).then(|| members.collect()) }
     }
 
-    fn find(&self, name: Option<&[u8]>) -> Option<Node<'a>> {
+    fn find(&self, name: Option<&[u8]>) -> Option<JsonNode<'a>> {
         match &self.by_name {
             Some(by_name) => by_name.get(&name).copied(),
             None => {

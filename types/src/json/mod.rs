@@ -43,9 +43,9 @@ use crate::{Malformed, pace};
 pub use self::compare::{Numbers, equal};
 pub use self::edit::{Edit, EditError};
 pub use self::merge::merge;
-pub use self::node::{Children, Node, Value};
+pub use self::node::{Children, JsonNode, JsonValue};
 pub use self::parse::{ParseError, parse};
-pub use self::write::{Sink, Style, begin_line, text_bytes, write, write_inside, write_string};
+pub use self::write::{Style, TextSink, begin_line, text_bytes, write, write_inside, write_string};
 
 /// Containers in containers: as many as RedisJSON reads.
 pub const DEPTH_MAX: usize = 127;
@@ -112,8 +112,8 @@ impl Json {
     ///
     /// # Panics
     /// If there is none.
-    pub fn root(&self) -> Node<'_> {
-        Node::of(self.bytes())
+    pub fn root(&self) -> JsonNode<'_> {
+        JsonNode::of(self.bytes())
     }
 
     /// The number of values, counting the outermost only: how many there are inside is not known without looking.

@@ -4,14 +4,14 @@ use super::{HEAD_BYTES, tag};
 
 /// A value inside an encoded document.
 #[derive(Clone, Copy)]
-pub struct Node<'a> {
+pub struct JsonNode<'a> {
     all: &'a [u8],
     at: usize,
 }
 
 /// A value by its type.
 #[derive(Clone, Copy)]
-pub enum Value<'a> {
+pub enum JsonValue<'a> {
     Null,
     Bool(bool),
     Integer(i64),
@@ -24,7 +24,7 @@ pub enum Value<'a> {
     Object(Children<'a>),
 }
 
-impl<'a> Node<'a> {
+impl<'a> JsonNode<'a> {
     /// The value at the beginning of `encoded`.
     pub fn of(encoded: &'a [u8]) -> Self {
         Self { all: encoded, at: 0 }
@@ -76,26 +76,26 @@ impl<'a> Node<'a> {
         self.is_array() || self.is_object()
     }
 
-    pub fn value(self) -> Value<'a> {
+    pub fn value(self) -> JsonValue<'a> {
         let rest = &self.all[self.at + 1..];
         match self.tag() {
-            tag::FALSE => Value::Bool(false),
-            tag::TRUE => Value::Bool(true),
-            tag::INT_8 => Value::Integer(i64::from(rest[0] as i8)),
-            tag::INT_16 => Value::Integer(i64::from(i16::from_le_bytes(array(rest)))),
-            tag::INT_32 => Value::Integer(i64::from(i32::from_le_bytes(array(rest)))),
-            tag::INT_64 => Value::Integer(i64::from_le_bytes(array(rest))),
-            tag::UNSIGNED => Value::Unsigned(u64::from_le_bytes(array(rest))),
-            tag::FLOAT => Value::Float(f64::from_le_bytes(array(rest))),
+            tag::FALSE => JsonValue::Bool(false),
+            tag::TRUE => JsonValue::Bool(true),
+            tag::INT_8 => JsonValue::Integer(i64::from(rest[0] as i8)),
+            tag::INT_16 => JsonValue::Integer(i64::from(i16::from_le_bytes(array(rest)))),
+            tag::INT_32 => JsonValue::Integer(i64::from(i32::from_le_bytes(array(rest)))),
+            tag::INT_64 => JsonValue::Integer(i64::from_le_bytes(array(rest))),
+            tag::UNSIGNED => JsonValue::Unsigned(u64::from_le_bytes(array(rest))),
+            tag::FLOAT => JsonValue::Float(f64::from_le_bytes(array(rest))),
             tag::STRING => {
                 let len = length(rest);
-                Value::String(&rest[4..4 + len])
+                JsonValue::String(&rest[4..4 + len])
             }
-            tag::ARRAY => Value::Array(self.children()),
-            tag::OBJECT => Value::Object(self.children()),
-            short @ tag::SHORT.. => Value::String(&rest[..usize::from(short & !tag::SHORT)]),
-            small @ tag::SMALL.. => Value::Integer(i64::from(small & !tag::SMALL)),
-            _ => Value::Null,
+            tag::ARRAY => JsonValue::Array(self.children()),
+            tag::OBJECT => JsonValue::Object(self.children()),
+            short @ tag::SHORT.. => JsonValue::String(&rest[..usize::from(short & !tag::SHORT)]),
+            small @ tag::SMALL.. => JsonValue::Integer(i64::from(small & !tag::SMALL)),
+            _ => JsonValue::Null,
         }
     }
 
@@ -104,7 +104,7 @@ impl<'a> Node<'a> {
     pub fn string(self) -> Option<&'a [u8]> {
         match self.tag() {
             tag::STRING | tag::SHORT.. => match self.value() {
-                Value::String(bytes) => Some(bytes),
+                JsonValue::String(bytes) => Some(bytes),
                 _ => None,
             },
             _ => None,
@@ -136,25 +136,25 @@ impl<'a> Node<'a> {
 
     /// The member of an object with this name.
     #[inline]
-    pub fn get(self, name: &[u8]) -> Option<Node<'a>> {
+    pub fn get(self, name: &[u8]) -> Option<JsonNode<'a>> {
         self.is_object().then(|| self.children())?.find(|(key, _)| *key == Some(name)).map(|(_, value)| value)
     }
 
     /// The element of an array with this number.
-    pub fn element(self, index: usize) -> Option<Node<'a>> {
+    pub fn element(self, index: usize) -> Option<JsonNode<'a>> {
         self.is_array().then(|| self.children())?.nth(index).map(|(_, value)| value)
     }
 
     /// RedisJSON's name of the type.
     pub fn type_name(self) -> &'static str {
         match self.value() {
-            Value::Null => "null",
-            Value::Bool(_) => "boolean",
-            Value::Integer(_) | Value::Unsigned(_) => "integer",
-            Value::Float(_) => "number",
-            Value::String(_) => "string",
-            Value::Array(_) => "array",
-            Value::Object(_) => "object",
+            JsonValue::Null => "null",
+            JsonValue::Bool(_) => "boolean",
+            JsonValue::Integer(_) | JsonValue::Unsigned(_) => "integer",
+            JsonValue::Float(_) => "number",
+            JsonValue::String(_) => "string",
+            JsonValue::Array(_) => "array",
+            JsonValue::Object(_) => "object",
         }
     }
 
@@ -199,7 +199,7 @@ impl Children<'_> {
 }
 
 impl<'a> Iterator for Children<'a> {
-    type Item = (Option<&'a [u8]>, Node<'a>);
+    type Item = (Option<&'a [u8]>, JsonNode<'a>);
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
@@ -209,11 +209,11 @@ impl<'a> Iterator for Children<'a> {
         self.count = self.count.saturating_sub(1);
         let mut name = None;
         if self.is_object {
-            let key = Node { all: self.all, at: self.next };
+            let key = JsonNode { all: self.all, at: self.next };
             name = key.string();
             self.next = key.end();
         }
-        let value = Node { all: self.all, at: self.next };
+        let value = JsonNode { all: self.all, at: self.next };
         self.next = value.end();
         Some((name, value))
     }

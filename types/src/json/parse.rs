@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::node::Node;
+use super::node::JsonNode;
 use super::{begin_container, end_container, put_bool, put_float, put_integer, put_string, put_unsigned, tag};
 
 /// The reason why a text is no JSON, and the place, in the words of `serde_json`.
@@ -99,8 +99,8 @@ impl<'de> Visitor<'de> for Encode<'_> {
             count += 1;
         }
         end_container(self.0, start, count);
-        if has_twins(Node::at_offset(self.0, start)) {
-            let single = without_twins(Node::at_offset(self.0, start));
+        if has_twins(JsonNode::at_offset(self.0, start)) {
+            let single = without_twins(JsonNode::at_offset(self.0, start));
             self.0.truncate(start);
             self.0.extend_from_slice(&single);
         }
@@ -121,7 +121,7 @@ impl<'de> DeserializeSeed<'de> for Name<'_> {
 }
 
 /// Whether two members of an object have the same name.
-pub(super) fn has_twins(object: Node<'_>) -> bool {
+pub(super) fn has_twins(object: JsonNode<'_>) -> bool {
     let mut rest = object.children();
     if rest.len() > FEW {
         let mut seen = HashSet::with_capacity(rest.len());
@@ -137,7 +137,7 @@ pub(super) fn has_twins(object: Node<'_>) -> bool {
 }
 
 /// The object with the last value of each name, at the place of the first one.
-fn without_twins(object: Node<'_>) -> Vec<u8> {
+fn without_twins(object: JsonNode<'_>) -> Vec<u8> {
     let members = object.children();
     let mut last = HashMap::with_capacity(members.len());
     members.for_each(|(name, value)| _ = last.insert(name, value));

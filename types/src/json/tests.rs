@@ -331,12 +331,12 @@ fn act(tree: &mut Tree, actions: &[Action], at: &mut usize) -> bool {
 }
 
 /// The offsets of all values.
-fn all_places(node: Node<'_>, places: &mut Vec<usize>) {
+fn all_places(node: JsonNode<'_>, places: &mut Vec<usize>) {
     places.push(node.at());
     node.children().for_each(|(_, child)| all_places(child, places));
 }
 
-fn edit_of(action: Action, node: Node<'_>) -> Edit {
+fn edit_of(action: Action, node: JsonNode<'_>) -> Edit {
     let encoded = |number: u32| {
         let mut bytes = Vec::new();
         put_integer(&mut bytes, number.into());
@@ -417,7 +417,7 @@ fn a_document_becomes_no_deeper_than_it_may() {
             node = next;
         }
         let (at, end) = (node.at(), node.bytes().len());
-        let insert = |_: usize, _: Node<'_>| Ok(Edit::Insert { at: end, bytes: inner.clone(), count: 1 });
+        let insert = |_: usize, _: JsonNode<'_>| Ok(Edit::Insert { at: end, bytes: inner.clone(), count: 1 });
         let inserted = json.edit::<EditError>(&[at], insert);
         assert_eq!(inserted, if fits { Ok(true) } else { Err(EditError::TooDeep) });
         assert_eq!(json.root().depth(), if fits { DEPTH_MAX } else { outer });

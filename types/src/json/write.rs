@@ -3,7 +3,7 @@
 //! Numbers and escapes are those of RedisJSON: the shortest digits that give the float back, with a point or an exponent;
 //! control characters as `\u001f` where they have no short escape; everything else as it is.
 
-use super::node::{Node, Value};
+use super::node::{JsonNode, JsonValue};
 use crate::pace;
 
 /// The white space between the parts of a text: none as a rule.
@@ -18,11 +18,11 @@ pub struct Style<'a> {
 }
 
 /// A receiver of text.
-pub trait Sink {
+pub trait TextSink {
     fn put(&mut self, bytes: &[u8]);
 }
 
-impl Sink for Vec<u8> {
+impl TextSink for Vec<u8> {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
@@ -32,7 +32,7 @@ impl Sink for Vec<u8> {
 /// Counts the bytes of a text.
 struct Count(usize);
 
-impl Sink for Count {
+impl TextSink for Count {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
         self.0 += bytes.len();
@@ -40,32 +40,32 @@ impl Sink for Count {
 }
 
 /// The length of the text of a value.
-pub fn text_bytes(node: Node<'_>, style: Style<'_>) -> usize {
+pub fn text_bytes(node: JsonNode<'_>, style: Style<'_>) -> usize {
     let mut count = Count(0);
     write(node, style, &mut count);
     count.0
 }
 
 /// Writes the text of a value.
-pub fn write(node: Node<'_>, style: Style<'_>, out: &mut impl Sink) {
+pub fn write(node: JsonNode<'_>, style: Style<'_>, out: &mut impl TextSink) {
     write_inside(node, style, 0, out);
 }
 
 /// The same inside of `level` containers.
-pub fn write_inside(node: Node<'_>, style: Style<'_>, level: usize, out: &mut impl Sink) {
+pub fn write_inside(node: JsonNode<'_>, style: Style<'_>, level: usize, out: &mut impl TextSink) {
     match node.value() {
-        Value::Null => out.put(b"null"),
-        Value::Bool(true) => out.put(b"true"),
-        Value::Bool(false) => out.put(b"false"),
-        Value::Integer(number) => out.put(itoa::Buffer::new().format(number).as_bytes()),
-        Value::Unsigned(number) => out.put(itoa::Buffer::new().format(number).as_bytes()),
-        Value::Float(number) => out.put(ryu::Buffer::new().format_finite(number).as_bytes()),
-        Value::String(bytes) => write_string(bytes, out),
-        Value::Array(elements) => {
+        JsonValue::Null => out.put(b"null"),
+        JsonValue::Bool(true) => out.put(b"true"),
+        JsonValue::Bool(false) => out.put(b"false"),
+        JsonValue::Integer(number) => out.put(itoa::Buffer::new().format(number).as_bytes()),
+        JsonValue::Unsigned(number) => out.put(itoa::Buffer::new().format(number).as_bytes()),
+        JsonValue::Float(number) => out.put(ryu::Buffer::new().format_finite(number).as_bytes()),
+        JsonValue::String(bytes) => write_string(bytes, out),
+        JsonValue::Array(elements) => {
             pace::step(elements.len());
             write_all(elements, b"[]", style, level, out);
         }
-        Value::Object(members) => {
+        JsonValue::Object(members) => {
             pace::step(members.len());
             write_all(members, b"{}", style, level, out);
         }
@@ -73,11 +73,11 @@ pub fn write_inside(node: Node<'_>, style: Style<'_>, level: usize, out: &mut im
 }
 
 fn write_all<'a>(
-    children: impl Iterator<Item = (Option<&'a [u8]>, Node<'a>)>,
+    children: impl Iterator<Item = (Option<&'a [u8]>, JsonNode<'a>)>,
     brackets: &[u8; 2],
     style: Style<'_>,
     level: usize,
-    out: &mut impl Sink,
+    out: &mut impl TextSink,
 ) {
     out.put(&brackets[..1]);
     let mut is_empty = true;
@@ -102,7 +102,7 @@ fn write_all<'a>(
 
 /// Writes what comes before a value in a container, or before the end of one.
 #[inline]
-pub fn begin_line(style: Style<'_>, level: usize, out: &mut impl Sink) {
+pub fn begin_line(style: Style<'_>, level: usize, out: &mut impl TextSink) {
     if !style.newline.is_empty() {
         out.put(style.newline);
     }
@@ -115,7 +115,7 @@ pub fn begin_line(style: Style<'_>, level: usize, out: &mut impl Sink) {
 const TOGETHER: usize = 32;
 
 /// Writes a string with its quotes.
-pub fn write_string(bytes: &[u8], out: &mut impl Sink) {
+pub fn write_string(bytes: &[u8], out: &mut impl TextSink) {
     out.put(b"\"");
     let needs_escape = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
     for chunk in bytes.chunks(TOGETHER) {

@@ -405,7 +405,7 @@ fn write_optional(reply: &mut Reply, element: Option<Element<'_>>) {
 /// Writes the elements of a range, and null where there is none.
 fn write_positions(reply: &mut Reply, array: Option<&Array>, span: Span) {
     let mut left = span.len();
-    let mut nulls = |reply: &mut Reply, count: u64| {
+    let nulls = |reply: &mut Reply, count: u64| {
         for _ in 0..count {
             pace::step(1);
             reply.null();

@@ -2,11 +2,11 @@
 
 use dormouse_protocol::Reply;
 use dormouse_types::Json;
-use dormouse_types::json::{self, Edit, Node, Style};
+use dormouse_types::json::{self, Edit, JsonNode, Style};
 
 use super::path::Path;
 use super::reading::form_of;
-use super::text::{Form, reply_value};
+use super::text::{ReplyForm, reply_value};
 use super::writing::reply_changed;
 use super::{Index, NO_KEY, change, edit, no_path_or, ordered, select, wrong_arity};
 use crate::commands::args::{Args, Argument, Rest};
@@ -73,7 +73,7 @@ pub fn insert(
 }
 
 /// The offset of an element from the beginning of its array; that of the end for one too many.
-fn offset(array: Node<'_>, index: usize) -> usize {
+fn offset(array: JsonNode<'_>, index: usize) -> usize {
     array.element(index).map_or(array.bytes().len(), |element| element.at() - array.at())
 }
 
@@ -83,7 +83,7 @@ fn change_arrays<R: Clone>(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
     (key, path, more): (&[u8], &Path<'_>, usize),
-    mut of_array: impl FnMut(Node<'_>) -> Result<(Edit, Option<R>)>,
+    mut of_array: impl FnMut(JsonNode<'_>) -> Result<(Edit, Option<R>)>,
 ) -> Result<Vec<Option<R>>> {
     if !path.is_static()
         && let Some(document) = db.read_to_change::<Json>(key)?
@@ -112,7 +112,7 @@ fn change_arrays<R: Clone>(
 pub fn pop(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], PopOptions<'_>)) -> Result<()> {
     let PopOptions { format, path, index } = options;
     let form = form_of(format, reply.version(), "STRINGS")?;
-    if path.is_old && form != Form::Text {
+    if path.is_old && form != ReplyForm::Text {
         return Err(Error::text("Legacy paths are supported only with FORMAT STRINGS"));
     }
     // The outer result says that there is an array, the inner one what was in it.
@@ -129,12 +129,12 @@ pub fn pop(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Pop
     })?;
     let popped = |reply: &mut Reply, popped: Option<&Vec<u8>>| match (popped, form) {
         (None, _) => reply.null(),
-        (Some(popped), Form::Text) => {
+        (Some(popped), ReplyForm::Text) => {
             let mut text = Vec::new();
-            json::write(Node::of(popped), Style::default(), &mut text);
+            json::write(JsonNode::of(popped), Style::default(), &mut text);
             reply.bulk(&text);
         }
-        (Some(popped), form) => reply_value(reply, Node::of(popped), form, Style::default()),
+        (Some(popped), form) => reply_value(reply, JsonNode::of(popped), form, Style::default()),
     };
     if path.is_old {
         let last = results.iter().rev().flatten().next().ok_or_else(|| no_path_or("not an array"))?;

@@ -15,7 +15,7 @@ mod writing;
 
 use dormouse_protocol::{Reply, Request};
 use dormouse_types::Json;
-use dormouse_types::json::{Edit, EditError, Node, ParseError};
+use dormouse_types::json::{Edit, EditError, JsonNode, ParseError};
 
 use self::path::{Extent, Path, Patterns, extent, patterns};
 use crate::commands::args::{Args, Argument};
@@ -364,7 +364,7 @@ fn change<R>(
 fn edit(
     json: &mut Json,
     (places, more, most): (&[usize], usize, usize),
-    change: impl FnMut(usize, Node<'_>) -> Result<Edit>,
+    change: impl FnMut(usize, JsonNode<'_>) -> Result<Edit>,
 ) -> Result<bool> {
     // An upper bound, before anything is copied.
     if places.len().saturating_mul(more).saturating_add(json.bytes().len()) > most.min(dormouse_types::json::BYTES_MAX)
@@ -389,7 +389,7 @@ fn outermost(json: &Json, found: &[u32]) -> Vec<usize> {
     places.retain(|at| {
         let is_outside = *at >= end;
         if is_outside {
-            end = Node::at_offset(json.bytes(), *at).end();
+            end = JsonNode::at_offset(json.bytes(), *at).end();
         }
         is_outside
     });

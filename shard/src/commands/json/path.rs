@@ -19,7 +19,7 @@
 
 use std::borrow::Cow;
 
-use dormouse_types::json::{self, Node};
+use dormouse_types::json::{self, JsonNode};
 use regex_automata::meta::Regex;
 
 use crate::error::{Error, Result};
@@ -31,11 +31,11 @@ pub struct Path<'a> {
     pub original: &'a [u8],
     /// An old path names one value, and its reply is no array.
     pub is_old: bool,
-    pub steps: Vec<Step>,
+    pub steps: Vec<PathStep>,
 }
 
 #[derive(Debug)]
-pub enum Step {
+pub enum PathStep {
     Name(Vec<u8>),
     Names(Vec<Vec<u8>>),
     All,
@@ -46,15 +46,15 @@ pub enum Step {
         end: Option<i64>,
         step: usize,
     },
-    Filter(Filter),
+    Filter(PathFilter),
     /// The steps behind it apply to the value and to everything in it.
     Everywhere,
 }
 
 #[derive(Debug)]
-pub enum Filter {
-    Or(Vec<Filter>),
-    And(Vec<Filter>),
+pub enum PathFilter {
+    Or(Vec<PathFilter>),
+    And(Vec<PathFilter>),
     /// Something is selected.
     Exists(Term),
     Compare(Term, Comparison, Term),
@@ -65,9 +65,9 @@ pub enum Filter {
 #[derive(Debug)]
 pub enum Term {
     /// Steps from the value that is tested.
-    Here(Vec<Step>),
+    Here(Vec<PathStep>),
     /// Steps from the outermost value.
-    Root(Vec<Step>),
+    Root(Vec<PathStep>),
     /// An encoded value.
     Value(Vec<u8>),
 }
@@ -140,17 +140,17 @@ impl<'a> Path<'a> {
 
     /// Whether it names one value at most, whatever the document is.
     pub fn is_static(&self) -> bool {
-        self.steps.iter().all(Step::is_static)
+        self.steps.iter().all(PathStep::is_static)
     }
 }
 
-impl Step {
+impl PathStep {
     fn is_static(&self) -> bool {
         match self {
-            Step::Name(_) => true,
-            Step::Names(names) => names.len() == 1,
-            Step::Indexes(indexes) => indexes.len() == 1,
-            Step::All | Step::Range { .. } | Step::Filter(_) | Step::Everywhere => false,
+            PathStep::Name(_) => true,
+            PathStep::Names(names) => names.len() == 1,
+            PathStep::Indexes(indexes) => indexes.len() == 1,
+            PathStep::All | PathStep::Range { .. } | PathStep::Filter(_) | PathStep::Everywhere => false,
         }
     }
 }
@@ -243,7 +243,7 @@ impl Reader<'_> {
     }
 
     /// The steps behind `$` or `@`.
-    fn steps(&mut self) -> Result<Vec<Step>> {
+    fn steps(&mut self) -> Result<Vec<PathStep>> {
         let mut steps = Vec::new();
         loop {
             let before = self.at;
@@ -251,7 +251,7 @@ impl Reader<'_> {
             match self.peek() {
                 Some(b'.') if self.text.get(self.at + 1) == Some(&b'.') => {
                     self.at += 2;
-                    steps.push(Step::Everywhere);
+                    steps.push(PathStep::Everywhere);
                     steps.push(self.selector()?);
                 }
                 Some(b'.') => {
@@ -271,12 +271,12 @@ impl Reader<'_> {
     }
 
     /// A name, a star, or a bracket.
-    fn selector(&mut self) -> Result<Step> {
+    fn selector(&mut self) -> Result<PathStep> {
         self.skip_spaces();
         match self.peek() {
             Some(b'*') => {
                 self.at += 1;
-                Ok(Step::All)
+                Ok(PathStep::All)
             }
             Some(b'[') => self.bracket(),
             Some(byte) if is_in_name(byte) => {
@@ -284,23 +284,23 @@ impl Reader<'_> {
                 while self.peek().is_some_and(is_in_name) {
                     self.at += 1;
                 }
-                Ok(Step::Name(self.text[start..self.at].to_vec()))
+                Ok(PathStep::Name(self.text[start..self.at].to_vec()))
             }
             _ => Err(self.unexpected("a name, '*' or '['")),
         }
     }
 
-    fn bracket(&mut self) -> Result<Step> {
+    fn bracket(&mut self) -> Result<PathStep> {
         self.at += 1;
         self.skip_spaces();
         let step = match self.peek() {
             Some(b'*') => {
                 self.at += 1;
-                Step::All
+                PathStep::All
             }
             Some(b'?') => {
                 self.at += 1;
-                Step::Filter(self.filter()?)
+                PathStep::Filter(self.filter()?)
             }
             Some(b'"' | b'\'') => {
                 let mut names = vec![self.string()?];
@@ -308,7 +308,7 @@ impl Reader<'_> {
                     self.skip_spaces();
                     names.push(self.string()?);
                 }
-                Step::Names(names)
+                PathStep::Names(names)
             }
             Some(b'-' | b'0'..=b'9' | b':') => self.numbers()?,
             _ => return Err(self.unexpected("a number, a string, '*', ':' or '?'")),
@@ -317,7 +317,7 @@ impl Reader<'_> {
     }
 
     /// Numbers, or a range.
-    fn numbers(&mut self) -> Result<Step> {
+    fn numbers(&mut self) -> Result<PathStep> {
         let start = self.number()?;
         if !self.take(b":") {
             let mut indexes: Vec<i64> = start.into_iter().collect();
@@ -325,7 +325,7 @@ impl Reader<'_> {
                 self.skip_spaces();
                 indexes.push(self.number()?.ok_or_else(|| self.unexpected("a number"))?);
             }
-            return Ok(Step::Indexes(indexes));
+            return Ok(PathStep::Indexes(indexes));
         }
         self.skip_spaces();
         let end = self.number()?;
@@ -339,7 +339,7 @@ impl Reader<'_> {
                 return Err(self.unexpected("a positive number"));
             }
         }
-        Ok(Step::Range { start, end, step: step.and_then(|step| usize::try_from(step).ok()).unwrap_or(1) })
+        Ok(PathStep::Range { start, end, step: step.and_then(|step| usize::try_from(step).ok()).unwrap_or(1) })
     }
 
     fn number(&mut self) -> Result<Option<i64>> {
@@ -397,7 +397,7 @@ impl Reader<'_> {
         }
     }
 
-    fn filter(&mut self) -> Result<Filter> {
+    fn filter(&mut self) -> Result<PathFilter> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return Err(self.unexpected("fewer filters in each other"));
@@ -407,18 +407,18 @@ impl Reader<'_> {
             any.push(self.conjunction()?);
         }
         self.depth -= 1;
-        Ok(if any.len() == 1 { any.remove(0) } else { Filter::Or(any) })
+        Ok(if any.len() == 1 { any.remove(0) } else { PathFilter::Or(any) })
     }
 
-    fn conjunction(&mut self) -> Result<Filter> {
+    fn conjunction(&mut self) -> Result<PathFilter> {
         let mut all = vec![self.inner()?];
         while self.take(b"&&") {
             all.push(self.inner()?);
         }
-        Ok(if all.len() == 1 { all.remove(0) } else { Filter::And(all) })
+        Ok(if all.len() == 1 { all.remove(0) } else { PathFilter::And(all) })
     }
 
-    fn inner(&mut self) -> Result<Filter> {
+    fn inner(&mut self) -> Result<PathFilter> {
         if self.take(b"(") {
             let filter = self.filter()?;
             return if self.take(b")") { Ok(filter) } else { Err(self.unexpected("')', '&&' or '||'")) };
@@ -435,14 +435,14 @@ impl Reader<'_> {
         if self.take(b"=~") {
             let pattern = self.term()?;
             let known = match &pattern {
-                Term::Value(encoded) => Node::of(encoded).string().map(Pattern::new),
+                Term::Value(encoded) => JsonNode::of(encoded).string().map(Pattern::new),
                 Term::Here(_) | Term::Root(_) => None,
             };
-            return Ok(Filter::Matches(term, pattern, known));
+            return Ok(PathFilter::Matches(term, pattern, known));
         }
         match COMPARISONS.iter().find(|(token, _)| self.take(token)) {
-            Some((_, comparison)) => Ok(Filter::Compare(term, *comparison, self.term()?)),
-            None => Ok(Filter::Exists(term)),
+            Some((_, comparison)) => Ok(PathFilter::Compare(term, *comparison, self.term()?)),
+            None => Ok(PathFilter::Exists(term)),
         }
     }
 

@@ -2,11 +2,11 @@
 
 use dormouse_protocol::{Reply, Version};
 use dormouse_types::Json;
-use dormouse_types::json::{self, Node, Numbers, Style, equal};
+use dormouse_types::json::{self, JsonNode, Numbers, Style, equal};
 
 use super::path::Path;
 use super::select::Selected;
-use super::text::{Form, Many, Named, One, measured_bytes, reply_resp, reply_text, reply_value};
+use super::text::{Many, Named, One, ReplyForm, measured_bytes, reply_resp, reply_text, reply_value};
 use super::{Ignored, Index, NO_KEY, NO_PATH, OptionalPath, no_path_or, not_a, select, wrong_arity};
 use crate::commands::args::{Args, Argument, Rest};
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ pub fn get(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Get
         reply.null();
         return Ok(());
     };
-    if form != Form::Text {
+    if form != ReplyForm::Text {
         reply.array(paths.len());
         for path in &paths {
             let values = select::all(document, path)?;
@@ -73,13 +73,13 @@ fn bytes_of(values: &Selected<'_>) -> usize {
 }
 
 /// The form that `FORMAT` asks for; `text` is the one of text. Only RESP3 has others.
-pub(super) fn form_of(format: Option<&[u8]>, version: Version, text: &str) -> Result<Form> {
+pub(super) fn form_of(format: Option<&[u8]>, version: Version, text: &str) -> Result<ReplyForm> {
     match format {
-        None => Ok(Form::Text),
+        None => Ok(ReplyForm::Text),
         Some(_) if version == Version::Resp2 => Err(Error::text("ERR FORMAT argument is not supported on RESP2")),
-        Some(b"EXPAND1") => Ok(Form::Shallow),
-        Some(b"EXPAND") => Ok(Form::Deep),
-        Some(word) if word == text.as_bytes() => Ok(Form::Text),
+        Some(b"EXPAND1") => Ok(ReplyForm::Shallow),
+        Some(b"EXPAND") => Ok(ReplyForm::Deep),
+        Some(word) if word == text.as_bytes() => Ok(ReplyForm::Text),
         Some(_) => Err(Error::text("ERR wrong reply format")),
     }
 }
@@ -172,7 +172,7 @@ pub fn strlen(
     (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
 ) -> Result<()> {
     let OptionalPath(path) = path;
-    let length = |value: Node<'_>| value.string().map(<[u8]>::len);
+    let length = |value: JsonNode<'_>| value.string().map(<[u8]>::len);
     match db.read::<Json>(key)? {
         None if path.is_old => reply.null(),
         None => return Err(NO_KEY),
@@ -186,7 +186,7 @@ pub fn strlen(
 }
 
 /// Writes a number for each value, or null.
-fn reply_lengths(reply: &mut Reply, values: &Selected<'_>, length: impl Fn(Node<'_>) -> Option<usize>) {
+fn reply_lengths(reply: &mut Reply, values: &Selected<'_>, length: impl Fn(JsonNode<'_>) -> Option<usize>) {
     reply.array(values.len());
     for value in values.iter() {
         match length(value) {
@@ -206,12 +206,12 @@ pub fn arrindex(
     let document = db.read::<Json>(key)?;
     let wanted = json::parse(value)?;
     let document = document.ok_or(NO_PATH)?;
-    let find = |array: Node<'_>| {
+    let find = |array: JsonNode<'_>| {
         let (from, to) = searched(start, stop, array.len());
         let mut range = array.children().enumerate().take(to).skip(from);
-        range.find(|(_, (_, value))| equal(*value, Node::of(&wanted), Numbers::OfOneType)).map(|(index, _)| index)
+        range.find(|(_, (_, value))| equal(*value, JsonNode::of(&wanted), Numbers::OfOneType)).map(|(index, _)| index)
     };
-    let answer = |array: Node<'_>| find(array).map_or(-1, |index| index as i64);
+    let answer = |array: JsonNode<'_>| find(array).map_or(-1, |index| index as i64);
     if path.is_old {
         let array = select::first(document, &path)?.ok_or(NO_PATH)?;
         if !array.is_array() {
@@ -263,7 +263,7 @@ pub fn arrlen(
     (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
 ) -> Result<()> {
     let OptionalPath(path) = path;
-    let length = |value: Node<'_>| value.is_array().then(|| value.len());
+    let length = |value: JsonNode<'_>| value.is_array().then(|| value.len());
     match db.read::<Json>(key)? {
         None if path.is_old => reply.null(),
         None => return Err(NO_KEY),
@@ -283,7 +283,7 @@ pub fn objkeys(
     (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
 ) -> Result<()> {
     let OptionalPath(path) = path;
-    fn reply_names(reply: &mut Reply, object: Node<'_>) {
+    fn reply_names(reply: &mut Reply, object: JsonNode<'_>) {
         reply.array(object.len());
         object.children().for_each(|(name, _)| reply.bulk(name.unwrap_or_default()));
     }
@@ -313,7 +313,7 @@ pub fn objlen(
     (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
 ) -> Result<()> {
     let OptionalPath(path) = path;
-    let length = |value: Node<'_>| value.is_object().then(|| value.len());
+    let length = |value: JsonNode<'_>| value.is_object().then(|| value.len());
     match db.read::<Json>(key)? {
         None if path.is_old => reply.null(),
         None => return Err(no_path_or("not an object")),
@@ -354,7 +354,7 @@ pub fn memory(
     let OptionalPath(path) = path;
     let document = db.read::<Json>(key)?;
     // The outermost value has the block that they are all in.
-    let bytes = |document: &Json, value: Node<'_>| match value.at() {
+    let bytes = |document: &Json, value: JsonNode<'_>| match value.at() {
         0 => document.heap_bytes(),
         _ => value.bytes().len(),
     };

@@ -5,11 +5,11 @@
 
 use std::cmp::Ordering;
 
-use dormouse_types::json::{Json, Node, Numbers, Value, equal};
+use dormouse_types::json::{Json, JsonNode, JsonValue, Numbers, equal};
 use dormouse_types::pace;
 use smallvec::{SmallVec, smallvec};
 
-use super::path::{Comparison, Filter, Path, Pattern, Step, Term};
+use super::path::{Comparison, Path, PathFilter, PathStep, Pattern, Term};
 use crate::error::{Error, Result};
 
 /// Values that a selection may look at.
@@ -38,8 +38,8 @@ impl<'d> Selected<'d> {
         self.places.is_empty()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = Node<'d>> + use<'d, '_> {
-        self.places.iter().map(|at| Node::at_offset(self.document, *at as usize))
+    pub fn iter(&self) -> impl Iterator<Item = JsonNode<'d>> + use<'d, '_> {
+        self.places.iter().map(|at| JsonNode::at_offset(self.document, *at as usize))
     }
 }
 
@@ -62,19 +62,19 @@ pub fn places(document: &Json, path: &Path<'_>) -> Result<Vec<u32>> {
 }
 
 /// The first value that a path selects.
-pub fn first<'d>(document: &'d Json, path: &Path<'_>) -> Result<Option<Node<'d>>> {
+pub fn first<'d>(document: &'d Json, path: &Path<'_>) -> Result<Option<JsonNode<'d>>> {
     follow(document, &path.steps)
 }
 
 /// The first value that steps lead to.
-pub fn follow<'d>(document: &'d Json, steps: &[Step]) -> Result<Option<Node<'d>>> {
+pub fn follow<'d>(document: &'d Json, steps: &[PathStep]) -> Result<Option<JsonNode<'d>>> {
     let mut selection = Selection::new(document.root(), 1);
     selection.follow(steps, document.root())?;
-    Ok(selection.places.first().map(|at| Node::at_offset(document.bytes(), *at as usize)))
+    Ok(selection.places.first().map(|at| JsonNode::at_offset(document.bytes(), *at as usize)))
 }
 
 struct Selection<'d> {
-    root: Node<'d>,
+    root: JsonNode<'d>,
     /// Work that may still be done.
     left: usize,
     /// The selection ends when it has so many values.
@@ -83,7 +83,7 @@ struct Selection<'d> {
 }
 
 impl<'d> Selection<'d> {
-    fn new(root: Node<'d>, wanted: usize) -> Self {
+    fn new(root: JsonNode<'d>, wanted: usize) -> Self {
         Self { root, left: WORK_MAX, wanted, places: Vec::new() }
     }
 
@@ -98,7 +98,7 @@ impl<'d> Selection<'d> {
     }
 
     /// Follows the steps from a value.
-    fn follow(&mut self, steps: &[Step], node: Node<'d>) -> Result<()> {
+    fn follow(&mut self, steps: &[PathStep], node: JsonNode<'d>) -> Result<()> {
         let Some((step, rest)) = steps.split_first() else {
             self.work(1)?;
             if self.places.len() >= SELECTED_MAX {
@@ -108,9 +108,9 @@ impl<'d> Selection<'d> {
             return Ok(());
         };
         match step {
-            Step::Name(name) => self.member(name, rest, node)?,
-            Step::Names(names) => names.iter().try_for_each(|name| self.member(name, rest, node))?,
-            Step::All => {
+            PathStep::Name(name) => self.member(name, rest, node)?,
+            PathStep::Names(names) => names.iter().try_for_each(|name| self.member(name, rest, node))?,
+            PathStep::All => {
                 for (_, child) in node.children() {
                     self.work(1)?;
                     self.follow(rest, child)?;
@@ -119,7 +119,7 @@ impl<'d> Selection<'d> {
                     }
                 }
             }
-            Step::Indexes(indexes) if node.is_array() => {
+            PathStep::Indexes(indexes) if node.is_array() => {
                 for index in indexes {
                     let index = absolute(*index, node.len());
                     self.work(1 + index / 8)?;
@@ -128,7 +128,7 @@ impl<'d> Selection<'d> {
                     }
                 }
             }
-            Step::Range { start, end, step } if node.is_array() => {
+            PathStep::Range { start, end, step } if node.is_array() => {
                 let start = start.map_or(0, |start| absolute(start, node.len()));
                 let end = end.map_or(node.len(), |end| absolute(end, node.len()));
                 let chosen = node.children().enumerate().take(end).skip(start).step_by(*step);
@@ -140,8 +140,8 @@ impl<'d> Selection<'d> {
                     }
                 }
             }
-            Step::Indexes(_) | Step::Range { .. } => {}
-            Step::Filter(filter) => {
+            PathStep::Indexes(_) | PathStep::Range { .. } => {}
+            PathStep::Filter(filter) => {
                 for (_, child) in node.children() {
                     self.work(1)?;
                     if self.passes(filter, child)? {
@@ -152,7 +152,7 @@ impl<'d> Selection<'d> {
                     }
                 }
             }
-            Step::Everywhere => {
+            PathStep::Everywhere => {
                 self.follow(rest, node)?;
                 self.everywhere_in(rest, node)?;
             }
@@ -160,7 +160,7 @@ impl<'d> Selection<'d> {
         Ok(())
     }
 
-    fn member(&mut self, name: &[u8], rest: &[Step], node: Node<'d>) -> Result<()> {
+    fn member(&mut self, name: &[u8], rest: &[PathStep], node: JsonNode<'d>) -> Result<()> {
         if node.is_object() {
             self.work(1 + node.len() / 8)?;
             if let Some(value) = node.get(name) {
@@ -170,7 +170,7 @@ impl<'d> Selection<'d> {
         Ok(())
     }
 
-    fn everywhere_in(&mut self, rest: &[Step], node: Node<'d>) -> Result<()> {
+    fn everywhere_in(&mut self, rest: &[PathStep], node: JsonNode<'d>) -> Result<()> {
         for (_, child) in node.children() {
             if self.is_done() {
                 break;
@@ -182,9 +182,9 @@ impl<'d> Selection<'d> {
         Ok(())
     }
 
-    fn passes(&mut self, filter: &Filter, node: Node<'d>) -> Result<bool> {
+    fn passes(&mut self, filter: &PathFilter, node: JsonNode<'d>) -> Result<bool> {
         match filter {
-            Filter::Or(any) => {
+            PathFilter::Or(any) => {
                 for filter in any {
                     if self.passes(filter, node)? {
                         return Ok(true);
@@ -192,7 +192,7 @@ impl<'d> Selection<'d> {
                 }
                 Ok(false)
             }
-            Filter::And(all) => {
+            PathFilter::And(all) => {
                 for filter in all {
                     if !self.passes(filter, node)? {
                         return Ok(false);
@@ -200,13 +200,13 @@ impl<'d> Selection<'d> {
                 }
                 Ok(true)
             }
-            Filter::Exists(Term::Value(_)) => Ok(true),
-            Filter::Exists(term) => Ok(!self.values(term, node)?.is_empty()),
-            Filter::Compare(one, comparison, other) => {
+            PathFilter::Exists(Term::Value(_)) => Ok(true),
+            PathFilter::Exists(term) => Ok(!self.values(term, node)?.is_empty()),
+            PathFilter::Compare(one, comparison, other) => {
                 let (one, other) = (self.values(one, node)?, self.values(other, node)?);
                 self.compare(&one, *comparison, &other)
             }
-            Filter::Matches(text, pattern, known) => {
+            PathFilter::Matches(text, pattern, known) => {
                 let (texts, patterns) = (self.values(text, node)?, self.values(pattern, node)?);
                 // A text that stands in the path itself matches nothing, as in RedisJSON.
                 if matches!(text, Term::Value(_)) {
@@ -235,12 +235,12 @@ impl<'d> Selection<'d> {
     }
 
     /// The values of a term.
-    fn values<'t>(&mut self, term: &'t Term, node: Node<'d>) -> Result<SmallVec<[Node<'t>; 1]>>
+    fn values<'t>(&mut self, term: &'t Term, node: JsonNode<'d>) -> Result<SmallVec<[JsonNode<'t>; 1]>>
     where
         'd: 't,
     {
         let (steps, from) = match term {
-            Term::Value(encoded) => return Ok(smallvec![Node::of(encoded)]),
+            Term::Value(encoded) => return Ok(smallvec![JsonNode::of(encoded)]),
             Term::Here(steps) => (steps, node),
             Term::Root(steps) => (steps, self.root),
         };
@@ -252,8 +252,8 @@ impl<'d> Selection<'d> {
     }
 
     /// Whether any two values compare as they should; for inequality, whether no two are equal.
-    fn compare(&mut self, one: &[Node<'_>], comparison: Comparison, other: &[Node<'_>]) -> Result<bool> {
-        let holds = |one: Node<'_>, other: Node<'_>| match comparison {
+    fn compare(&mut self, one: &[JsonNode<'_>], comparison: Comparison, other: &[JsonNode<'_>]) -> Result<bool> {
+        let holds = |one: JsonNode<'_>, other: JsonNode<'_>| match comparison {
             Comparison::Equal | Comparison::NotEqual => equal(one, other, Numbers::ByValue),
             Comparison::Less => order(one, other).is_some_and(Ordering::is_lt),
             Comparison::LessOrEqual => order(one, other).is_some_and(Ordering::is_le),
@@ -284,13 +284,13 @@ fn absolute(index: i64, len: usize) -> usize {
 }
 
 /// The order of two values of one type that has one.
-fn order(one: Node<'_>, other: Node<'_>) -> Option<Ordering> {
+fn order(one: JsonNode<'_>, other: JsonNode<'_>) -> Option<Ordering> {
     match (one.value(), other.value()) {
-        (Value::Null, Value::Null) => Some(Ordering::Equal),
-        (Value::Bool(one), Value::Bool(other)) => Some(one.cmp(&other)),
-        (Value::String(one), Value::String(other)) => Some(one.cmp(other)),
-        (Value::Integer(one), Value::Integer(other)) => Some(one.cmp(&other)),
-        (Value::Unsigned(one), Value::Unsigned(other)) => Some(one.cmp(&other)),
+        (JsonValue::Null, JsonValue::Null) => Some(Ordering::Equal),
+        (JsonValue::Bool(one), JsonValue::Bool(other)) => Some(one.cmp(&other)),
+        (JsonValue::String(one), JsonValue::String(other)) => Some(one.cmp(other)),
+        (JsonValue::Integer(one), JsonValue::Integer(other)) => Some(one.cmp(&other)),
+        (JsonValue::Unsigned(one), JsonValue::Unsigned(other)) => Some(one.cmp(&other)),
         (one, other) => one.as_float()?.partial_cmp(&other.as_float()?),
     }
 }

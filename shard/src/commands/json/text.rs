@@ -3,17 +3,17 @@
 use std::cell::RefCell;
 
 use dormouse_protocol::Reply;
-use dormouse_types::json::{Node, Sink, Style, Value, begin_line, write, write_inside, write_string};
+use dormouse_types::json::{JsonNode, JsonValue, Style, TextSink, begin_line, write, write_inside, write_string};
 
 use super::select::Selected;
 
 /// A text that can be written twice: to be measured, and into the reply.
-pub trait Text {
-    fn put(&self, out: &mut impl Sink);
+pub trait ReplyText {
+    fn put(&self, out: &mut impl TextSink);
 }
 
 /// One value.
-pub struct One<'a>(pub Node<'a>, pub Style<'a>);
+pub struct One<'a>(pub JsonNode<'a>, pub Style<'a>);
 
 /// Values as an array.
 pub struct Many<'a>(pub &'a Selected<'a>, pub Style<'a>);
@@ -25,20 +25,20 @@ pub struct Named<'a> {
     pub style: Style<'a>,
 }
 
-impl Text for One<'_> {
-    fn put(&self, out: &mut impl Sink) {
+impl ReplyText for One<'_> {
+    fn put(&self, out: &mut impl TextSink) {
         write(self.0, self.1, out);
     }
 }
 
-impl Text for Many<'_> {
-    fn put(&self, out: &mut impl Sink) {
+impl ReplyText for Many<'_> {
+    fn put(&self, out: &mut impl TextSink) {
         put_array(self.0, self.1, 0, out);
     }
 }
 
-impl Text for Named<'_> {
-    fn put(&self, out: &mut impl Sink) {
+impl ReplyText for Named<'_> {
+    fn put(&self, out: &mut impl TextSink) {
         out.put(b"{");
         for (number, (name, values)) in self.paths.iter().enumerate() {
             if number > 0 {
@@ -60,7 +60,7 @@ impl Text for Named<'_> {
     }
 }
 
-fn put_array(values: &Selected<'_>, style: Style<'_>, level: usize, out: &mut impl Sink) {
+fn put_array(values: &Selected<'_>, style: Style<'_>, level: usize, out: &mut impl TextSink) {
     out.put(b"[");
     for (number, value) in values.iter().enumerate() {
         if number > 0 {
@@ -81,7 +81,7 @@ const SHORT_BYTES: usize = 16 << 10;
 /// Counts the bytes of a text.
 struct Measure(usize);
 
-impl Sink for Measure {
+impl TextSink for Measure {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
         self.0 += bytes.len();
@@ -89,7 +89,7 @@ impl Sink for Measure {
 }
 
 /// Writes a text as a string of the protocol. `bytes`: those of the values, encoded.
-pub fn reply_text(reply: &mut Reply, text: &impl Text, bytes: usize) {
+pub fn reply_text(reply: &mut Reply, text: &impl ReplyText, bytes: usize) {
     thread_local! {
         static WRITTEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
@@ -115,7 +115,7 @@ pub fn measured_bytes(style: Style<'_>, bytes: usize) -> usize {
 
 /// Forms of the values in a reply of RESP3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum ReplyForm {
     /// A text of all values.
     Text,
     /// Numbers and booleans are those of the protocol; everything else is a text.
@@ -125,19 +125,19 @@ pub enum Form {
 }
 
 /// Writes a value in one of the forms of RESP3.
-pub fn reply_value(reply: &mut Reply, node: Node<'_>, form: Form, style: Style<'_>) {
+pub fn reply_value(reply: &mut Reply, node: JsonNode<'_>, form: ReplyForm, style: Style<'_>) {
     match (node.value(), form) {
-        (Value::Null, _) => reply.null(),
-        (Value::Bool(value), _) => reply.boolean(value),
-        (Value::Integer(number), _) => reply.integer(number),
-        (Value::Unsigned(number), _) => reply.double(number as f64),
-        (Value::Float(number), _) => reply.double(number),
-        (Value::String(bytes), Form::Deep) => reply.bulk(bytes),
-        (Value::Array(elements), Form::Deep) => {
+        (JsonValue::Null, _) => reply.null(),
+        (JsonValue::Bool(value), _) => reply.boolean(value),
+        (JsonValue::Integer(number), _) => reply.integer(number),
+        (JsonValue::Unsigned(number), _) => reply.double(number as f64),
+        (JsonValue::Float(number), _) => reply.double(number),
+        (JsonValue::String(bytes), ReplyForm::Deep) => reply.bulk(bytes),
+        (JsonValue::Array(elements), ReplyForm::Deep) => {
             reply.array(elements.len());
             elements.for_each(|(_, element)| reply_value(reply, element, form, style));
         }
-        (Value::Object(members), Form::Deep) => {
+        (JsonValue::Object(members), ReplyForm::Deep) => {
             reply.map(members.len());
             for (name, value) in members {
                 reply.bulk(name.unwrap_or_default());
@@ -149,20 +149,20 @@ pub fn reply_value(reply: &mut Reply, node: Node<'_>, form: Form, style: Style<'
 }
 
 /// Writes a value as `JSON.RESP` does: containers are arrays that begin with their bracket.
-pub fn reply_resp(reply: &mut Reply, node: Node<'_>) {
+pub fn reply_resp(reply: &mut Reply, node: JsonNode<'_>) {
     match node.value() {
-        Value::Null => reply.null(),
-        Value::Bool(value) => reply.simple(if value { "true" } else { "false" }),
-        Value::Integer(number) => reply.integer(number),
-        Value::Unsigned(number) => reply.double(number as f64),
-        Value::Float(number) => reply.double(number),
-        Value::String(bytes) => reply.bulk(bytes),
-        Value::Array(elements) => {
+        JsonValue::Null => reply.null(),
+        JsonValue::Bool(value) => reply.simple(if value { "true" } else { "false" }),
+        JsonValue::Integer(number) => reply.integer(number),
+        JsonValue::Unsigned(number) => reply.double(number as f64),
+        JsonValue::Float(number) => reply.double(number),
+        JsonValue::String(bytes) => reply.bulk(bytes),
+        JsonValue::Array(elements) => {
             reply.array(1 + elements.len());
             reply.simple("[");
             elements.for_each(|(_, element)| reply_resp(reply, element));
         }
-        Value::Object(members) => {
+        JsonValue::Object(members) => {
             reply.array(1 + 2 * members.len());
             reply.simple("{");
             for (name, value) in members {

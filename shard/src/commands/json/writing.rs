@@ -2,9 +2,9 @@
 
 use dormouse_protocol::{Reply, Request, Version};
 use dormouse_types::Json;
-use dormouse_types::json::{self, Edit, Node, Value};
+use dormouse_types::json::{self, Edit, JsonNode, JsonValue};
 
-use super::path::{Path, Step};
+use super::path::{Path, PathStep};
 use super::{Ignored, NO_KEY, OptionalPath, change, edit, no_path_or, not_a, ordered, outermost, select, wrong_arity};
 use crate::commands::args::{Args, Argument, Rest};
 use crate::commands::{Access, work};
@@ -167,8 +167,8 @@ fn add(json: &mut Json, path: &Path<'_>, value: &[u8], most: usize) -> Result<bo
         return Err(Error::text("Err path must end with object key to set"));
     };
     let name = match last {
-        Step::Name(name) => name,
-        Step::Names(names) => &names[0],
+        PathStep::Name(name) => name,
+        PathStep::Names(names) => &names[0],
         _ => {
             return match select::first(json, path)? {
                 Some(_) => Ok(false),
@@ -251,7 +251,7 @@ pub fn merge(
         }
         edit(json, (&places, patch.len(), most), |_, node| {
             let mut merged = Vec::with_capacity(node.bytes().len() + patch.len());
-            json::merge(Some(node), Node::of(&patch), &mut merged);
+            json::merge(Some(node), JsonNode::of(&patch), &mut merged);
             Ok(Edit::Replace(merged))
         })?;
         Ok(Change::Yes(true))
@@ -344,7 +344,7 @@ fn calculate(
             if operand.is_none() {
                 operand = Some(number(text)?);
             }
-            let result = calculated(node, Node::of(operand.as_deref().unwrap_or_default()), operation)?;
+            let result = calculated(node, JsonNode::of(operand.as_deref().unwrap_or_default()), operation)?;
             results[numbers[at]] = Some(result.clone());
             Ok(Edit::Replace(result))
         })?;
@@ -354,8 +354,8 @@ fn calculate(
     if reply.version() == Version::Resp3 {
         reply.array(results.len());
         for result in &results {
-            match result.as_ref().map(|result| Node::of(result).value()) {
-                Some(Value::Integer(number)) => reply.integer(number),
+            match result.as_ref().map(|result| JsonNode::of(result).value()) {
+                Some(JsonValue::Integer(number)) => reply.integer(number),
                 Some(value) => reply.double(value.as_float().unwrap_or_default()),
                 None => reply.null(),
             }
@@ -374,23 +374,23 @@ fn calculate(
 
 fn text_of(encoded: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
-    json::write(Node::of(encoded), json::Style::default(), &mut text);
+    json::write(JsonNode::of(encoded), json::Style::default(), &mut text);
     text
 }
 
 fn number(text: &[u8]) -> Result<Vec<u8>> {
     let encoded = json::parse(text)?;
-    match Node::of(&encoded).value().as_float() {
+    match JsonNode::of(&encoded).value().as_float() {
         Some(_) => Ok(encoded),
         None => Err(Error::text("bad input number")),
     }
 }
 
 /// Integers stay integers.
-fn calculated(one: Node<'_>, other: Node<'_>, operation: Operation) -> Result<Vec<u8>> {
+fn calculated(one: JsonNode<'_>, other: JsonNode<'_>, operation: Operation) -> Result<Vec<u8>> {
     let mut result = Vec::new();
     match (one.value(), other.value()) {
-        (Value::Integer(one), Value::Integer(other)) => {
+        (JsonValue::Integer(one), JsonValue::Integer(other)) => {
             let number = (operation.integers)(one.into(), other.into());
             let number = number.and_then(|number| i64::try_from(number).ok());
             json::put_integer(&mut result, number.ok_or(Error::text("ERR numeric overflow"))?);
@@ -414,7 +414,7 @@ pub fn toggle(db: &mut Keyspace<'_>, reply: &mut Reply, (key, path): (&[u8], Pat
         let mut results: Vec<Option<bool>> = vec![None; found.len()];
         let (places, numbers) = ordered(found.into_iter());
         let changed = edit(json, (&places, 0, most), |at, node| {
-            let Value::Bool(value) = node.value() else { return Ok(Edit::Keep) };
+            let JsonValue::Bool(value) = node.value() else { return Ok(Edit::Keep) };
             results[numbers[at]] = Some(!value);
             let mut encoded = Vec::new();
             json::put_bool(&mut encoded, !value);
@@ -467,7 +467,7 @@ pub fn strappend(db: &mut Keyspace<'_>, reply: &mut Reply, (key, args): (&[u8], 
         let changed = edit(json, (&places, text.len(), most), |at, node| {
             let Some(before) = node.string() else { return Ok(Edit::Keep) };
             let appended = json::parse(text)?;
-            let appended = Node::of(&appended).string().ok_or_else(|| not_a("string"))?;
+            let appended = JsonNode::of(&appended).string().ok_or_else(|| not_a("string"))?;
             let after = [before, appended].concat();
             results[numbers[at]] = Some(after.len() as i64);
             let mut encoded = Vec::with_capacity(after.len() + 5);
@@ -486,19 +486,19 @@ pub fn clear(db: &mut Keyspace<'_>, reply: &mut Reply, (key, path): (&[u8], Opti
         // What is inside of a container that is cleared goes with it.
         let mut found = select::places(json, &path)?;
         let bytes = json.bytes();
-        found.retain(|at| match Node::at_offset(bytes, *at as usize).value() {
-            Value::Array(children) | Value::Object(children) => !children.is_empty(),
-            Value::Integer(number) => number != 0,
-            Value::Unsigned(_) => true,
-            Value::Float(number) => number != 0.0,
+        found.retain(|at| match JsonNode::at_offset(bytes, *at as usize).value() {
+            JsonValue::Array(children) | JsonValue::Object(children) => !children.is_empty(),
+            JsonValue::Integer(number) => number != 0,
+            JsonValue::Unsigned(_) => true,
+            JsonValue::Float(number) => number != 0.0,
             _ => false,
         });
         let places = outermost(json, &found);
         edit(json, (&places, 0, most), |_, node| {
             let mut encoded = Vec::new();
             match node.value() {
-                Value::Array(_) => json::put_empty_array(&mut encoded),
-                Value::Object(_) => json::put_empty_object(&mut encoded),
+                JsonValue::Array(_) => json::put_empty_array(&mut encoded),
+                JsonValue::Object(_) => json::put_empty_object(&mut encoded),
                 _ => json::put_integer(&mut encoded, 0),
             }
             Ok(Edit::Replace(encoded))

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_scripting::survey::{CallArgument, CallSite};
-use dormouse_scripting::{Ended as ScriptEnd, Library, Script, ScriptFlags, Sha, vm};
+use dormouse_scripting::{Library, Script, ScriptEnd, ScriptFlags, Sha, vm};
 
 use self::host::{Calls, Ended, KeptCalls};
 use crate::commands::args::integer;

@@ -1,6 +1,6 @@
 //! Documents of JSON: their bytes, see [`dormouse_types::json`], after their number.
 
-use dormouse_types::json::{Json, Sink, Style, text_bytes, write};
+use dormouse_types::json::{Json, Style, TextSink, text_bytes, write};
 use dormouse_types::{Object, pace};
 
 use crate::codec::reader::{ByteSink, write_rdb_length};
@@ -42,7 +42,7 @@ pub fn encode_text(json: &Json, out: &mut impl ByteSink) -> u8 {
 
 struct Text<'o, S>(&'o mut S);
 
-impl<S: ByteSink> Sink for Text<'_, S> {
+impl<S: ByteSink> TextSink for Text<'_, S> {
     fn put(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
