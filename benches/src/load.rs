@@ -89,6 +89,13 @@ impl Commands {
         commands
     }
 
+    /// The same, each with a reply of as many lines as `sample`, which starts with the same line.
+    pub fn of_texts(keys: u64, sample: &[u8], write: impl FnMut(u64, &mut Vec<u8>)) -> Self {
+        let line = sample.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
+        let lines = sample.iter().filter(|byte| **byte == b'\n').count();
+        Self::built(keys, line.to_vec(), Replies::Lines(lines), write)
+    }
+
     /// The same, each with a reply of an array of `elements` strings of `element_length` bytes.
     pub fn of_arrays(keys: u64, elements: usize, element_length: usize, write: impl FnMut(u64, &mut Vec<u8>)) -> Self {
         let start = format!("*{elements}\r\n${element_length}\r\n").into_bytes();

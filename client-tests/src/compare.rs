@@ -8,6 +8,7 @@
 //! | `OBJECT ENCODING` | where 7.0 says `quicklist`, 7.2 may say `listpack`; see [`same_encoding`] for sets |
 //! | one page of a SCAN, where to stop is the server's choice | by their form alone; whole iterations are compared elsewhere |
 //! | `DUMP`, whose version of RDB differs, `OBJECT REFCOUNT`, `OBJECT IDLETIME`, `MEMORY USAGE`, `SLOWLOG` | by their form alone |
+//! | `XREADGROUP` with `CLAIM` | without times, in any order |
 //! | `XPENDING`, `XINFO` | without times, and without the number of nodes of Redis's radix tree |
 //! | searches by distance | without the order of equally distant members; with 7.0 by their form alone if the circle reaches around the earth |
 //! | `LPOS` with the lowest `RANK`; arguments of `BITCOUNT` and `BITPOS` for a key that is missing or no string | refused, as 7.2 does |
@@ -61,6 +62,7 @@ pub fn agree(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply, apart: Dur
             _ => ours.number().is_some() && theirs.number().is_some(),
         },
         b"XPENDING" => without_idle(ours) == without_idle(theirs),
+        b"XREADGROUP" => without_claims(ours) == without_claims(theirs),
         b"XINFO" => match upper(1).as_slice() {
             b"CONSUMERS" if is_older => ours.items().is_some() && theirs.items().is_some(),
             _ => without_times(peer, ours) == without_times(peer, theirs),
@@ -202,6 +204,26 @@ fn without_idle(reply: &Reply) -> Reply {
             Reply::Many(*kind, Some(vec![items[0].clone(), items[1].clone(), items[3].clone()]))
         }
         Reply::Many(kind, Some(items)) => Reply::Many(*kind, Some(items.iter().map(without_idle).collect())),
+        _ => reply.clone(),
+    }
+}
+
+/// Entries that were claimed, without the time for which they were pending. Those that were delivered at the same time are in
+/// another order when a database has slept.
+fn without_claims(reply: &Reply) -> Reply {
+    match reply {
+        Reply::Many(kind, Some(items)) => match &items[..] {
+            [id, fields @ Reply::Many(..), Reply::Line(':', _), deliveries @ Reply::Line(':', _)] => {
+                Reply::Many(*kind, Some(vec![id.clone(), fields.clone(), deliveries.clone()]))
+            }
+            _ => {
+                let mut items: Vec<Reply> = items.iter().map(without_claims).collect();
+                if items.iter().all(|item| item.items().is_some_and(|entry| entry.len() == 3)) {
+                    items.sort();
+                }
+                Reply::Many(*kind, Some(items))
+            }
+        },
         _ => reply.clone(),
     }
 }

@@ -7,7 +7,8 @@
 //! 2. The connection waits for the first of these: a reply, a nudge, the end of its timeout, `CLIENT UNBLOCK`, a message
 //!    of a subscription, the end of the client. Meanwhile it reads ahead a little, to notice that the client closes the
 //!    connection. Its further requests wait.
-//! 3. A nudge makes it run the command again, as a plan of its own.
+//! 3. A nudge makes it run the command again, as a plan of its own. It nudges itself when a pending entry may be claimed that its
+//!    command asks for.
 //!
 //! Waiting costs no CPU, and is neither billed nor a use of the database: it may fall asleep, and the waiter stays.
 
@@ -60,6 +61,9 @@ pub struct Blocked {
     /// Its command in the table.
     pub command: usize,
     timer: Option<Ring>,
+    /// Unix milliseconds at which it looks again, and what rings then.
+    look_at: Option<(u64, Ring)>,
+    alarm: Alarm,
     deadline: Option<Instant>,
     /// Bytes charged to the client.
     held_bytes: usize,
@@ -90,6 +94,8 @@ impl Blocked {
             request,
             command,
             timer,
+            look_at: None,
+            alarm: alarm.clone(),
             deadline: timeout.map(|timeout| since + timeout),
             held_bytes,
             spent: Spent::default(),
@@ -115,7 +121,21 @@ impl Blocked {
             // It is being served at this moment, or about to wait on.
             cx.waker().wake_by_ref();
         }
-        if is_nudged { Poll::Ready(BlockedEvent::Nudged) } else { Poll::Pending }
+        if is_nudged || self.is_to_look(cx) { Poll::Ready(BlockedEvent::Nudged) } else { Poll::Pending }
+    }
+
+    /// Whether it is time to look again, though nothing has changed.
+    fn is_to_look(&mut self, cx: &mut Context<'_>) -> bool {
+        let at_ms = self.waiter.look_at_ms();
+        if self.look_at.as_ref().map(|(at_ms, _)| *at_ms) != at_ms {
+            self.look_at = at_ms.map(|at_ms| (at_ms, self.alarm.at(at_ms)));
+        }
+        let is_time = self.look_at.as_mut().is_some_and(|(_, ring)| ring.as_mut().poll(cx).is_ready());
+        if is_time {
+            self.look_at = None;
+            self.waiter.nudge();
+        }
+        is_time
     }
 
     /// When it has waited long enough; `None`: never.

@@ -18,6 +18,19 @@ pub enum Alarm {
 pub type Ring = Pin<Box<dyn Future<Output = ()>>>;
 
 impl Alarm {
+    /// Returns what rings at a moment of the system's clock, or of the held one.
+    pub fn at(&self, unix_ms: u64) -> Ring {
+        let timeout = |now_ms: u64| Duration::from_millis(unix_ms.saturating_sub(now_ms));
+        match self {
+            // A little later, so that the moment has come for who reads the clock then.
+            Self::Monotonic => self.after(Instant::now(), timeout(now_ms()) + Duration::from_millis(1)),
+            Self::Held(now_ms) => {
+                let timeout = timeout(*now_ms.borrow());
+                self.after(Instant::now(), timeout)
+            }
+        }
+    }
+
     /// Returns what rings `timeout` after `since`. A held clock has stood still since then.
     pub fn after(&self, since: Instant, timeout: Duration) -> Ring {
         match self {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use dormouse_protocol::RequestLimits;
 use dormouse_protocol::glob::Glob;
 use dormouse_shard::keyspace::notices::Classes;
-use dormouse_shard::keyspace::{LfuSettings, Limits, tracking};
+use dormouse_shard::keyspace::{Idempotency, LfuSettings, Limits, tracking};
 use dormouse_storage::log::Window;
 use thiserror::Error;
 
@@ -216,6 +216,9 @@ pub struct DatabaseSettings {
     pub hll_sparse_max_bytes: usize,
     pub stream_node_max_bytes: usize,
     pub stream_node_max_entries: usize,
+    /// For new streams: seconds for which messages of producers are remembered, and how many of each.
+    pub stream_idmp_duration_s: u32,
+    pub stream_idmp_maxsize: u32,
     /// Most keys that are tracked for clients in the default mode; 0: as many as memory allows.
     pub tracking_table_max_keys: usize,
     /// Entries of `ACL LOG`.
@@ -251,6 +254,8 @@ impl DatabaseSettings {
             hll_sparse_max_bytes: self.hll_sparse_max_bytes.min(Limits::REDIS.hll_sparse_max_bytes),
             stream_node_max_bytes: node(self.stream_node_max_bytes, Limits::REDIS.stream_node_max_bytes),
             stream_node_max_entries: node(self.stream_node_max_entries, Limits::REDIS.stream_node_max_entries),
+            stream_idmp_duration_s: self.stream_idmp_duration_s,
+            stream_idmp_maxsize: self.stream_idmp_maxsize,
             seed,
         }
     }
@@ -348,6 +353,8 @@ impl Settings {
                 hll_sparse_max_bytes: Limits::REDIS.hll_sparse_max_bytes,
                 stream_node_max_bytes: Limits::REDIS.stream_node_max_bytes,
                 stream_node_max_entries: Limits::REDIS.stream_node_max_entries,
+                stream_idmp_duration_s: Limits::REDIS.stream_idmp_duration_s,
+                stream_idmp_maxsize: Limits::REDIS.stream_idmp_maxsize,
                 tracking_table_max_keys: tracking::KEYS_MAX,
                 acl_log_len_max: 128,
                 min_replicas_to_write: 0,
@@ -643,6 +650,8 @@ const PARAMETERS: &[Parameter] = &[
     database_bytes!("hll-sparse-max-bytes", hll_sparse_max_bytes),
     database_bytes!("stream-node-max-bytes", stream_node_max_bytes),
     database_number!("stream-node-max-entries", stream_node_max_entries, ANY),
+    database_number!("stream-idmp-duration", stream_idmp_duration_s, 1..=Idempotency::DURATION_MAX_S as i64),
+    database_number!("stream-idmp-maxsize", stream_idmp_maxsize, 1..=Idempotency::SIZE_MAX as i64),
     database_number!("tracking-table-max-keys", tracking_table_max_keys, 0..=i64::MAX),
     database_number!("acllog-max-len", acl_log_len_max, 0..=ACL_LOG_LEN_MAX),
     Parameter::database(

@@ -507,3 +507,60 @@ fn a_wait_in_vain_is_remembered_until_something_changes() {
     bench.sleep();
     client.check(WAIT, "*2\r\n$5\r\nqueue\r\n$7\r\nelement\r\n");
 }
+
+/// The reply of a claim of `1-1`, up to its idle time.
+const CLAIMED: &str = "*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*4\r\n$3\r\n1-1\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n";
+
+#[test]
+fn a_client_that_claims_is_served_when_time_has_passed() {
+    let bench = Bench::new(&[]);
+    let mut other = bench.connect();
+    other.check("XADD s 1-1 f v", "$3\r\n1-1\r\n");
+    other.check("XGROUP CREATE s g 0", "+OK\r\n");
+    other.send(&["XREADGROUP GROUP g a STREAMS s >"]);
+    other.expect("*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n");
+    // Nothing changes while it waits, and the database falls asleep.
+    let mut client = bench.connect();
+    client.send(&[
+        "XREADGROUP GROUP g b BLOCK 0 CLAIM 400 STREAMS s t >",
+        "XREADGROUP GROUP g b BLOCK 0 CLAIM 400 STREAMS s >",
+    ]);
+    client.expect(
+        "-ERR Unbalanced 'xreadgroup' list of streams: for each stream key an ID or '>' must be specified.\r\n",
+    );
+    bench.sleep();
+    client.expect(CLAIMED);
+    let idle: u64 = client.line().trim_start_matches(':').trim_end().parse().expect("a number");
+    assert!(idle >= 400, "{idle}");
+    client.expect(":1\r\n");
+    other.check("XPENDING s g", "*4\r\n:1\r\n$3\r\n1-1\r\n$3\r\n1-1\r\n*1\r\n*2\r\n$1\r\nb\r\n$1\r\n1\r\n");
+    until_blocked(&bench, 0);
+}
+
+#[test]
+fn a_client_that_claims_is_served_when_an_entry_is_released() {
+    let bench = Bench::new(&[]);
+    let mut other = bench.connect();
+    other.check("XADD s 1-1 f v", "$3\r\n1-1\r\n");
+    other.check("XGROUP CREATE s g 0", "+OK\r\n");
+    let mut first = waiter(&bench, "XREADGROUP GROUP g a BLOCK 0 CLAIM 1000000 STREAMS none s > >", 0);
+    first.expect("-NOGROUP No such key 'none' or consumer group 'g' in XREADGROUP with GROUP option\r\n");
+    other.send(&["XREADGROUP GROUP g a STREAMS s >"]);
+    other.expect("*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n");
+    let mut first = waiter(&bench, "XREADGROUP GROUP g b BLOCK 0 CLAIM 1000000 STREAMS s >", 1);
+    let mut second = waiter(&bench, "XREADGROUP GROUP g c BLOCK 0 CLAIM 1000000 STREAMS s >", 2);
+    other.check("XNACK s g FAIL IDS 1 1-1", ":1\r\n");
+    first.expect(CLAIMED);
+    first.line();
+    first.expect(":1\r\n");
+    until_blocked(&bench, 1);
+    other.check("XNACK s g SILENT IDS 1 1-1", ":1\r\n");
+    second.expect(CLAIMED);
+    second.line();
+    second.expect(":1\r\n");
+    // It waits on for new entries.
+    let mut third = waiter(&bench, "XREADGROUP GROUP g d BLOCK 0 CLAIM 1000000 STREAMS s >", 1);
+    other.check("XADD s 2-1 f v", "$3\r\n2-1\r\n");
+    third.expect(&CLAIMED.replace("1-1", "2-1"));
+    third.expect(":0\r\n:0\r\n");
+}

@@ -6,7 +6,8 @@
 //! | a string, with its expiry | `SET ... PXAT` |
 //! | another value, with its expiry | `RESTORE ... REPLACE ABSTTL`, in the encoding of Redis 7.0 |
 //! | an expiry | `PEXPIREAT` or `PERSIST` |
-//! | a command | the command |
+//! | a command | the command; none if replicas cannot have what it is about, such as the messages of a stream's producers |
+//! | a command that only replicas get | the command |
 //! | a value of a type that Redis 7.0 does not have | `DEL`, so that nothing else stays under the key |
 //! | a command that changes such a value | nothing |
 //! | other keyspaces are shown | `SWAPDB`, `FLUSHDB`, `FLUSHALL` |
@@ -84,7 +85,7 @@ impl ReplicaStream {
                     }
                     let Some(index) = self.ids[..INDEXES].iter().position(|id| *id == keyspace) else { continue };
                     let body = effect::read(body).ok_or_else(|| malformed(&"an effect"))?;
-                    if is_unknown(&body) {
+                    if matches!(body, EffectBody::Kept(_)) || is_unknown(&body) {
                         continue;
                     }
                     self.select(index, count, out);
@@ -126,7 +127,8 @@ impl ReplicaStream {
             EffectBody::Value { key, kind, .. } if READERS.lacks(kind) => command(out, &[b"DEL", &key]),
             EffectBody::Expiry { key, expiry: Some(at) } => command(out, &[b"PEXPIREAT", &key, number(at).as_bytes()]),
             EffectBody::Expiry { key, expiry: None } => command(out, &[b"PERSIST", &key]),
-            EffectBody::Command(request) => {
+            EffectBody::Kept(_) => {}
+            EffectBody::Command(request) | EffectBody::Told(request) => {
                 let request = request.as_request();
                 head(out, request.len());
                 request.iter().for_each(|word| bulk(out, word));
@@ -309,6 +311,18 @@ mod tests {
         );
         writer.begin();
         assert_eq!(told(&mut writer, &set).unwrap(), ["SELECT 0", "INCR n"]);
+    }
+
+    #[test]
+    fn replicas_get_what_they_can_have() {
+        let mut writer = writer();
+        let one = items(&[(0, &|body| effect::kept(body, [&b"XCFGSET"[..], b"s"].into_iter()))]);
+        assert_eq!(told(&mut writer, &one).unwrap(), [""; 0]);
+        let several = items(&[
+            (0, &|body| effect::kept(body, [&b"XNACK"[..], b"s"].into_iter())),
+            (0, &|body| effect::told(body, [&b"XCLAIM"[..], b"s"].into_iter())),
+        ]);
+        assert_eq!(told(&mut writer, &several).unwrap(), ["SELECT 0", "XCLAIM s"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! 3. A waiter that cannot be served there, because the turn is over or something has to be loaded first, is *nudged*:
 //!    its own client runs the command again, as a plan of its own. It keeps its place meanwhile. When that plan has run,
 //!    it serves the waiters behind it. If its client leaves instead, the nudge goes on to the next in the queue.
+//!    A client that waits for pending entries nudges its own waiter when the first of them may be claimed.
 //! 4. A client that has waited long enough, is gone, or was unblocked *ends* its waiter.
 //!
 //! Claiming and ending exclude each other by one atomic state. So a waiter takes from one key only, on whichever shards
@@ -71,6 +72,8 @@ pub struct Waiter {
     pub moves: bool,
     pub timeout_ms: Option<u64>,
     state: AtomicU8,
+    /// Unix milliseconds at which its client looks again even if nothing changes; 0: never.
+    look_at_ms: AtomicU64,
     /// Its client is to run the command again.
     is_nudged: AtomicBool,
     /// In a box: a waiter has none for nearly all of its life.
@@ -136,6 +139,27 @@ impl Waiter {
 
     fn change(&self, from: u8, to: u8) -> bool {
         self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Unix milliseconds at which its client is to [nudge](Self::nudge) it; `None`: never.
+    pub fn look_at_ms(&self) -> Option<u64> {
+        match self.look_at_ms.load(Ordering::SeqCst) {
+            0 => None,
+            at_ms => Some(at_ms),
+        }
+    }
+
+    /// Its command has run again and waits on. `is_whole`: it has looked at all of its keys.
+    pub(crate) fn waits_on(&self, wait: &Wait, is_whole: bool) {
+        let before = self.look_at_ms();
+        let next = match is_whole {
+            true => wait.look_at_ms,
+            false => before.into_iter().chain(wait.look_at_ms).min(),
+        };
+        if next != before {
+            self.look_at_ms.store(next.unwrap_or(0), Ordering::SeqCst);
+            self.waker.wake();
+        }
     }
 
     /// Asks its client to run the command again.
@@ -232,6 +256,7 @@ impl Candidate {
             moves: wait.moves,
             timeout_ms: wait.timeout_ms,
             state: AtomicU8::new(WAITING),
+            look_at_ms: AtomicU64::new(wait.look_at_ms.unwrap_or(0)),
             is_nudged: AtomicBool::new(false),
             served: Mutex::default(),
             waker: AtomicWaker::new(),
@@ -370,7 +395,9 @@ impl Waiters {
         if !registry.has_room_for(bytes) {
             registry.forget_fruitless_before(changes);
         }
-        if registry.has_room_for(bytes) && !waiter.is_nudged.load(Ordering::SeqCst) {
+        // What may be claimed later is found without a change.
+        let is_final = waiter.look_at_ms().is_none() && !waiter.is_nudged.load(Ordering::SeqCst);
+        if registry.has_room_for(bytes) && is_final {
             let Waiter { wanted, moves, timeout_ms, request: again, .. } = waiter;
             let (wanted, moves, timeout_ms) = (*wanted, *moves, *timeout_ms);
             let fruitless = Fruitless { wanted, moves, timeout_ms, again: again.clone(), changes };
@@ -401,7 +428,8 @@ impl Waiters {
         }
         let name = (candidate.context.select, words_of(&candidate.request));
         let Fruitless { wanted, moves, timeout_ms, again, .. } = registry.fruitless.get(&name)?.clone();
-        let waiter = candidate.clone().waiter(Wait { wanted, timeout_ms, moves, again: Some(again) });
+        let waiter =
+            candidate.clone().waiter(Wait { timeout_ms, moves, again: Some(again), ..Wait::new(wanted, None) });
         self.enter(&mut registry, &waiter);
         Some(waiter)
     }

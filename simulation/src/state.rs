@@ -18,7 +18,7 @@ use dormouse_types::{Array, Item, ObjectRef, Stream, StreamId};
 use crate::arrays::ArrayModel;
 use crate::clock;
 use crate::model::{Entry, Field, INDEXES, Model, RECEIPTS, Value, all_indexes};
-use crate::streams::{GroupModel, PendingModel, StreamModel};
+use crate::streams::{GroupModel, Messages, PendingModel, StreamModel};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -78,6 +78,10 @@ fn stream_model(stream: &Stream) -> StreamModel {
         };
         (text(group.name()), model)
     };
+    let messages = stream.producers().flat_map(|(producer, messages)| {
+        let producer = text(producer);
+        messages.map(move |(message, entry)| ((producer.clone(), text(message)), id(entry))).collect::<Vec<_>>()
+    });
     let head = stream.entries().head();
     StreamModel {
         entries: stream.entries().iter().map(|entry| (id(entry.id), fields(&entry))).collect(),
@@ -85,6 +89,7 @@ fn stream_model(stream: &Stream) -> StreamModel {
         max_deleted: id(head.max_deleted),
         added: head.added,
         groups: stream.groups().map(group).collect(),
+        messages: Messages(messages.collect()),
     }
 }
 

@@ -18,6 +18,8 @@ const BUSY: &str = "-BUSYGROUP Consumer Group name already exists\r\n";
 const NULL_ARRAY: &str = "*-1\r\n";
 /// Entries that `XAUTOCLAIM` looks at for each one that it may claim.
 const ATTEMPTS: usize = 10;
+/// Milliseconds for which a message is remembered.
+const REMEMBERED_MS: u64 = 100_000;
 /// Ids are made from times rounded down to so many milliseconds, so that clients guess those of each other.
 const ROUND_MS: u64 = 300;
 
@@ -28,7 +30,25 @@ pub struct StreamModel {
     pub max_deleted: Id,
     pub added: u64,
     pub groups: BTreeMap<String, GroupModel>,
+    pub messages: Messages,
 }
+
+/// The entries that messages have become, by producer and name. Those whose time is over count no more.
+#[derive(Debug, Clone, Default)]
+pub struct Messages(pub BTreeMap<(String, String), Id>);
+
+impl PartialEq for Messages {
+    fn eq(&self, other: &Self) -> bool {
+        let now_ms = clock::now_ms();
+        let remembered = |messages: &'_ Self| {
+            let all = messages.0.iter().filter(|(_, id)| id.0 + REMEMBERED_MS > now_ms);
+            all.map(|(name, id)| (name.clone(), *id)).collect::<Vec<_>>()
+        };
+        remembered(self) == remembered(other)
+    }
+}
+
+impl Eq for Messages {}
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupModel {
@@ -40,6 +60,7 @@ pub struct GroupModel {
 /// A delivery that was not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingModel {
+    /// Without a name: it was released.
     pub consumer: String,
     pub delivered_ms: u64,
     pub deliveries: u64,
@@ -115,6 +136,24 @@ impl StreamModel {
         };
         (id > self.last).then_some(id)
     }
+
+    fn is_referred_to(&self, id: Id) -> bool {
+        self.groups.values().any(|group| group.last < id || group.pending.contains_key(&id))
+    }
+
+    /// Deletes an entry as the references of groups to it allow. Returns whether it may not be deleted, and whether it was.
+    fn delete(&mut self, id: Id, references: &str) -> (bool, bool) {
+        match references {
+            "ACKED" if self.is_referred_to(id) => return (true, false),
+            "DELREF" => self.groups.values_mut().for_each(|group| _ = group.pending.remove(&id)),
+            _ => {}
+        }
+        let deleted = self.entries.remove(&id).is_some();
+        if deleted {
+            self.max_deleted = self.max_deleted.max(id);
+        }
+        (false, deleted)
+    }
 }
 
 impl GroupModel {
@@ -130,7 +169,7 @@ impl GroupModel {
             self.pending.remove(&id);
             return Some(false);
         }
-        if now_ms.saturating_sub(pending.delivered_ms) < idle_ms {
+        if !pending.consumer.is_empty() && now_ms.saturating_sub(pending.delivered_ms) < idle_ms {
             return None;
         }
         pending.consumer = consumer.to_owned();
@@ -149,12 +188,19 @@ pub fn reply(stream: &mut Option<StreamModel>, words: &[String], now_ms: u64, re
     match words[0].as_str() {
         "XADD" => {
             let found = stream.get_or_insert_default();
-            let at = if words[2] == "MAXLEN" { 5 } else { 2 };
+            let at = if matches!(words[2].as_str(), "MAXLEN" | "IDMP") { 5 } else { 2 };
+            let message = (words[2] == "IDMP").then(|| (words[3].clone(), words[4].clone()));
+            let known = message.as_ref().and_then(|message| found.messages.0.get(message));
+            if let Some(id) = known.filter(|id| id.0 + REMEMBERED_MS > now_ms) {
+                return Ok(id_text(*id));
+            }
             let id = found.id_to_add(&words[at], now_ms).ok_or(TOO_SMALL)?;
             found.entries.insert(id, words[at + 1..].to_vec());
             (found.last, found.added) = (id, found.added + 1);
-            if at > 2 {
-                found.trim_to(number(&words[4]));
+            match message {
+                Some(message) => _ = found.messages.0.insert(message, id),
+                None if at > 2 => _ = found.trim_to(number(&words[4])),
+                None => {}
             }
             return Ok(id_text(id));
         }
@@ -172,13 +218,14 @@ pub fn reply(stream: &mut Option<StreamModel>, words: &[String], now_ms: u64, re
         }
         "XGROUP" => return change_groups(stream.as_mut(), key, words),
         "XREADGROUP" => return read_group(stream.as_mut(), key, words, now_ms),
-        "XCLAIM" | "XAUTOCLAIM" | "XPENDING" => return pending(stream.as_mut(), key, words, now_ms),
+        "XCLAIM" | "XAUTOCLAIM" | "XPENDING" | "XNACK" => return pending(stream.as_mut(), key, words, now_ms),
         _ => {}
     }
     let Some(found) = stream else {
         return Ok(match words[0].as_str() {
             "XRANGE" => "*0\r\n".into(),
             "XREAD" => String::new(),
+            "XDELEX" | "XACKDEL" => list(words[words.len() - 2..].iter().map(|_| ":-1\r\n".to_owned())),
             _ => integer(0),
         });
     };
@@ -194,6 +241,20 @@ pub fn reply(stream: &mut Option<StreamModel>, words: &[String], now_ms: u64, re
             }
             integer(deleted)
         }
+        // XDELEX key references IDS 2 id id
+        "XDELEX" => list(words[5..].iter().map(|word| match found.delete(id(word), &words[2]) {
+            (true, _) => integer(2),
+            (false, true) => integer(1),
+            (false, false) => ":-1\r\n".into(),
+        })),
+        // XACKDEL key group references IDS 2 id id
+        "XACKDEL" => list(words[6..].iter().map(|word| {
+            let group = found.groups.get_mut(&words[2]);
+            match group.is_some_and(|group| group.pending.remove(&id(word)).is_some()) {
+                true => integer(1 + usize::from(found.delete(id(word), &words[3]).0)),
+                false => ":-1\r\n".into(),
+            }
+        })),
         "XTRIM" => match (words[2].as_str(), words[3].as_str()) {
             ("MINID", _) => {
                 let kept = found.entries.split_off(&id(&words[4]));
@@ -295,10 +356,25 @@ fn pending(stream: Option<&mut StreamModel>, key: &str, words: &[String], now_ms
     let reply = match words[0].as_str() {
         // XPENDING key group - + count
         "XPENDING" => list(group.pending.iter().take(number(&words[5])).map(|(id, pending)| {
-            let numbers = [now_ms.saturating_sub(pending.delivered_ms), pending.deliveries];
-            let numbers = numbers.map(|number| integer(number as usize)).concat();
+            let idle = match pending.consumer.as_str() {
+                "" => ":-1\r\n".to_owned(),
+                _ => integer(now_ms.saturating_sub(pending.delivered_ms) as usize),
+            };
+            let numbers = idle + &integer(pending.deliveries as usize);
             format!("*4\r\n{}{}{numbers}", id_text(*id), bulk(&pending.consumer))
         })),
+        // XNACK key group SILENT | FAIL IDS 2 id id
+        "XNACK" => {
+            let mut released = 0;
+            for word in &words[6..] {
+                let Some(pending) = group.pending.get_mut(&id(word)) else { continue };
+                let undone = u64::from(words[3] == "SILENT");
+                let deliveries = pending.deliveries.saturating_sub(undone);
+                *pending = PendingModel { consumer: String::new(), delivered_ms: 0, deliveries };
+                released += 1;
+            }
+            integer(released)
+        }
         // XCLAIM key group consumer min-idle id [id ...]
         "XCLAIM" => {
             group.consumers.insert(words[3].clone());
@@ -349,7 +425,14 @@ pub fn command(chance: &mut Chance, keys: u64) -> Vec<String> {
     let idle = c.pick(&["0", "0", "200"]);
     let (one, other) = (guess(c), guess(c));
     let partly = format!("{round_ms}-*");
-    let words: Vec<&str> = match c.below(40) {
+    let producer = format!("p{}", c.below(3));
+    let message = format!("m{}", c.below(6));
+    let references = c.pick(&["KEEPREF", "DELREF", "ACKED"]);
+    let words: Vec<&str> = match c.below(48) {
+        40..44 => vec!["XADD", &key, "IDMP", &producer, &message, "*", "field", &text],
+        44 | 45 => vec!["XNACK", &key, &group, c.pick(&["SILENT", "FAIL"]), "IDS", "2", &one, &other],
+        46 => vec!["XDELEX", &key, references, "IDS", "2", &one, &other],
+        47 => vec!["XACKDEL", &key, &group, references, "IDS", "2", &one, &other],
         0..4 => vec!["XADD", &key, "*", "field", &text],
         4..10 => vec!["XADD", &key, &partly, "field", &text, "other", &few],
         10 => vec!["XADD", &key, &one, "field", &text],

@@ -65,6 +65,7 @@ pub async fn block(
         let event = loop {
             match poll_fn(|cx| Poll::Ready(waiter.poll(cx))).await {
                 Poll::Ready(event) => break event,
+                Poll::Pending if waiter.look_at_ms().is_some_and(|at_ms| at_ms <= clock::now_ms()) => waiter.nudge(),
                 Poll::Pending if turns > 0 => turns -= 1,
                 Poll::Pending => {
                     if database.waiters.time_out(&waiter, &prepare(asked).request) {

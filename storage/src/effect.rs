@@ -11,6 +11,8 @@
 //! 1 | expiry u64 LE, 0: none | type u8 | key | value  the value it has now, as the codec writes it
 //! 2 | expiry u64 LE, 0: none | key                    its expiry
 //! 3 | argc varint | (length varint, bytes)*           a command, run at `now_ms`
+//! 4 | the same                                        a command that replicas cannot have
+//! 5 | the same                                        a command that only replicas get, in place of that
 //! ```
 //!
 //! where `key` is a length varint and its bytes.
@@ -24,16 +26,32 @@ use crate::codec;
 /// A body, read.
 #[derive(Debug)]
 pub enum EffectBody {
-    Delete { key: Box<[u8]> },
-    Value { key: Box<[u8]>, expiry: Option<u64>, kind: u8, value: Box<[u8]> },
-    Expiry { key: Box<[u8]>, expiry: Option<u64> },
+    Delete {
+        key: Box<[u8]>,
+    },
+    Value {
+        key: Box<[u8]>,
+        expiry: Option<u64>,
+        kind: u8,
+        value: Box<[u8]>,
+    },
+    Expiry {
+        key: Box<[u8]>,
+        expiry: Option<u64>,
+    },
     Command(OwnedRequest),
+    /// Replicas are not told.
+    Kept(OwnedRequest),
+    /// Replicas are told, and nothing is replayed.
+    Told(OwnedRequest),
 }
 
 const DELETE: u8 = 0;
 const VALUE: u8 = 1;
 const EXPIRY: u8 = 2;
 const COMMAND: u8 = 3;
+const KEPT: u8 = 4;
+const TOLD: u8 = 5;
 
 pub fn delete(body: &mut Vec<u8>, key: &[u8]) {
     body.push(DELETE);
@@ -66,7 +84,21 @@ pub fn expiry(body: &mut Vec<u8>, key: &[u8], expiry: Option<u64>) {
 }
 
 pub fn command<'a>(body: &mut Vec<u8>, args: impl ExactSizeIterator<Item = &'a [u8]>) {
-    body.push(COMMAND);
+    command_of(COMMAND, body, args);
+}
+
+/// A command that replicas cannot have: see [`EffectBody::Kept`].
+pub fn kept<'a>(body: &mut Vec<u8>, args: impl ExactSizeIterator<Item = &'a [u8]>) {
+    command_of(KEPT, body, args);
+}
+
+/// A command that only replicas get: see [`EffectBody::Told`].
+pub fn told<'a>(body: &mut Vec<u8>, args: impl ExactSizeIterator<Item = &'a [u8]>) {
+    command_of(TOLD, body, args);
+}
+
+fn command_of<'a>(kind: u8, body: &mut Vec<u8>, args: impl ExactSizeIterator<Item = &'a [u8]>) {
+    body.push(kind);
     put_varint(body, args.len() as u64);
     args.for_each(|arg| put(body, arg));
 }
@@ -102,14 +134,19 @@ pub fn read(body: &[u8]) -> Option<EffectBody> {
             let expiry = take_expiry(rest)?;
             EffectBody::Expiry { key: take(rest)?.into(), expiry }
         }
-        COMMAND => {
+        COMMAND | KEPT | TOLD => {
             let count = take_varint(rest)?;
             // Each argument takes a byte at least.
             if count == 0 || count > rest.len() as u64 {
                 return None;
             }
             let args: Vec<&[u8]> = (0..count).map(|_| take(rest)).collect::<Option<_>>()?;
-            EffectBody::Command(OwnedRequest::from_args(&args))
+            let request = OwnedRequest::from_args(&args);
+            match *kind {
+                COMMAND => EffectBody::Command(request),
+                KEPT => EffectBody::Kept(request),
+                _ => EffectBody::Told(request),
+            }
         }
         _ => return None,
     };
@@ -189,6 +226,10 @@ mod tests {
         let body = made(|body| command(body, [&b"SET"[..], b"key", b""].into_iter()));
         let Some(EffectBody::Command(request)) = read(&body) else { panic!("{body:?}") };
         assert_eq!(request.as_request().iter().collect::<Vec<_>>(), [&b"SET"[..], b"key", b""]);
+        let body = made(|body| kept(body, [&b"XCFGSET"[..], b"key"].into_iter()));
+        assert!(matches!(read(&body), Some(EffectBody::Kept(request)) if request.as_request().len() == 2));
+        let body = made(|body| told(body, [&b"XDEL"[..], b"key", b"1-1"].into_iter()));
+        assert!(matches!(read(&body), Some(EffectBody::Told(request)) if request.as_request().len() == 3));
     }
 
     #[test]
@@ -197,6 +238,8 @@ mod tests {
             made(|body| delete(body, b"key")),
             made(|body| expiry(body, b"key", Some(7))),
             made(|body| command(body, [&b"DEL"[..], b"k"].into_iter())),
+            made(|body| kept(body, [&b"DEL"[..], b"k"].into_iter())),
+            made(|body| told(body, [&b"DEL"[..], b"k"].into_iter())),
         ];
         for body in bodies {
             assert!(read(&body).is_some());

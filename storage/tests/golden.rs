@@ -12,7 +12,7 @@ use dormouse_storage::codec::segment::{
     InPieces, RawSegment, SegmentBody, decode_body, decode_segment, encode_segment,
 };
 use dormouse_storage::codec::value::kind;
-use dormouse_storage::codec::value::pieces::{Assembly, Outline};
+use dormouse_storage::codec::value::pieces::{self, Assembly, Outline, Sizes};
 use dormouse_storage::log::format::{
     EntryHead, EntryKind, FileHead, HEADER_BYTES, Identity, NamedDatabase, write_effect, write_frame, write_ids,
 };
@@ -27,7 +27,8 @@ use dormouse_storage::stretch::StretchContents;
 use dormouse_storage::tail::{Tail, TailRecord, encode_tail};
 use dormouse_types::record::{Record, Value};
 use dormouse_types::segment::{Placement, Range53, SlotPlacement, prefix53};
-use dormouse_types::{End, Hash, Limits, List, Object, ObjectRef, Set, SortedSet};
+use dormouse_types::stream::{Deliveries, Idempotency};
+use dormouse_types::{End, Hash, Limits, List, Object, ObjectRef, Set, SortedSet, Stream, StreamId};
 
 const PLACEMENT: SlotPlacement = SlotPlacement { seed: 0x0123_4567_89ab_cdef };
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -279,6 +280,48 @@ fn chunk_3() -> Vec<u8> {
     writer.finish(&manifest().origin()).to_vec()
 }
 
+/// A stream that remembers the messages of its producers, and has released entries.
+fn stream(count: u64) -> Stream {
+    let mut stream = Stream::new();
+    stream.set_idempotency(Idempotency { duration_s: 1000, size_max: 50 });
+    stream.add_group(b"group", StreamId::MIN, Some(0));
+    for at in 0..count {
+        let (id, value) = (StreamId::new(NOW_MS + at, at), format!("value {at}"));
+        stream.append(id, [(&b"field"[..], value.as_bytes())].into_iter(), &Limits::default());
+        stream.add_message(format!("producer {}", at % 3).as_bytes(), value.as_bytes(), id, NOW_MS + at);
+        stream.change_group(b"group", |entries, group| {
+            let (owner, _) = group.owner_or_new(b"consumer", NOW_MS as i64);
+            group.deliver(entries, id, Some(owner), (NOW_MS + at) as i64);
+        });
+    }
+    stream.count_repeated();
+    stream.change_group(b"group", |entries, group| {
+        for at in (0..count).rev().step_by(4) {
+            group.release(entries, StreamId::new(NOW_MS + at, at), Deliveries::Exactly(at), false);
+        }
+    });
+    stream
+}
+
+/// A chunk of such a stream, and of one in pieces.
+fn chunk_3_of_streams() -> Vec<u8> {
+    let (mut writer, mut raw) = (ChunkWriter::new(), RawSegment::new(0));
+    raw.push(&Record::new_object(b"small", Object::Stream(stream(9)), None));
+    let mut large = Object::Stream(stream(300));
+    let outline = pieces::begin(large.as_mut(), 1, &Sizes::DEFAULT).expect("it can be captured");
+    let (mut number, mut is_done) = (1, false);
+    while !is_done {
+        let mut piece = Vec::new();
+        is_done = pieces::take(large.as_mut(), 1, 4000, &mut piece).expect("the moment is remembered").is_done;
+        writer.push_piece(3, Range53::WHOLE, 9000, number, &SegmentBody::of_piece(&piece));
+        number += 1;
+    }
+    let (key, access, first) = (b"large"[..].into(), 1, 1);
+    raw.push_in_pieces(&InPieces { key, expiry: None, access, outline, first, pieces: number - 1 });
+    writer.push(3, Range53::WHOLE, 9000, &raw.seal());
+    writer.finish(&manifest().origin()).to_vec()
+}
+
 fn effects() -> Vec<TailRecord> {
     let effect = |sequence: u64| TailRecord {
         sequence: 100 + sequence,
@@ -444,6 +487,29 @@ fn chunk_version_3() {
     assert_eq!(chunk_3(), chunk);
 }
 
+#[test]
+fn chunk_version_3_of_newer_streams() {
+    let chunk = golden("chunk-v3-streams.bin");
+    let index = ChunkIndex::parse(&chunk).expect("readable");
+    let entries =
+        index.entries.iter().map(|entry| (entry.piece, &chunk[entry.offset as usize..][..entry.len as usize]));
+    let (limits, mut entries): (_, Vec<_>) = (Limits::default(), entries.collect());
+    let (_, body) = entries.pop().expect("the body comes last");
+    let body = decode_body(body, &PLACEMENT, &limits, Range53::WHOLE).expect("readable");
+    let small = body.segment.iter().next().expect("it is there");
+    assert_eq!(show(small), show(&Record::new_object(b"small", Object::Stream(stream(9)), None)));
+    let [large] = &body.in_pieces[..] else { panic!("one is in pieces") };
+    assert_eq!((large.outline.kind, large.pieces as usize), (kind::STREAM_5, entries.len()));
+    let mut value = Assembly::new(large.outline, &limits).expect("a kind of value");
+    for (_, piece) in &entries {
+        value.push(&open(piece).expect("whole"), &limits).expect("readable");
+    }
+    let value = value.finish(&limits).expect("whole");
+    assert_eq!(format!("{value:?}"), format!("{:?}", Object::Stream(stream(300))));
+    // This build writes the same bytes.
+    assert_eq!(chunk_3_of_streams(), chunk);
+}
+
 fn check_chunk(name: &str) -> ChunkIndex {
     let chunk = golden(name);
     let index = ChunkIndex::parse(&chunk).expect("readable");
@@ -586,6 +652,7 @@ fn write_what_is_missing() {
         ("chunk-v2.bin", chunk()),
         ("manifest-v2.bin", manifest_2().encode()),
         ("chunk-v3.bin", chunk_3()),
+        ("chunk-v3-streams.bin", chunk_3_of_streams()),
         ("manifest-v4.bin", manifest_4().encode()),
         ("tail-v1.bin", encode_tail(effects()).to_vec()),
         ("manifest-v3.bin", manifest_3().encode()),

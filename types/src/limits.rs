@@ -26,6 +26,10 @@ pub struct Limits {
     /// Bytes and entries of a stream's node; at most [`NODE_BYTES_MAX`] and [`NODE_ENTRIES_MAX`].
     pub stream_node_max_bytes: usize,
     pub stream_node_max_entries: usize,
+    /// For how many seconds a new stream remembers the messages of its producers, and how many of each: see
+    /// [`crate::stream::Idempotency`].
+    pub stream_idmp_duration_s: u32,
+    pub stream_idmp_maxsize: u32,
     pub seed: u64,
 }
 
@@ -43,6 +47,8 @@ impl Limits {
         hll_sparse_max_bytes: SPARSE_BYTES_MAX,
         stream_node_max_bytes: NODE_BYTES_MAX,
         stream_node_max_entries: NODE_ENTRIES_MAX,
+        stream_idmp_duration_s: 100,
+        stream_idmp_maxsize: 100,
         seed: 0,
     };
 }

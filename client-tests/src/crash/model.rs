@@ -59,6 +59,8 @@ pub const SHARED_HASH: &str = "shared:hash";
 pub const GROUP: &str = "group";
 /// Part of the name of a hash whose fields expire: the model has the expiry of a field behind its value.
 pub const FIELDS: &str = ":fields:";
+/// Part of the name of a stream whose messages are added once: the model has the value of each, as a hash.
+pub const ONCE: &str = ":once:";
 /// Prefix of the names of shared counters.
 pub const SHARED_COUNTER: &str = "shared:counter:";
 
@@ -188,6 +190,12 @@ pub enum Change {
         key: String,
         id: u64,
     },
+    /// `XADD` of a message that may have been added before.
+    AddOnce {
+        key: String,
+        message: String,
+        value: String,
+    },
     /// `FLUSHDB` of the operation's index.
     Flush,
     /// `SWAPDB`
@@ -262,6 +270,9 @@ impl Change {
             Self::LogGroup { key } => text(&["XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM"]),
             Self::LogRead { key } => text(&["XREADGROUP", "GROUP", GROUP, GROUP, "COUNT", "2", "STREAMS", key, ">"]),
             Self::LogAcknowledge { key, id } => text(&["XACK", key, GROUP, &format!("{id}-0")]),
+            Self::AddOnce { key, message, value } => {
+                text(&["XADD", key, "IDMP", "producer", message, "*", message, value])
+            }
             Self::Flush => text(&["FLUSHDB"]),
             Self::Swap { one, other } => {
                 text(&["SWAPDB", &(first_index + one).to_string(), &(first_index + other).to_string()])
@@ -439,6 +450,11 @@ impl Change {
             Self::LogAcknowledge { key, id } => {
                 let group = keys.log(key)?.group.as_mut();
                 Some(number(i64::from(group.is_some_and(|group| group.pending.remove(id)))))
+            }
+            // The id is made of the server's clock.
+            Self::AddOnce { key, message, value } => {
+                keys.hash(key)?.entry(message.clone()).or_insert_with(|| value.clone());
+                None
             }
             Self::Flush => {
                 keys.empty(place.index);

@@ -9,7 +9,7 @@ use std::{
 use super::{
     declared::{self, Settings},
     model::{
-        Entry, FIELDS, GROUP, Key, Log, LogGroup, SHARED_COUNTER, SHARED_HASH, SHARED_LIST, Space, Value, part_of,
+        Entry, FIELDS, GROUP, Key, Log, LogGroup, ONCE, SHARED_COUNTER, SHARED_HASH, SHARED_LIST, Space, Value, part_of,
     },
     node::{Target, unix_ms},
     workload::{CLIENTS, DATABASES, INDEXES},
@@ -137,6 +137,7 @@ fn read_database(target: &Target, database: usize) -> io::Result<(Space, Vec<Str
             let key = Key { database, index, name: name.clone() };
             match &mut value {
                 Some(Value::Hash(fields)) if name.contains(FIELDS) => add_expiries(&mut connection, name, fields)?,
+                Some(Value::Stream(_)) if name.contains(ONCE) => value = Some(messages(&mut connection, name)?),
                 Some(Value::Stream(log)) => log.group = group(&mut connection, name)?,
                 _ => {}
             }
@@ -229,6 +230,19 @@ fn add_expiries(connection: &mut Connection, name: &str, fields: &mut BTreeMap<S
     let expiries = reply.items().unwrap_or_default().iter().map(|at| at.number().unwrap_or(-1.0));
     fields.values_mut().zip(expiries).for_each(|(value, at)| *value = format!("{value}@{at}"));
     Ok(())
+}
+
+/// The messages of a stream and their values: one that was added twice has both.
+fn messages(connection: &mut Connection, name: &str) -> io::Result<Value> {
+    let entries = good(connection.try_call(&["XRANGE", name, "-", "+"])?)?;
+    let mut messages = BTreeMap::<String, String>::new();
+    for entry in entries.items().unwrap_or_default() {
+        let Some([_, fields]) = entry.items() else { return Err(unexpected(entry)) };
+        let Some([message, value]) = fields.items() else { return Err(unexpected(entry)) };
+        let values = messages.entry(text(message)).or_default();
+        values.push_str(&text(value));
+    }
+    Ok(Value::Hash(messages))
 }
 
 /// The group of a stream.

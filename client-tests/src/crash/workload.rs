@@ -76,7 +76,8 @@ impl Workload {
             20..36 => vec![self.text(random, space, database)],
             36..42 => vec![self.expiring(random, space, database, now_ms)],
             42..46 => vec![self.hash(random)],
-            46..48 if self.is_newer => vec![self.field(random)],
+            46 | 47 if self.is_newer => vec![self.field(random)],
+            48 | 49 if self.is_newer => vec![self.once(random)],
             46..54 => vec![self.stream(random, space, database)],
             54..60 => vec![self.list(random)],
             60..68 => vec![self.set(random)],
@@ -224,6 +225,18 @@ impl Workload {
         match random.below(4) {
             0 => Change::HashDelete { key, field },
             _ => Change::FieldSet { key, field, value: self.value(random), expires_ms: FAR_MS + self.serial },
+        }
+    }
+
+    /// A message of late, perhaps one that was added already.
+    fn once(&self, random: &mut Random) -> Change {
+        let key = self.name("once:", random, 2);
+        match random.below(12) {
+            0 => Change::Delete { keys: vec![key] },
+            _ => {
+                let message = format!("m{}", self.serial / 200 * 4 + random.below(4) as u64);
+                Change::AddOnce { key, message, value: self.serial.to_string() }
+            }
         }
     }
 

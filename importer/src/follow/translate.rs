@@ -13,7 +13,11 @@
 //! | `LMOVEM` | an `LMOVE` for each element |
 //! | `DELEX`, `DELIFEQ` | `DEL` |
 //! | `XADD`, `XTRIM` with `MAXLEN = threshold LIMIT count`, as a trim with `~` is sent to replicas | the same without `LIMIT` |
+//! | `XADD` with `IDMP` or `IDMPAUTO` and an id | `XADD`, `XIDMPRECORD` for the message, and `XTRIM` if it trims |
+//! | the same without an id: the message was sent again | nothing |
 //! | `PUBLISH`, `SPUBLISH`, `PFCOUNT` if the target lacks them | nothing: they carry no data |
+
+use dormouse_storage::codec::value::name_of_message;
 
 use super::place::KEY;
 use super::source::SourceCommand;
@@ -40,17 +44,25 @@ pub fn translate(name: &str, command: &SourceCommand, abilities: &Abilities) -> 
     let known = abilities.commands.contains(name);
     let translated = match name {
         "SET" => set(&words),
-        "XADD" | "XTRIM" if known => return exact_trim(&words),
+        "XADD" | "XTRIM" if known => add_or_trim(&words, abilities),
         _ if known => return Translated::AsIs,
         "MSETEX" => msetex(&words),
         "HSETEX" => hsetex(&words),
         "HGETDEL" => fields(&words, 2).map(|fields| one(&[&[&b"HDEL"[..], words[1]], fields].concat())),
         "LMOVEM" => lmovem(&words),
         "DELEX" | "DELIFEQ" => words.get(1).map(|key| one(&[b"DEL", key])),
-        "PUBLISH" | "SPUBLISH" | "PFCOUNT" => Some(Translated::Requests { requests: Vec::new(), without: None }),
+        "PUBLISH" | "SPUBLISH" | "PFCOUNT" => Some(nothing(None)),
+        "XCFGSET" | "XIDMPRECORD" => Some(nothing(Some(MESSAGES))),
         _ => None,
     };
     translated.unwrap_or(Translated::Unsupported)
+}
+
+/// What a target lacks that does not know `XIDMPRECORD`.
+const MESSAGES: &str = "the messages of a stream's producers (XADD IDMP)";
+
+fn nothing(without: Option<&'static str>) -> Translated {
+    Translated::Requests { requests: Vec::new(), without }
 }
 
 fn one(words: &[&[u8]]) -> Translated {
@@ -106,31 +118,76 @@ fn set(words: &[&[u8]]) -> Option<Translated> {
     Some(one(&kept))
 }
 
-/// `XADD key [NOMKSTREAM] [MAXLEN | MINID [= | ~] threshold [LIMIT count]] ...`. A source sends an approximate trim as
-/// the exact one that it came down to, and leaves `LIMIT` in, which is only allowed beside `~`.
-fn exact_trim(words: &[&[u8]]) -> Translated {
-    let mut at = 2;
-    let (mut is_approximate, mut limit) = (false, None);
-    while let Some(word) = words.get(at) {
+/// `XADD key [NOMKSTREAM] [KEEPREF | DELREF | ACKED] [IDMP producer message | IDMPAUTO producer] [MAXLEN | MINID [= | ~] threshold
+/// [LIMIT count]] id field value ...`, and `XTRIM key` with those options that it has.
+///
+/// A source sends an approximate trim as the exact one that it came down to, and leaves `LIMIT` in, which is only allowed
+/// beside `~`.
+fn add_or_trim(words: &[&[u8]], abilities: &Abilities) -> Option<Translated> {
+    let (mut at, mut is_approximate) = (2, false);
+    let (mut limit, mut references, mut message) = (None, None, None);
+    // The options that remain, and those of a trim.
+    let (mut kept, mut trim): (Vec<&[u8]>, Vec<&[u8]>) = (Vec::new(), Vec::new());
+    while let Some(&word) = words.get(at) {
         let operator = words.get(at + 1).filter(|next| [&b"="[..], b"~"].contains(next));
-        if is_any(word, &["MAXLEN", "MINID"]) {
+        let len = if is_any(word, &["MAXLEN", "MINID"]) {
             is_approximate = operator.is_some_and(|operator| *operator == b"~");
-            at += 2 + usize::from(operator.is_some());
+            2 + usize::from(operator.is_some())
         } else if is(word, "LIMIT") {
-            limit = Some(at);
+            // The target refuses a limit without its number.
+            let Some(given) = words.get(at..at + 2) else { return Some(Translated::AsIs) };
+            limit = Some(given);
             at += 2;
+            continue;
+        } else if is_any(word, &["KEEPREF", "DELREF", "ACKED"]) {
+            references = Some(word);
+            1
+        } else if is(word, "IDMP") {
+            message = Some((*words.get(at + 1)?, Some(*words.get(at + 2)?)));
+            at += 3;
+            continue;
+        } else if is(word, "IDMPAUTO") {
+            message = Some((*words.get(at + 1)?, None));
+            at += 2;
+            continue;
         } else if is(word, "NOMKSTREAM") {
+            kept.push(word);
             at += 1;
+            continue;
         } else {
             break;
-        }
+        };
+        trim.extend(words.get(at..at + len)?);
+        at += len;
     }
-    match limit {
-        Some(limit) if !is_approximate && limit + 2 <= words.len() => {
-            one(&[&words[..limit], &words[limit + 2..]].concat())
-        }
-        _ => Translated::AsIs,
+    if references.is_some_and(|word| !is(word, "KEEPREF")) && !abilities.commands.contains("XDELEX") {
+        return None;
     }
+    if references.is_some() && !abilities.commands.contains("XDELEX") {
+        trim.retain(|word| !is(word, "KEEPREF"));
+    } else if limit.is_none_or(|_| is_approximate) && message.is_none() {
+        return Some(Translated::AsIs);
+    }
+    trim.extend(limit.filter(|_| is_approximate).into_iter().flatten());
+    let Some((producer, name)) = message else {
+        return Some(one(&[&words[..2], &kept, &trim, &words[at..]].concat()));
+    };
+    let (id, pairs) = (*words.get(at)?, words.get(at + 1..)?);
+    if id == b"*" {
+        return Some(nothing(None));
+    }
+    let made = name_of_message(pairs.chunks_exact(2).map(|pair| (pair[0], pair[1])));
+    let mut requests = vec![[&words[..2], &kept, &words[at..]].concat()];
+    let knows_messages = abilities.commands.contains("XIDMPRECORD");
+    if knows_messages {
+        // Before the trim, which may remove the entry.
+        requests.push(vec![b"XIDMPRECORD", words[1], producer, name.unwrap_or(&made), id]);
+    }
+    if trim.iter().any(|word| is_any(word, &["MAXLEN", "MINID"])) {
+        requests.push([&[&b"XTRIM"[..], words[1]], &trim[..]].concat());
+    }
+    let Translated::Requests { requests, .. } = all(requests) else { return None };
+    Some(Translated::Requests { requests, without: (!knows_messages).then_some(MESSAGES) })
 }
 
 /// `MSETEX numkeys key value [key value ...] [NX | XX] [EX seconds | PX ms | EXAT time | PXAT time | KEEPTTL]`
@@ -219,8 +276,14 @@ mod tests {
 
     use super::*;
 
+    const OLD: &[&str] = &["SET", "HSET", "HDEL", "LMOVE", "DEL", "XADD", "XTRIM"];
+
     fn shown(line: &str) -> String {
-        let commands = ["SET", "HSET", "HDEL", "LMOVE", "DEL", "XADD", "XTRIM"].iter().map(|name| (*name).to_owned());
+        shown_to(OLD, line)
+    }
+
+    fn shown_to(commands: &[&str], line: &str) -> String {
+        let commands = commands.iter().map(|name| (*name).to_owned());
         let abilities = Abilities { commands: Arc::new(commands.collect::<HashSet<_>>()), indexes: 16, stages: true };
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         let mut bytes = Vec::new();
@@ -241,6 +304,35 @@ mod tests {
                 lines.join("; ") + &without.map_or_else(String::new, |without| format!(" without {without}"))
             }
         }
+    }
+
+    #[test]
+    fn messages_and_references_of_streams_are_translated() {
+        let new = [OLD, &["XDELEX", "XNACK", "XIDMPRECORD"]].concat();
+        for (line, expected, to_old) in [
+            ("XADD s IDMP p i 1-1 f v", "XADD s 1-1 f v; XIDMPRECORD s p i 1-1", "XADD s 1-1 f v"),
+            ("XADD s IDMP p i * f v", "", ""),
+            ("XADD s IDMPAUTO p * f v", "", ""),
+            (
+                "XADD s NOMKSTREAM idmp p i MAXLEN = 0 LIMIT 5 1-1 f IDMP",
+                "XADD s NOMKSTREAM 1-1 f IDMP; XIDMPRECORD s p i 1-1; XTRIM s MAXLEN = 0",
+                "XADD s NOMKSTREAM 1-1 f IDMP; XTRIM s MAXLEN = 0",
+            ),
+            ("XADD s KEEPREF 1-1 f v", "as is", "XADD s 1-1 f v"),
+            ("XADD s ACKED MAXLEN = 5 1-1 f v", "as is", "unsupported"),
+            ("XADD s MAXLEN = 5 LIMIT 7 DELREF 1-1 f v", "XADD s MAXLEN = 5 DELREF 1-1 f v", "unsupported"),
+            ("XTRIM s MINID = 5-1 LIMIT 7 ACKED", "XTRIM s MINID = 5-1 ACKED", "unsupported"),
+            ("XTRIM s KEEPREF MAXLEN 5", "as is", "XTRIM s MAXLEN 5"),
+            ("XNACK s g FAIL IDS 1 1-1", "as is", "unsupported"),
+            ("XCFGSET s IDMP-MAXSIZE 5", "", ""),
+        ] {
+            assert_eq!(shown_to(&new, line).split(" without ").next(), Some(expected), "{line}");
+            assert_eq!(shown(line).split(" without ").next(), Some(to_old), "{line}");
+        }
+        assert!(shown("XADD s IDMP p i 1-1 f v").ends_with("without the messages of a stream's producers (XADD IDMP)"));
+        let named = shown_to(&new, "XADD s IDMPAUTO p 1-1 b 2 a 1");
+        let name = name_of_message([(&b"a"[..], &b"1"[..]), (b"b", b"2")].into_iter());
+        assert_eq!(named, format!("XADD s 1-1 b 2 a 1; XIDMPRECORD s p {} 1-1", String::from_utf8_lossy(&name)));
     }
 
     #[test]

@@ -218,7 +218,7 @@ pub(super) async fn check_tail(
 pub(super) fn malformed_effect(position: u64, body: &[u8], placement: &SlotPlacement) -> Option<&'static str> {
     let key = match effect::read(body) {
         None => return Some("an effect that cannot be read"),
-        Some(EffectBody::Command(_)) => return None,
+        Some(EffectBody::Command(_) | EffectBody::Kept(_) | EffectBody::Told(_)) => return None,
         Some(EffectBody::Delete { key } | EffectBody::Value { key, .. } | EffectBody::Expiry { key, .. }) => key,
     };
     (placement.position(&key) != position).then_some("an effect at another key's place")

@@ -238,7 +238,8 @@ pub fn replay(db: &mut Keyspace<'_>, body: &[u8]) -> Result<()> {
             };
             db.replace(&key, record);
         }
-        EffectBody::Command(request) => {
+        EffectBody::Told(_) => {}
+        EffectBody::Command(request) | EffectBody::Kept(request) => {
             let request = request.as_request();
             let (row, run) = find(request).ok_or_else(malformed)?;
             let mut reply = Reply::new(dormouse_protocol::Version::Resp2);

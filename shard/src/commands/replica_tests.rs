@@ -251,6 +251,48 @@ fn what_replicas_cannot_have_is_left_out() {
     }
 }
 
+/// What replicas of Redis 7.0 lack, and what they get instead.
+#[test]
+fn newer_streams_are_told_as_far_as_replicas_know_them() {
+    let mut source = Source::new();
+    for (line, told) in [
+        ("XADD s IDMP p i * f 1", "XADD s 1700000000000-0 f 1"),
+        ("XADD s IDMP p i * f 1", ""),
+        ("XADD s IDMPAUTO p MAXLEN 1 * f 2", "MULTI; XADD s 1700000000000-1 f 2; XTRIM s MAXLEN = 1; EXEC"),
+        ("XCFGSET s IDMP-MAXSIZE 5", ""),
+        ("XIDMPRECORD s p i 1700000000000-1", ""),
+        ("XADD t 1 f 1", "XADD t 1-0 f 1"),
+        ("XADD t 2 f 2", "XADD t 2-0 f 2"),
+        ("XADD t 3 f 3", "XADD t 3-0 f 3"),
+        ("XADD t 4 f 4", "XADD t 4-0 f 4"),
+        ("XADD t 5 f 5", "XADD t 5-0 f 5"),
+        ("XGROUP CREATE t g 0", "XGROUP CREATE t g 0"),
+        ("XREADGROUP GROUP g a COUNT 3 MAXCOUNT 3 STREAMS t >", "XREADGROUP GROUP g a COUNT 3 STREAMS t >"),
+        ("XREADGROUP GROUP g b CLAIM 5 MAXCOUNT 1 STREAMS t >", "XREADGROUP GROUP g b COUNT 1 STREAMS t >"),
+        ("XREADGROUP GROUP g c CLAIM 0 COUNT 2 STREAMS t >", "XCLAIM t g c 0 1-0 2-0 TIME 1700000000000"),
+        (
+            "XREADGROUP GROUP g d CLAIM 0 NOACK COUNT 5 STREAMS t >",
+            "MULTI; XCLAIM t g d 0 3-0 4-0 1-0 2-0 TIME 1700000000000; XREADGROUP GROUP g d COUNT 1 NOACK STREAMS t >; EXEC",
+        ),
+        ("XREADGROUP GROUP g e CLAIM 5 STREAMS t >", "XGROUP CREATECONSUMER t g e"),
+        ("XNACK t g SILENT IDS 1 1-0", "XCLAIM t g  0 1-0 TIME 0 RETRYCOUNT 2 FORCE JUSTID"),
+        (
+            "XNACK t g FATAL IDS 3 5-0 2-0 99 FORCE",
+            "MULTI; XCLAIM t g  0 5-0 TIME 0 RETRYCOUNT 9223372036854775807 FORCE JUSTID; XCLAIM t g  0 2-0 TIME 0 RETRYCOUNT 9223372036854775807 FORCE JUSTID; EXEC",
+        ),
+        ("XACKDEL t g ACKED IDS 2 3-0 9", "MULTI; XACK t g 3-0; XDEL t 3-0; EXEC"),
+        ("XTRIM t ACKED MAXLEN 2", ""),
+        ("XACK t g 4-0", "XACK t g 4-0"),
+        ("XTRIM t ACKED MAXLEN 1", "XDEL t 4-0"),
+        ("XDELEX t DELREF IDS 2 5-0 77", "MULTI; XACK t g 5-0 77-0; XDEL t 5-0; EXEC"),
+        ("XDELEX t ACKED IDS 1 1-0", ""),
+        ("XTRIM t DELREF MAXLEN 1", "MULTI; XACK t g 1-0; XTRIM t MAXLEN = 1; EXEC"),
+        ("XADD t ACKED MAXLEN 5 * f 6", "XADD t 1700000000000-0 f 6"),
+    ] {
+        assert_eq!(source.shown(line), told, "{line}");
+    }
+}
+
 /// A key that has expired goes before the command that found it writes.
 #[test]
 fn expired_keys_are_told() {

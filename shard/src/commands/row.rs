@@ -372,7 +372,7 @@ fn streams(request: Request<'_>) -> (usize, usize, usize) {
     while let Some(word) = request.get(at) {
         let word = Word::new(word);
         at += match word.as_bytes() {
-            b"BLOCK" | b"COUNT" => 2,
+            b"BLOCK" | b"COUNT" | b"CLAIM" | b"MAXCOUNT" | b"MAXSIZE" => 2,
             b"GROUP" => 3,
             b"NOACK" => 1,
             b"STREAMS" if (len - at) % 2 == 1 => return (at + 1, at + 1 + (len - at - 1) / 2, 1),

@@ -147,8 +147,14 @@ pub(crate) fn check_effects(commands: &[Vec<Vec<u8>>]) {
 }
 
 /// The same with a bench whose settings differ from those under which the effects are replayed.
-pub(crate) fn check_effects_of(mut bench: Bench, commands: &[Vec<Vec<u8>>]) {
+pub(crate) fn check_effects_of(bench: Bench, commands: &[Vec<Vec<u8>>]) {
+    check_effects_with(bench, commands, |_| {});
+}
+
+/// The same, with something done when the log begins.
+pub(crate) fn check_effects_with(mut bench: Bench, commands: &[Vec<Vec<u8>>], begin: impl FnOnce(&Shared)) {
     let log = TestLog::of(&mut bench.shared);
+    begin(&bench.shared);
     for command in commands {
         let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
         bench.run_args(&args);

@@ -388,6 +388,35 @@ const SAMPLES: &[(&str, &str)] = &[
     ("XREADGROUP GROUP unread c COUNT 1 STREAMS k >", "stream"),
     ("XREADGROUP GROUP read c STREAMS k >", "stream"),
     ("XREADGROUP GROUP read c STREAMS k 0", "stream"),
+    ("XADD k IDMP p new * f v", "messages"),
+    ("XADD k IDMP p m1 * f v", "messages"),
+    ("XADD k IDMP new m * f v", "messages"),
+    ("XADD k IDMPAUTO p * {fields}", "messages"),
+    ("XADD k ACKED MAXLEN 1 * f v", "stream"),
+    ("XADD k DELREF MAXLEN 1 * f v", "stream"),
+    ("XTRIM k MAXLEN 1 ACKED", "stream"),
+    ("XTRIM k MAXLEN ~ 1 DELREF", "stream"),
+    ("XTRIM k MINID 1 ACKED", "groups"),
+    ("XCFGSET k IDMP-MAXSIZE 7", "messages"),
+    ("XIDMPRECORD k p new 1700000000001-0", "messages"),
+    ("XDELEX k IDS {n} {ids}", "stream"),
+    ("XDELEX k DELREF IDS {n} {ids}", "stream"),
+    ("XDELEX k ACKED IDS 1 1", "groups"),
+    ("XACKDEL k read IDS {n} {ids}", "stream"),
+    ("XACKDEL k group0 DELREF IDS 1 1", "groups"),
+    ("XNACK k read FAIL IDS 1 {middle}", "stream"),
+    ("XNACK k read SILENT IDS {n} {ids}", "stream"),
+    ("XNACK k unread FAIL FORCE IDS {n} {ids}", "stream"),
+    ("XREADGROUP GROUP read d CLAIM 0 STREAMS k >", "stream"),
+    ("XREADGROUP GROUP read d CLAIM 0 COUNT 1 STREAMS k >", "stream"),
+    ("XREADGROUP GROUP read d CLAIM 99999 STREAMS k >", "stream"),
+    ("XREADGROUP GROUP unread d CLAIM 0 MAXCOUNT 1 STREAMS k >", "stream"),
+    ("XREAD MAXCOUNT 1 STREAMS k 0", "stream"),
+    ("XINFO STREAM k", "messages"),
+    ("DEL k", "messages"),
+    ("COPY k d", "messages"),
+    ("DUMP k", "messages"),
+    ("RESTORE d 0 {dump}", "messages"),
     ("XGROUP CREATE k new $", "stream"),
     ("XGROUP SETID k read 0", "stream"),
     ("XGROUP DESTROY k read", "stream"),
@@ -687,6 +716,13 @@ fn filled(size: usize) -> Bench {
     bench.now_ms += 1;
     for n in 1..=size {
         bench.run(&format!("XADD stream {n} field value:{n}"));
+    }
+    // A producer with many messages, and many producers with one.
+    bench.run("XADD messages * f v");
+    bench.run("XCFGSET messages IDMP-MAXSIZE 10000");
+    for n in 1..=size {
+        bench.run(&format!("XADD messages MAXLEN 5 IDMP p m{n} * f v"));
+        bench.run(&format!("XADD messages MAXLEN 5 IDMP p{n} m * f v"));
     }
     bench.run("XADD groups 1 f v");
     for n in 0..4 * size {

@@ -466,7 +466,8 @@ impl Attempt {
                 // Those behind it have been passed over for it.
                 waiter.follow_nudge();
                 serving::continue_after(db, waiter);
-                if wait.is_some() {
+                if let Some(wait) = wait {
+                    waiter.waits_on(&wait, true);
                     return Some(Arc::clone(waiter));
                 }
                 waiters.remove(waiter);

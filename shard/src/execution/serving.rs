@@ -23,7 +23,7 @@ use super::plan::ServedCommand;
 use crate::commands;
 use crate::database::Database;
 use crate::keyspace::tracking::Tracker;
-use crate::keyspace::{Asked, Keyspace, Left, Offer, ReadyKey};
+use crate::keyspace::{Asked, Keyspace, Left, Offer, ReadyKey, Wait};
 use crate::waiters::{ServedReply, Waiter};
 
 /// Finding, claiming and waking a waiter, as a cost.
@@ -124,7 +124,7 @@ fn serve_queue(
                     replies.add(waiter, key, reply);
                 }
             }
-            Ran::Waits => {}
+            Ran::Waits(wait) => waiter.waits_on(&wait, false),
             Ran::NeedsMore => {
                 drop(claim);
                 waiter.nudge();
@@ -142,7 +142,7 @@ fn needs_more(db: &mut Keyspace<'_>, waiter: &Waiter) -> bool {
 
 enum Ran {
     Served(Reply),
-    Waits,
+    Waits(Box<Wait>),
     NeedsMore,
 }
 
@@ -159,7 +159,7 @@ fn run(db: &mut Keyspace<'_>, waiter: &Waiter) -> Ran {
     let done = commands::call(waiter.row, waiter.run, db, &mut reply, waiter.request.as_request());
     match (done, db.take_wait()) {
         (Err(_), _) => Ran::NeedsMore,
-        (Ok(()), Some(_)) => Ran::Waits,
+        (Ok(()), Some(wait)) => Ran::Waits(wait),
         (Ok(()), None) => Ran::Served(reply),
     }
 }

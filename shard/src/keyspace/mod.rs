@@ -76,6 +76,7 @@ pub use waiting::{Asked, Offer, ReadyKey, Wait};
 
 pub use dormouse_storage::shown::{ALL_INDEXES, INDEXES, Shown};
 pub use dormouse_types::Limits;
+pub use dormouse_types::stream::Idempotency;
 
 use self::access::Uses;
 use self::changes::KeyEvent;

@@ -173,6 +173,29 @@ impl Keyspace<'_> {
         }
     }
 
+    /// Called by a command that is its own effect otherwise, when it has changed its key. Returns whether it names its effects from
+    /// here on.
+    pub fn names_effects(&mut self) -> bool {
+        if self.is_to_record() {
+            self.recording = Recording::Named;
+        }
+        self.records_by_key()
+    }
+
+    /// As [`Self::effect`], for an effect that replicas cannot have.
+    pub fn effect_kept<'a>(&mut self, key: &[u8], args: impl ExactSizeIterator<Item = &'a [u8]>) {
+        if self.records_by_key() {
+            self.record(key, |body| effect::kept(body, args));
+        }
+    }
+
+    /// As [`Self::effect`], for what only replicas are told.
+    pub fn effect_told<'a>(&mut self, key: &[u8], args: impl ExactSizeIterator<Item = &'a [u8]>) {
+        if self.records_by_key() && self.shared.journal.is_tapped() {
+            self.record(key, |body| effect::told(body, args));
+        }
+    }
+
     /// Records the value that `key` has now as the effect: for a change by `update` in a command that records by key.
     pub fn effect_value(&mut self, key: &[u8]) {
         if self.records_by_key() {

@@ -43,11 +43,13 @@ pub struct Wait {
     pub moves: bool,
     /// The request to run instead when a key is ready: `XREAD` has replaced `$` by the id at which it began to wait.
     pub again: Option<OwnedRequest>,
+    /// Unix milliseconds at which it has to look again even if nothing changes: a pending entry may be claimed then.
+    pub look_at_ms: Option<u64>,
 }
 
 impl Wait {
     pub fn new(wanted: Offer, timeout_ms: Option<u64>) -> Self {
-        Self { wanted, timeout_ms, moves: false, again: None }
+        Self { wanted, timeout_ms, moves: false, again: None, look_at_ms: None }
     }
 }
 

@@ -26,6 +26,8 @@ use super::{
 pub const RDB_VERSION: u16 = 11;
 /// Redis 7.4's, in payloads of hashes whose fields expire: earlier servers refuse them.
 const RDB_VERSION_OF_EXPIRIES: u16 = 12;
+/// The same in those of streams that remember their producers' messages or have released entries.
+const RDB_VERSION_OF_MESSAGES: u16 = RDB_VERSION_MAX;
 /// Redis 8.10's.
 const RDB_VERSION_MAX: u16 = 15;
 /// Valkey 9.0's and 9.1's.
@@ -70,6 +72,7 @@ pub fn dump_into(value: &Value<'_>, out: &mut Vec<u8>) {
     let version = match kind {
         kind::HASH_TTL | kind::HASH_TTL_LISTPACK => RDB_VERSION_OF_EXPIRIES,
         kind::ARRAY => RDB_VERSION_OF_ARRAYS,
+        kind::STREAM_5 => RDB_VERSION_OF_MESSAGES,
         _ => RDB_VERSION,
     };
     out.extend_from_slice(&version.to_le_bytes());
@@ -166,6 +169,8 @@ fn open(payload: &[u8]) -> Option<(&[u8], Dialect)> {
 /// A packed collection that exceeds the limits becomes a table; an element takes at most this many times its bytes
 /// there.
 const UNPACKED: usize = 24;
+/// The same of a stream's producers.
+const PRODUCER_UNPACKED: usize = 72;
 /// Overhead per element, in bytes.
 const ELEMENT_BYTES: usize = 64;
 /// What an array takes beside its elements.
@@ -201,7 +206,9 @@ pub fn restored_bytes_max(payload: &[u8]) -> usize {
         kind::STREAM | kind::STREAM_2 | kind::STREAM_3 | kind::STREAM_4 | kind::STREAM_5 => {
             // Beside its nodes it has consumers, the shortest of which takes ten bytes and a hundred here.
             let nodes = elements_bytes(&mut reader, 2, 0).saturating_mul(2);
-            nodes.saturating_add(reader.remaining().saturating_mul(UNPACKED)).saturating_add(ELEMENT_BYTES * 4)
+            // A producer with one message takes six bytes, and nearly four hundred here.
+            let unpacked = if matches!(kind, kind::STREAM_4 | kind::STREAM_5) { PRODUCER_UNPACKED } else { UNPACKED };
+            nodes.saturating_add(reader.remaining().saturating_mul(unpacked)).saturating_add(ELEMENT_BYTES * 8)
         }
         kind::ARRAY => array_bytes(&mut reader),
         _ => payload.len().saturating_mul(INFLATED),

@@ -1,10 +1,11 @@
-//! Records in the order of their ids: a deque of blocks.
+//! Records in the order of their keys: a deque of blocks.
 //!
-//! A block is a sorted vector of up to [`BLOCK_MAX`] records. A record is found by its block's first id and then inside the
+//! A block is a sorted vector of up to [`BLOCK_MAX`] records. A record is found by its block's first key and then inside the
 //! block. Records that come in order fill one block after the other; one that comes in between cuts a full block in two.
 //! Blocks that have become small are joined with a neighbour.
 //!
-//! Invariants: no block is empty; `len` is the number of all records; `bytes` that of the blocks' allocations.
+//! Invariants: no block is empty; `len` is the number of all records; `bytes` that of the blocks' allocations, without what
+//! the records themselves point to.
 
 use std::collections::VecDeque;
 
@@ -14,12 +15,16 @@ use crate::heap;
 const BLOCK_MAX: usize = 128;
 const BLOCK_SMALL: usize = BLOCK_MAX / 4;
 
-pub(super) trait Keyed: Copy {
-    fn id(&self) -> StreamId;
+pub(super) trait Keyed {
+    type Key: Ord + Copy;
+
+    fn key(&self) -> Self::Key;
 }
 
 impl Keyed for StreamId {
-    fn id(&self) -> StreamId {
+    type Key = StreamId;
+
+    fn key(&self) -> StreamId {
         *self
     }
 }
@@ -54,26 +59,26 @@ impl<R: Keyed> Blocks<R> {
         self.bytes + heap::allocation(self.blocks.capacity() * size_of::<Vec<R>>())
     }
 
-    pub fn get(&self, id: StreamId) -> Option<&R> {
-        let block = &self.blocks[self.block_of(id)?];
-        block.binary_search_by_key(&id, Keyed::id).ok().map(|at| &block[at])
+    pub fn get(&self, key: R::Key) -> Option<&R> {
+        let block = &self.blocks[self.block_of(key)?];
+        block.binary_search_by_key(&key, Keyed::key).ok().map(|at| &block[at])
     }
 
-    pub fn get_mut(&mut self, id: StreamId) -> Option<&mut R> {
-        let at = self.block_of(id)?;
+    pub fn get_mut(&mut self, key: R::Key) -> Option<&mut R> {
+        let at = self.block_of(key)?;
         let block = &mut self.blocks[at];
-        block.binary_search_by_key(&id, Keyed::id).ok().map(|at| &mut block[at])
+        block.binary_search_by_key(&key, Keyed::key).ok().map(|at| &mut block[at])
     }
 
     /// Inserts a record; returns the one that it replaces.
     pub fn insert(&mut self, record: R) -> Option<R> {
-        let id = record.id();
-        let at = self.block_of(id).unwrap_or(0);
+        let key = record.key();
+        let at = self.block_of(key).unwrap_or(0);
         let Some(block) = self.blocks.get_mut(at) else {
             self.add(0, vec![record]);
             return None;
         };
-        match block.binary_search_by_key(&id, Keyed::id) {
+        match block.binary_search_by_key(&key, Keyed::key) {
             Ok(found) => Some(std::mem::replace(&mut block[found], record)),
             Err(place) if block.len() < BLOCK_MAX => {
                 self.edit(at, |block| block.insert(place, record));
@@ -91,9 +96,9 @@ impl<R: Keyed> Blocks<R> {
         }
     }
 
-    pub fn remove(&mut self, id: StreamId) -> Option<R> {
-        let at = self.block_of(id)?;
-        let place = self.blocks[at].binary_search_by_key(&id, Keyed::id).ok()?;
+    pub fn remove(&mut self, key: R::Key) -> Option<R> {
+        let at = self.block_of(key)?;
+        let place = self.blocks[at].binary_search_by_key(&key, Keyed::key).ok()?;
         let record = self.edit(at, |block| block.remove(place));
         if self.blocks[at].is_empty() {
             self.take(at);
@@ -103,9 +108,9 @@ impl<R: Keyed> Blocks<R> {
                     continue;
                 };
                 if a.len() + b.len() <= BLOCK_MAX / 2 {
-                    let second = self.take(first + 1);
+                    let mut second = self.take(first + 1);
                     self.edit(first, |block| {
-                        block.extend_from_slice(&second);
+                        block.append(&mut second);
                         block.shrink_to_fit();
                     });
                 }
@@ -114,10 +119,10 @@ impl<R: Keyed> Blocks<R> {
         Some(record)
     }
 
-    /// The records from an id on.
-    pub fn from(&self, id: StreamId) -> impl Iterator<Item = &R> {
-        let at = self.block_of(id).unwrap_or(0);
-        let place = self.blocks.get(at).map_or(0, |block| block.partition_point(|record| record.id() < id));
+    /// The records from a key on.
+    pub fn from(&self, key: R::Key) -> impl Iterator<Item = &R> {
+        let at = self.block_of(key).unwrap_or(0);
+        let place = self.blocks.get(at).map_or(0, |block| block.partition_point(|record| record.key() < key));
         let first = self.blocks.get(at).map(|block| block[place..].iter());
         first.into_iter().flatten().chain(self.blocks.iter().skip(at + 1).flatten())
     }
@@ -133,15 +138,23 @@ impl<R: Keyed> Blocks<R> {
     /// Frees blocks from the end until `budget` records are gone; returns how many were freed.
     pub fn dismantle(&mut self, budget: usize) -> usize {
         let mut freed = 0;
-        while freed < budget && !self.blocks.is_empty() {
-            freed += self.take(self.blocks.len() - 1).len();
+        while freed < budget
+            && let Some(block) = self.take_last()
+        {
+            freed += block.len();
         }
         freed
     }
 
-    /// The block that holds an id if any does: the last that does not begin after it.
-    fn block_of(&self, id: StreamId) -> Option<usize> {
-        let begins = |block: &Vec<R>| block.first().is_some_and(|record| record.id() <= id);
+    /// Removes the last block, with its records.
+    pub fn take_last(&mut self) -> Option<Vec<R>> {
+        let last = self.blocks.len().checked_sub(1)?;
+        Some(self.take(last))
+    }
+
+    /// The block that holds a key if any does: the last that does not begin after it.
+    fn block_of(&self, key: R::Key) -> Option<usize> {
+        let begins = |block: &Vec<R>| block.first().is_some_and(|record| record.key() <= key);
         if self.blocks.back().is_some_and(begins) {
             return Some(self.blocks.len() - 1);
         }
@@ -180,7 +193,7 @@ impl<R: Keyed> Blocks<R> {
     pub fn counted_bytes(&self) -> usize {
         assert!(self.blocks.iter().all(|block| !block.is_empty() && block.len() <= BLOCK_MAX));
         assert_eq!(self.len, self.blocks.iter().map(Vec::len).sum::<usize>());
-        assert!(self.blocks.iter().flatten().zip(self.blocks.iter().flatten().skip(1)).all(|(a, b)| a.id() < b.id()));
+        assert!(self.blocks.iter().flatten().zip(self.blocks.iter().flatten().skip(1)).all(|(a, b)| a.key() < b.key()));
         heap::allocation(self.blocks.capacity() * size_of::<Vec<R>>())
             + self.blocks.iter().map(block_bytes).sum::<usize>()
     }

@@ -3,17 +3,44 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::group::{Group, Owner, Pending};
+use super::history::Idempotency;
 use super::moment::Moment;
-use super::{Head, Stream, StreamId};
+use super::{Body, Head, Stream, StreamId};
 use crate::listpack::ListpackRef;
 
 /// A part of a captured stream. Consumers and pending entries belong to the group before them.
 #[derive(Clone, Copy)]
 pub enum StreamPart<'a> {
-    Head { head: Head, len: u64 },
-    Node { first: StreamId, listpack: ListpackRef<'a> },
-    Group { name: &'a [u8], last: StreamId, read: Option<u64> },
-    Consumer { owner: Owner, name: &'a [u8], seen_ms: i64, active_ms: Option<i64> },
+    Head {
+        head: Head,
+        len: u64,
+    },
+    /// Only of a stream whose producers have sent messages, or that has settings of its own.
+    Producers {
+        settings: Idempotency,
+        added: u64,
+        repeated: u64,
+    },
+    Message {
+        producer: &'a [u8],
+        message: &'a [u8],
+        id: StreamId,
+    },
+    Node {
+        first: StreamId,
+        listpack: ListpackRef<'a>,
+    },
+    Group {
+        name: &'a [u8],
+        last: StreamId,
+        read: Option<u64>,
+    },
+    Consumer {
+        owner: Owner,
+        name: &'a [u8],
+        seen_ms: i64,
+        active_ms: Option<i64>,
+    },
     Pending(Pending),
 }
 
@@ -23,6 +50,7 @@ pub(super) struct Capture {
     id: u64,
     /// Until it has been handed out.
     head: Option<(Head, u64)>,
+    producers: Option<(Idempotency, u64, u64)>,
     /// The groups that have not been handed out whole, and the number of the first of them.
     groups: VecDeque<GroupHead>,
     number: usize,
@@ -68,6 +96,11 @@ impl Stream {
         let body = &mut *self.0;
         body.entries.begin_moment();
         let mut parts = 1 + body.entries.node_count();
+        let history = body.history.as_deref_mut();
+        let producers = history.map(|history| {
+            parts += 1 + history.begin_moment();
+            (history.settings, history.added, history.repeated)
+        });
         let mut heads = VecDeque::with_capacity(body.groups.len());
         for (number, group) in body.groups.iter_mut().enumerate() {
             let end = group.pending_bounds().map(|(_, last)| last);
@@ -83,7 +116,7 @@ impl Stream {
             heads.push_back(GroupHead { name, last, read, is_shown: false, consumers: consumers.collect() });
         }
         let head = Some((body.entries.head(), body.entries.len() as u64));
-        body.capture = Some(Box::new(Capture { id, head, groups: heads, number: 0, gone: BTreeMap::new() }));
+        body.capture = Some(Box::new(Capture { id, head, producers, groups: heads, number: 0, gone: BTreeMap::new() }));
         parts
     }
 
@@ -96,8 +129,7 @@ impl Stream {
                 Some(false) => {}
                 Some(true) => break,
                 None => {
-                    self.0.entries.moment = None;
-                    self.0.groups.iter_mut().for_each(|group| group.moment = None);
+                    self.0.end_moments();
                     return Some(true);
                 }
             }
@@ -111,7 +143,15 @@ impl Stream {
         if let Some((head, len)) = capture.head.take() {
             return Some(visit(StreamPart::Head { head, len }));
         }
+        if let Some((settings, added, repeated)) = capture.producers.take() {
+            return Some(visit(StreamPart::Producers { settings, added, repeated }));
+        }
         let mut has_enough = false;
+        if let Some(history) = &mut self.0.history
+            && history.step(|producer, message, id| has_enough = visit(StreamPart::Message { producer, message, id }))
+        {
+            return Some(has_enough);
+        }
         if self.0.entries.step(|first, listpack| has_enough = visit(StreamPart::Node { first, listpack })) {
             return Some(has_enough);
         }
@@ -151,13 +191,23 @@ impl Stream {
         let nodes = self.0.entries.moment.iter().map(|moment| moment.aside_bytes());
         let groups = self.0.groups.iter().filter_map(|group| group.moment.as_ref());
         let pending = groups.map(|moment| moment.1.aside().count() * size_of::<(StreamId, Option<Pending>)>());
-        capture.aside_bytes() + nodes.chain(pending).sum::<usize>()
+        let messages = self.0.history.iter().map(|history| history.aside_bytes());
+        capture.aside_bytes() + nodes.chain(pending).chain(messages).sum::<usize>()
     }
 
     /// Ends whatever capture is under way.
     pub fn end_capture(&mut self) {
         self.0.capture = None;
-        self.0.entries.moment = None;
-        self.0.groups.iter_mut().for_each(|group| group.moment = None);
+        self.0.end_moments();
+    }
+}
+
+impl Body {
+    fn end_moments(&mut self) {
+        self.entries.moment = None;
+        self.groups.iter_mut().for_each(|group| group.moment = None);
+        if let Some(history) = &mut self.history {
+            history.end_moment();
+        }
     }
 }

@@ -175,6 +175,62 @@ impl StreamEntries {
         removed
     }
 
+    /// Removes entries from the start as Redis does where each of them is looked at: those that `is_removable` does not permit
+    /// stay. The ids of the others are added to `removed`.
+    pub(super) fn trim_some(
+        &mut self,
+        trim: Trim,
+        mut is_removable: impl FnMut(StreamId) -> bool,
+        removed: &mut Vec<StreamId>,
+    ) {
+        let before = removed.len();
+        let mut at = 0;
+        while let Some(node) = self.nodes.get(at) {
+            let count = node.count();
+            if trim.is_done(self.len) || trim.limit > 0 && removed.len() - before + count > trim.limit {
+                break;
+            }
+            let is_whole = match trim.until {
+                Until::Length(len) => self.len - count >= len,
+                Until::Id(id) => node.last() < id,
+            };
+            let shape = node.shape();
+            let (mut entry_at, mut doomed, mut left) = (shape.entries_at, Vec::new(), self.len);
+            while let Some(placed) = node.entry(&shape, entry_at) {
+                let id = placed.entry.id;
+                let is_kept = match trim.until {
+                    Until::Length(_) => trim.is_done(left),
+                    Until::Id(first) => id >= first,
+                };
+                if is_kept {
+                    break;
+                }
+                if !placed.is_deleted && is_removable(id) {
+                    doomed.push(placed.at);
+                    removed.push(id);
+                    left -= 1;
+                }
+                entry_at = placed.after();
+            }
+            self.len = left;
+            if doomed.len() == count {
+                self.drop_node(at);
+            } else if !doomed.is_empty() {
+                self.edit(at, |node| doomed.iter().for_each(|at| _ = node.delete(*at)));
+            }
+            // As in Redis, what stays in a node counts for the decision on the next.
+            match (is_whole, doomed.len() == count) {
+                (true, true) => {}
+                (true, false) => at += 1,
+                (false, _) => break,
+            }
+        }
+        if removed.len() > before {
+            self.find_first();
+            self.release_room();
+        }
+    }
+
     /// Sets the ids and the counter of which a client or a file says so.
     pub(super) fn set_head(&mut self, head: Head) {
         self.head = head;

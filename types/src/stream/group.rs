@@ -1,14 +1,17 @@
 //! Consumer groups: what was delivered to whom, and is not acknowledged yet.
 //!
 //! An entry that was delivered is *pending*. The group has one record of each pending entry, with its owner; each consumer
-//! has the ids of its own. Consumers are known by the number of their slot, which a later one may get when it is free.
+//! has the ids of its own. Consumers are known by the number of their slot, which a later one may get when it is free. An entry
+//! that its owner has released is pending without one, until another consumer claims it.
 //!
-//! Invariants: every pending entry has an owner, and is among that one's ids and nobody else's.
+//! Invariants: every pending entry has an owner, and is among the ids of that one alone, or it is released.
 
 use super::StreamId;
 use super::blocks::{Blocks, Keyed};
+use super::due::{Due, order_of};
 use super::entries::StreamEntries;
 use super::moment::Moment;
+use super::node::StreamEntry;
 use crate::{Malformed, heap};
 
 /// A delivered entry that is not acknowledged yet.
@@ -19,6 +22,25 @@ pub struct Pending {
     pub delivered_ms: i64,
     pub deliveries: u64,
     pub owner: Owner,
+    /// Its place among the deliveries of its group.
+    pub(super) turn: u32,
+}
+
+impl Pending {
+    /// Whether its owner has released it, so that it has none.
+    pub fn is_released(&self) -> bool {
+        self.owner == Owner::RELEASED
+    }
+
+    /// Later deliveries of the group have higher turns.
+    pub fn turn(&self) -> u32 {
+        self.turn
+    }
+
+    /// Milliseconds since its last delivery. A released entry has waited since 1970.
+    pub fn idle_ms(&self, now_ms: i64) -> i64 {
+        now_ms.wrapping_sub(self.delivered_ms)
+    }
 }
 
 /// The number of a consumer in its group.
@@ -28,6 +50,8 @@ pub struct Owner(pub(super) u32);
 impl Owner {
     /// Only while a group is loaded.
     const NONE: Owner = Owner(u32::MAX);
+    /// That of a released entry.
+    pub const RELEASED: Owner = Owner(u32::MAX - 1);
 
     pub fn number(self) -> u32 {
         self.0
@@ -35,7 +59,9 @@ impl Owner {
 }
 
 impl Keyed for Pending {
-    fn id(&self) -> StreamId {
+    type Key = StreamId;
+
+    fn key(&self) -> StreamId {
         self.id
     }
 }
@@ -48,6 +74,12 @@ pub struct Group {
     /// How many entries were added up to `last`, where that is known.
     read: Option<u64>,
     pending: Blocks<Pending>,
+    /// How many of them are released.
+    released: usize,
+    /// The turn of the last delivery.
+    turn: u32,
+    /// The order in which entries may be claimed, once it has been asked for. Entries that do not exist any more may lack.
+    due: Option<Blocks<Due>>,
     slots: Vec<Option<Consumer>>,
     /// The slots of the consumers in the order of their names.
     names: Vec<u32>,
@@ -111,6 +143,44 @@ pub struct Claim {
     pub is_forced: bool,
 }
 
+/// How entries are claimed that have been pending for long.
+#[derive(Clone, Copy, Debug)]
+pub struct DueClaim {
+    pub owner: Owner,
+    pub now_ms: i64,
+    pub idle_min_ms: u64,
+}
+
+/// The number of deliveries of an entry that is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deliveries {
+    /// The last one counts no more.
+    Undone,
+    Kept,
+    /// So many that it looks undeliverable, and stays so.
+    Most,
+    Exactly(u64),
+}
+
+impl Deliveries {
+    /// As Redis counts them: no delivery is counted beyond it.
+    pub const MOST: u64 = i64::MAX as u64;
+
+    fn after(self, deliveries: u64) -> u64 {
+        match self {
+            Deliveries::Undone => deliveries.saturating_sub(1),
+            Deliveries::Kept => deliveries,
+            Deliveries::Most => Self::MOST,
+            Deliveries::Exactly(count) => count,
+        }
+    }
+
+    /// One more.
+    fn next(deliveries: u64) -> u64 {
+        if deliveries == Self::MOST { deliveries } else { deliveries.wrapping_add(1) }
+    }
+}
+
 /// The outcome of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claimed {
@@ -130,6 +200,9 @@ impl Group {
             last,
             read,
             pending: Blocks::default(),
+            released: 0,
+            turn: 0,
+            due: None,
             slots: Vec::new(),
             names: Vec::new(),
             free: Vec::new(),
@@ -173,6 +246,21 @@ impl Group {
 
     pub fn pending_len(&self) -> usize {
         self.pending.len()
+    }
+
+    /// How many of the pending entries are released.
+    pub fn released_len(&self) -> usize {
+        self.released
+    }
+
+    /// The released entries in the order in which they were released.
+    pub fn released(&self) -> Vec<StreamId> {
+        let mut released: Vec<(u32, StreamId)> = match self.released {
+            0 => Vec::new(),
+            _ => self.pending_from(StreamId::MIN).filter(|p| p.is_released()).map(|p| (p.turn, p.id)).collect(),
+        };
+        released.sort_unstable();
+        released.into_iter().map(|(_, id)| id).collect()
     }
 
     /// The pending entries from `id` on.
@@ -253,7 +341,8 @@ impl Group {
         self.free.push(slot);
         for id in consumer.pending.from(StreamId::MIN) {
             self.note(*id);
-            self.pending.remove(*id);
+            let before = self.pending.remove(*id);
+            self.reorder(before, None);
         }
         Some(consumer.pending.len())
     }
@@ -274,17 +363,15 @@ impl Group {
             self.last = id;
         }
         if let Some(owner) = owner {
-            self.put(Pending { id, delivered_ms: now_ms, deliveries: 1, owner });
+            self.put(Pending { id, delivered_ms: now_ms, deliveries: 1, owner, turn: 0 });
             self.edit(owner, |consumer| consumer.active_ms = Some(now_ms));
         }
     }
 
     /// Delivers a pending entry again to its owner.
     pub fn deliver_again(&mut self, id: StreamId, now_ms: i64) {
-        self.note(id);
-        if let Some(pending) = self.pending.get_mut(id) {
-            pending.delivered_ms = now_ms;
-            pending.deliveries = pending.deliveries.wrapping_add(1);
+        if let Some(pending) = self.pending.get(id) {
+            self.put(Pending { delivered_ms: now_ms, deliveries: Deliveries::next(pending.deliveries), ..*pending });
         }
     }
 
@@ -292,7 +379,21 @@ impl Group {
     pub fn acknowledge(&mut self, id: StreamId) -> bool {
         self.note(id);
         let Some(pending) = self.pending.remove(id) else { return false };
+        self.reorder(Some(pending), None);
         self.edit(pending.owner, |consumer| _ = consumer.pending.remove(id));
+        true
+    }
+
+    /// Takes a pending entry from its owner, so that any consumer may claim it at once. With `is_forced`, one that exists and
+    /// is not pending becomes so. Returns whether it is released.
+    pub fn release(&mut self, entries: &StreamEntries, id: StreamId, count: Deliveries, is_forced: bool) -> bool {
+        let deliveries = match self.pending.get(id) {
+            Some(pending) => pending.deliveries,
+            None if is_forced && entries.contains(id) => 0,
+            None => return false,
+        };
+        let deliveries = count.after(deliveries);
+        self.put(Pending { id, delivered_ms: 0, deliveries, owner: Owner::RELEASED, turn: 0 });
         true
     }
 
@@ -302,23 +403,105 @@ impl Group {
             return if self.acknowledge(id) { Claimed::Gone } else { Claimed::Not };
         }
         let is_idle = |before: Pending| {
-            claim.idle_min_ms == 0 || claim.now_ms.wrapping_sub(before.delivered_ms) >= claim.idle_min_ms
+            claim.idle_min_ms == 0 || before.is_released() || before.idle_ms(claim.now_ms) >= claim.idle_min_ms
         };
         if !before.map_or(claim.is_forced, is_idle) {
             return Claimed::Not;
         }
         // One that a client forces has been delivered once, as in Redis.
         let deliveries = before.map_or(1, |before| before.deliveries);
-        let deliveries = claim.deliveries.unwrap_or(deliveries.wrapping_add(u64::from(claim.counts)));
-        self.put(Pending { id, delivered_ms: claim.delivered_ms, deliveries, owner: claim.owner });
+        let counted = if claim.counts { Deliveries::next(deliveries) } else { deliveries };
+        let deliveries = claim.deliveries.unwrap_or(counted);
+        self.put(Pending { id, delivered_ms: claim.delivered_ms, deliveries, owner: claim.owner, turn: 0 });
         self.edit(claim.owner, |consumer| consumer.active_ms = Some(claim.now_ms));
         Claimed::Taken
+    }
+
+    /// Claims entries that exist and have been pending for so long, or are released, in their order. `visit` sees each as it was
+    /// before, and says whether it wants another.
+    pub fn claim_due(
+        &mut self,
+        entries: &StreamEntries,
+        claim: DueClaim,
+        mut visit: impl FnMut(&StreamEntry<'_>, &Pending) -> bool,
+    ) {
+        let DueClaim { owner, now_ms, idle_min_ms } = claim;
+        let (first_turn, mut claimed, mut from) = (self.turn.wrapping_add(1), 0, Due::MIN);
+        while let Some((pending, entry)) = self.next_due(entries, from) {
+            let is_idle = pending.idle_ms(now_ms).cast_unsigned() >= idle_min_ms;
+            // Those that were just claimed come last.
+            if !is_idle || pending.turn.wrapping_sub(first_turn) < claimed && pending.owner == owner {
+                return;
+            }
+            from = Due::of(&pending);
+            let wants_more = visit(&entry, &pending);
+            let deliveries = Deliveries::next(pending.deliveries);
+            self.put(Pending { delivered_ms: now_ms, deliveries, owner, ..pending });
+            self.edit(owner, |consumer| consumer.active_ms = Some(now_ms));
+            claimed += 1;
+            if !wants_more {
+                return;
+            }
+        }
+    }
+
+    /// The pending entry that may be claimed first of all.
+    pub fn first_due(&mut self, entries: &StreamEntries) -> Option<Pending> {
+        self.next_due(entries, Due::MIN).map(|(pending, _)| pending)
+    }
+
+    /// The first entry that may be claimed from `from` on. Those before it that do not exist leave the order: they come back
+    /// only if the stream's last id is set to a lower one.
+    fn next_due<'e>(&mut self, entries: &'e StreamEntries, mut from: Due) -> Option<(Pending, StreamEntry<'e>)> {
+        let due = self.due.get_or_insert_with(|| order_of(self.pending.from(StreamId::MIN)));
+        loop {
+            let first = *due.from(from).next()?;
+            if let Some(pending) = self.pending.get(first.id)
+                && let Some(entry) = entries.get(first.id)
+            {
+                return Some((*pending, entry));
+            }
+            match first.id > entries.last {
+                true => from = first.next()?,
+                false => _ = due.remove(first),
+            }
+        }
+    }
+
+    /// The number of entries that looking for those to claim may pass over, and whether their order has to be made first.
+    pub fn due_len(&self) -> (usize, bool) {
+        match &self.due {
+            Some(due) => (due.len(), false),
+            None => (self.pending.len(), true),
+        }
+    }
+
+    /// Forgets the order, which lacks entries that may come back now.
+    pub(super) fn forget_order(&mut self) {
+        self.due = None;
+    }
+
+    fn reorder(&mut self, before: Option<Pending>, after: Option<Pending>) {
+        let is_released = |pending: Option<Pending>| usize::from(pending.is_some_and(|pending| pending.is_released()));
+        self.released = self.released + is_released(after) - is_released(before);
+        if let Some(due) = &mut self.due {
+            if let Some(before) = before {
+                due.remove(Due::of(&before));
+            }
+            if let Some(after) = after {
+                due.insert(Due::of(&after));
+            }
+        }
     }
 
     /// Makes an entry pending, in place of what was known of it.
     fn put(&mut self, pending: Pending) {
         self.note(pending.id);
-        let before = self.pending.insert(pending).map(|before| before.owner);
+        self.turn = self.turn.wrapping_add(1);
+        let pending = Pending { turn: self.turn, ..pending };
+        let before = self.pending.insert(pending);
+        self.reorder(before, Some(pending));
+        let before = before.map(|before| before.owner);
         if before == Some(pending.owner) {
             return;
         }
@@ -355,7 +538,8 @@ impl Group {
     /// # Errors
     /// When it is there already.
     pub fn load_pending(&mut self, id: StreamId, delivered_ms: i64, deliveries: u64) -> Result<(), Malformed> {
-        let pending = Pending { id, delivered_ms, deliveries, owner: Owner::NONE };
+        self.turn = self.turn.wrapping_add(1);
+        let pending = Pending { id, delivered_ms, deliveries, owner: Owner::NONE, turn: self.turn };
         self.pending.insert(pending).map_or(Ok(()), |_| Err(Malformed("pending entry twice")))
     }
 
@@ -376,10 +560,23 @@ impl Group {
         Ok(())
     }
 
+    /// Marks a pending entry from outside as released, after those that were released before it.
+    ///
+    /// # Errors
+    /// When it is not pending, or has an owner.
+    pub fn load_released(&mut self, id: StreamId) -> Result<(), Malformed> {
+        self.turn = self.turn.wrapping_add(1);
+        let pending = self.pending.get_mut(id).filter(|pending| pending.owner == Owner::NONE);
+        let pending = pending.ok_or(Malformed("released entry"))?;
+        (pending.owner, pending.delivered_ms, pending.turn) = (Owner::RELEASED, 0, self.turn);
+        self.released += 1;
+        Ok(())
+    }
+
     /// Ends the loading of a group.
     ///
     /// # Errors
-    /// When two consumers have the same name, or a pending entry has no owner.
+    /// When two consumers have the same name, or a pending entry that is not released has no owner.
     pub fn loaded(&mut self) -> Result<(), Malformed> {
         let slots = &self.slots;
         let name = |slot: &u32| slots[*slot as usize].as_ref().map(Consumer::name);
@@ -388,13 +585,18 @@ impl Group {
             return Err(Malformed("consumer twice"));
         }
         let owned: usize = self.consumers().map(|(_, consumer)| consumer.pending.len()).sum();
-        if owned == self.pending.len() { Ok(()) } else { Err(Malformed("pending entry without an owner")) }
+        if owned + self.released == self.pending.len() {
+            Ok(())
+        } else {
+            Err(Malformed("pending entry without an owner"))
+        }
     }
 
     /// The allocated bytes, besides the group itself.
     pub(super) fn heap_bytes(&self) -> usize {
         heap::allocation(self.name.len())
             + self.pending.heap_bytes()
+            + self.due.as_ref().map_or(0, Blocks::heap_bytes)
             + heap::allocation(self.slots.capacity() * size_of::<Option<Consumer>>())
             + heap::allocation(self.names.capacity() * size_of::<u32>())
             + heap::allocation(self.free.capacity() * size_of::<u32>())
@@ -403,6 +605,7 @@ impl Group {
 
     /// Frees pending entries, then consumers, about `budget` of them; returns how many were freed.
     pub(super) fn dismantle(&mut self, budget: usize) -> usize {
+        self.due = None;
         let mut freed = self.pending.dismantle(budget);
         while freed < budget
             && let Some(last) = self.slots.last_mut()
@@ -428,13 +631,16 @@ impl Group {
 }
 
 impl Clone for Group {
-    /// Without the moment that it remembers.
+    /// Without the moment that it remembers, and the order of its pending entries.
     fn clone(&self) -> Self {
         let mut copy = Group {
             name: self.name.clone(),
             last: self.last,
             read: self.read,
             pending: self.pending.clone(),
+            released: self.released,
+            turn: self.turn,
+            due: None,
             slots: self.slots.clone(),
             names: self.names.clone(),
             free: self.free.clone(),
@@ -456,9 +662,18 @@ impl Group {
                 consumer.pending_from(StreamId::MIN).all(|id| self.pending.get(id).is_some_and(|p| p.owner == owner))
             );
         }
-        assert_eq!(owned, self.pending.len());
+        let released: Vec<&Pending> = self.pending_from(StreamId::MIN).filter(|p| p.is_released()).collect();
+        assert!(released.iter().all(|pending| pending.delivered_ms == 0));
+        assert_eq!(self.released, released.len());
+        assert_eq!(owned + self.released, self.pending.len());
+        if let Some(due) = &self.due {
+            let mut places = due.from(Due::MIN);
+            assert!(places.all(|due| self.pending(due.id).is_some_and(|pending| Due::of(pending) == *due)));
+        }
         let consumers = self.slots.iter().flatten();
-        self.heap_bytes() - self.consumer_bytes - self.pending.heap_bytes()
+        let due = |due: fn(&Blocks<Due>) -> usize| self.due.as_ref().map_or(0, due);
+        self.heap_bytes() - self.consumer_bytes - self.pending.heap_bytes() - due(Blocks::heap_bytes)
+            + due(Blocks::counted_bytes)
             + self.pending.counted_bytes()
             + consumers.map(|c| heap::allocation(c.name.len()) + c.pending.counted_bytes()).sum::<usize>()
     }

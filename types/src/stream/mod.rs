@@ -4,27 +4,33 @@
 //! too: it keeps its last id, its counters and its [`Group`]s. The borders of nodes are where Redis has them, since
 //! approximate trimming shows them.
 //!
+//! Producers may name the messages that they add. A stream remembers those of late ([`history`]), so that none is added twice.
+//!
 //! A capture (see [`crate::segment`] for that of tables) hands out a stream as it was at one moment, in [`StreamPart`]s: its head,
-//! its nodes, and each group with its consumers and pending entries. The moment's heads, groups and consumers are copied
-//! at once; a node or the record of a pending entry is put aside before it changes.
+//! its producers' messages, its nodes, and each group with its consumers and pending entries. The moment's heads, groups and
+//! consumers are copied at once; a node or the record of a pending entry or of a message is put aside before it changes.
 
 mod blocks;
 mod capture;
+mod due;
 mod entries;
 mod group;
+mod history;
 mod id;
 mod moment;
 mod node;
 
 pub use capture::StreamPart;
 pub use entries::{EntryRange, EntryRangeBack, Head, StreamEntries};
-pub use group::{Claim, Claimed, Consumer, Group, Owner, Pending};
+pub use group::{Claim, Claimed, Consumer, Deliveries, DueClaim, Group, Owner, Pending};
+pub use history::{Idempotency, MessageCounts, name_of_message};
 pub use id::StreamId;
 pub use node::{Fields, StreamEntry};
 
 use std::fmt;
 
 use capture::Capture;
+use history::History;
 
 use super::heap;
 use super::{Limits, Malformed};
@@ -41,6 +47,8 @@ struct Body {
     group_bytes: usize,
     /// The number of the groups, their consumers and pending entries.
     group_parts: usize,
+    /// Once a producer has named a message, or the stream has settings of its own.
+    history: Option<Box<History>>,
     capture: Option<Box<Capture>>,
 }
 
@@ -52,6 +60,18 @@ pub struct Trim {
     pub is_approximate: bool,
     /// No more entries than this are removed; 0: no limit.
     pub limit: usize,
+}
+
+/// What becomes of the references of groups to an entry that is removed: it is pending in some, and others have yet to read it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum References {
+    /// They stay.
+    #[default]
+    Keep,
+    /// The entry is pending no more.
+    Delete,
+    /// An entry with any is not removed.
+    Respect,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,9 +101,9 @@ impl Stream {
         self.len() == 0
     }
 
-    /// The number of entries, groups, consumers and pending entries.
+    /// The number of entries, groups, consumers, pending entries, producers and their messages.
     pub fn parts(&self) -> usize {
-        self.len() + self.0.group_parts
+        self.len() + self.0.group_parts + self.0.history.as_ref().map_or(0, |history| history.parts())
     }
 
     pub fn encoding(&self) -> &'static str {
@@ -101,6 +121,7 @@ impl Stream {
             + body.entries.heap_bytes()
             + heap::allocation(body.groups.capacity() * size_of::<Group>())
             + body.group_bytes
+            + body.history.as_ref().map_or(0, |history| history.heap_bytes())
     }
 
     pub fn entries(&self) -> &StreamEntries {
@@ -138,8 +159,128 @@ impl Stream {
         self.0.entries.trim(trim)
     }
 
+    /// Removes entries from the start, and their references or none that has any. Adds the ids of those removed to `removed`.
+    pub fn trim_with(&mut self, trim: Trim, references: References, removed: &mut Vec<StreamId>) {
+        let first = removed.len();
+        let Body { entries, groups, .. } = &mut *self.0;
+        let is_removable = |id| references != References::Respect || !is_referred_to(groups, id);
+        entries.trim_some(trim, is_removable, removed);
+        if references == References::Delete {
+            self.delete_references(&removed[first..]);
+        }
+    }
+
+    /// Whether a group has yet to read an entry, or to acknowledge it.
+    pub fn is_referred_to(&self, id: StreamId) -> bool {
+        is_referred_to(&self.0.groups, id)
+    }
+
+    /// Makes entries pending no more, in all groups. Returns whether any was pending.
+    pub fn delete_references(&mut self, ids: &[StreamId]) -> bool {
+        let Body { groups, group_bytes, group_parts, .. } = &mut *self.0;
+        let mut any = false;
+        for group in groups {
+            let (bytes, parts) = (group.heap_bytes(), group.parts());
+            ids.iter().for_each(|id| any |= group.acknowledge(*id));
+            *group_bytes = *group_bytes - bytes + group.heap_bytes();
+            *group_parts = *group_parts - parts + group.parts();
+        }
+        any
+    }
+
     pub fn set_head(&mut self, head: Head) {
-        self.0.entries.set_head(head);
+        let Body { entries, groups, group_bytes, .. } = &mut *self.0;
+        if head.last < entries.head().last {
+            // Entries with ids that have been deleted may be added again.
+            for group in groups {
+                *group_bytes -= group.heap_bytes();
+                group.forget_order();
+                *group_bytes += group.heap_bytes();
+            }
+        }
+        entries.set_head(head);
+    }
+
+    /// For how long it remembers messages, and how many.
+    pub fn idempotency(&self) -> Idempotency {
+        self.0.history.as_ref().map_or(Idempotency::REDIS, |history| history.settings)
+    }
+
+    /// Changes for how long messages are remembered, and how many. If that is new, all are forgotten. Returns whether it is.
+    pub fn set_idempotency(&mut self, settings: Idempotency) -> bool {
+        let is_new = settings != self.idempotency();
+        if is_new {
+            let history = self.history();
+            history.settings = settings;
+            history.clear();
+        }
+        is_new
+    }
+
+    /// The entry that a producer's message has become, if it is remembered.
+    pub fn message(&self, producer: &[u8], message: &[u8], now_ms: u64) -> Option<StreamId> {
+        self.0.history.as_ref()?.find(producer, message, now_ms)
+    }
+
+    /// Counts a message that was sent again.
+    pub fn count_repeated(&mut self) {
+        if let Some(history) = &mut self.0.history {
+            history.repeated = history.repeated.wrapping_add(1);
+        }
+    }
+
+    /// Remembers the entry that a producer's message has become. [`Self::message`] must not know it.
+    pub fn add_message(&mut self, producer: &[u8], message: &[u8], id: StreamId, now_ms: u64) {
+        self.history().add(producer, message, id, now_ms);
+    }
+
+    /// Frees some of the messages whose time is over, which changes nothing else.
+    #[inline]
+    pub fn forget_messages(&mut self, now_ms: u64) {
+        if let Some(history) = &mut self.0.history {
+            history.forget_some(now_ms);
+        }
+    }
+
+    pub fn message_counts(&self, now_ms: u64) -> MessageCounts {
+        self.0.history.as_ref().map_or_else(MessageCounts::default, |history| history.counts(now_ms))
+    }
+
+    /// The numbers of remembered messages and producers, some of which may be hidden.
+    pub fn message_len(&self) -> (usize, usize) {
+        self.0.history.as_ref().map_or((0, 0), |history| (history.len(), history.producer_len()))
+    }
+
+    /// The producers in the order of their names, each with its messages in the order in which they were added.
+    pub fn producers(&self) -> impl Iterator<Item = (&[u8], impl ExactSizeIterator<Item = (&[u8], StreamId)>)> {
+        self.0.history.iter().flat_map(|history| history.shown())
+    }
+
+    /// Numbers of messages that were ever added, and that were sent again.
+    pub fn messages_ever(&self) -> (u64, u64) {
+        self.0.history.as_ref().map_or((0, 0), |history| (history.added, history.repeated))
+    }
+
+    /// Sets the producers' part of a stream from outside, before their messages.
+    pub fn load_producers(&mut self, settings: Idempotency, added: u64, repeated: u64) {
+        if settings != Idempotency::REDIS || added > 0 || repeated > 0 {
+            let history = self.history();
+            (history.settings, history.added, history.repeated) = (settings, added, repeated);
+        }
+    }
+
+    /// Adds a message from outside.
+    pub fn load_message(&mut self, producer: &[u8], message: &[u8], id: StreamId) {
+        self.history().load(producer, message, id);
+    }
+
+    /// Whether it has what streams of Redis 7 do not have: messages of producers, settings for them, or released entries.
+    pub fn is_newer(&self) -> bool {
+        self.0.history.is_some() || self.0.groups.iter().any(|group| group.released_len() > 0)
+    }
+
+    fn history(&mut self) -> &mut History {
+        self.0.history.get_or_insert_with(|| Box::new(History::new(Idempotency::REDIS)))
     }
 
     /// The groups in the order of their names.
@@ -232,6 +373,14 @@ impl Stream {
         body.capture = None;
         body.entries.moment = None;
         let mut freed = body.entries.dismantle(budget);
+        if freed < budget
+            && let Some(history) = &mut body.history
+        {
+            freed += history.dismantle(budget - freed);
+            if history.is_dismantled() {
+                body.history = None;
+            }
+        }
         while freed < budget
             && let Some(group) = body.groups.last_mut()
         {
@@ -245,7 +394,7 @@ impl Stream {
                 body.groups.pop();
             }
         }
-        let is_done = body.entries.node_count() == 0 && body.groups.is_empty();
+        let is_done = body.entries.node_count() == 0 && body.history.is_none() && body.groups.is_empty();
         if is_done {
             *self = Stream::new();
         }
@@ -264,6 +413,16 @@ impl fmt::Debug for Stream {
                 write!(f, " {}={}", field.to_vec().escape_ascii(), value.to_vec().escape_ascii())?;
             }
         }
+        if self.0.history.is_some() {
+            let Idempotency { duration_s, size_max } = self.idempotency();
+            write!(f, "; {size_max} messages for {duration_s} s, {} added", self.messages_ever().0)?;
+        }
+        for (producer, messages) in self.producers() {
+            write!(f, "; producer {}", producer.escape_ascii())?;
+            for (message, id) in messages {
+                write!(f, " {} {id}", message.escape_ascii())?;
+            }
+        }
         for group in self.groups() {
             let name = group.name().escape_ascii();
             write!(f, "; group {name} at {}, {:?} read", group.last(), group.read())?;
@@ -274,9 +433,16 @@ impl fmt::Debug for Stream {
                     write!(f, " {} at {} x{}", pending.id, pending.delivered_ms, pending.deliveries)?;
                 }
             }
+            for pending in group.released().iter().filter_map(|id| group.pending(*id)) {
+                write!(f, ", released {} x{}", pending.id, pending.deliveries)?;
+            }
         }
         Ok(())
     }
+}
+
+fn is_referred_to(groups: &[Group], id: StreamId) -> bool {
+    groups.iter().any(|group| group.last() < id || group.pending(id).is_some())
 }
 
 impl Clone for Body {
@@ -284,8 +450,9 @@ impl Clone for Body {
     fn clone(&self) -> Self {
         let groups = self.groups.clone();
         let group_bytes = groups.iter().map(Group::heap_bytes).sum();
-        let Body { entries, group_parts, .. } = self;
-        Body { entries: entries.clone(), groups, group_bytes, group_parts: *group_parts, capture: None }
+        let Body { entries, group_parts, history, .. } = self;
+        let (entries, history) = (entries.clone(), history.clone());
+        Body { entries, groups, group_bytes, group_parts: *group_parts, history, capture: None }
     }
 }
 
@@ -300,6 +467,7 @@ impl Stream {
             + body.entries.counted_bytes()
             + heap::allocation(body.groups.capacity() * size_of::<Group>())
             + body.groups.iter().map(Group::counted_bytes).sum::<usize>()
+            + body.history.as_ref().map_or(0, |history| history.counted_bytes())
     }
 }
 

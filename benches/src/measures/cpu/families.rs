@@ -19,6 +19,8 @@ const FIELDS: u64 = 10;
 /// Entries of a stream.
 const ENTRIES: u64 = 1_000;
 const RANGE: u64 = 50;
+/// Pending entries of a stream whose group claims them.
+const PENDING: u64 = 100;
 /// Streams that a group reads.
 const QUEUES: u64 = 1_000;
 /// Fewer than all entries, because chance gives some streams more commands than others.
@@ -35,6 +37,7 @@ const SUBSCRIBERS: usize = 100;
 const CHANNEL: &str = "news";
 const SCRIPT: &str = "return redis.call('incr', KEYS[1])";
 const SCRIPT_SHA: &str = "2bab3b661081db58bd2341920e0ba7cf5dc77b25";
+const READ_ALL: &str = "redis.call('xreadgroup', 'group', 'readers', 'one', 'streams', KEYS[1], '>') return 1";
 const LIBRARY: &str = "#!lua name=counters\n\
     redis.register_function('count', function(keys, args) return redis.call('incr', keys[1]) end)";
 
@@ -55,6 +58,19 @@ pub(super) fn workloads() -> Vec<Workload> {
     let xreadgroup = Commands::of_samples(COMMANDS, new_entry.as_bytes(), |index, request| {
         let key = queue(index % QUEUES);
         let arguments = ["XREADGROUP", "GROUP", "readers", "one", "COUNT", "1", "STREAMS", &key, ">"];
+        command(request, &arguments.map(str::as_bytes));
+    });
+    let once = Commands::of_strings(COMMANDS, |index, request| {
+        let (key, producer) = (large("once", index), format!("producer:{}", index / LARGE % 4));
+        let (message, number) = (format!("message:{index:08}"), number(index));
+        let arguments = ["XADD", &key, "IDMP", &producer, &message, "*", "a", &number, "b", "7"];
+        command(request, &arguments.map(str::as_bytes));
+    });
+    // With the idle time and the number of deliveries.
+    let claimed = format!("*1\r\n*2\r\n$9\r\nclaim:000\r\n*1\r\n{}:1\r\n:1\r\n", entry_reply(0));
+    let claim = Commands::of_texts(COMMANDS, claimed.as_bytes(), |index, request| {
+        let key = large("claim", index);
+        let arguments = ["XREADGROUP", "GROUP", "readers", "two", "COUNT", "1", "CLAIM", "0", "STREAMS", &key, ">"];
         command(request, &arguments.map(str::as_bytes));
     });
     let setbit = Commands::of_lines(COMMANDS, ":", |index, request| {
@@ -119,6 +135,8 @@ pub(super) fn workloads() -> Vec<Workload> {
             commands_max: QUEUED_READ_MAX,
             ..of_best("XREADGROUP COUNT 1", xreadgroup)
         },
+        Workload { known_to: KnownTo::Redis8, ..of_best("XADD IDMP", once) },
+        Workload { known_to: KnownTo::Redis8, ..of_best("XREADGROUP CLAIM, COUNT 1 of 100", claim) },
         of_best("SETBIT", setbit),
         of_best("BITCOUNT of 10 KB", bitcount),
         of_best("PFADD", pfadd),
@@ -146,6 +164,18 @@ pub(super) fn prepare(kind: Kind, client: &mut Client) -> Result<()> {
     client
         .fill(LARGE * ENTRIES, |index, request| add(format!("stream:{:03}", index % LARGE), index / LARGE, request))?;
     client.fill(QUEUES * ENTRIES, |index, request| add(queue(index % QUEUES), index / QUEUES, request))?;
+    client
+        .fill(LARGE * PENDING, |index, request| add(format!("claim:{:03}", index % LARGE), index / LARGE, request))?;
+    client.fill(2 * LARGE, |index, request| {
+        let key = format!("claim:{:03}", index / 2);
+        match index % 2 {
+            0 => command(request, &["XGROUP", "CREATE", &key, "readers", "0"].map(str::as_bytes)),
+            _ => {
+                // The reply has one line.
+                command(request, &["EVAL", READ_ALL, "1", &key].map(str::as_bytes));
+            }
+        }
+    })?;
     let mut bits = vec![0; BITMAP_BYTES as usize];
     client.fill(LARGE, |index, request| {
         value(index, &mut bits);

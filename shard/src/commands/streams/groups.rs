@@ -5,7 +5,7 @@ use dormouse_types::Stream;
 use dormouse_types::stream::Group;
 
 use super::ids::{id_or_end, strict_id};
-use super::{CONSUMERS_PER_ELEMENT, write_help};
+use super::{CONSUMERS_PER_ELEMENT, producers, write_help};
 use crate::commands::args::{Args, Argument, Rest, integer};
 use crate::error::{Error, Result, repeated};
 use crate::keyspace::{Change, Keyspace};
@@ -92,12 +92,23 @@ pub fn create(
         b"$" => found.unwrap_or_default(),
         word => strict_id(word, 0)?,
     };
+    let settings = producers::settings_of_new(db, key);
     let added = db.update(key, |stream: &mut Stream, _| {
+        if let Some(settings) = settings {
+            stream.set_idempotency(settings);
+        }
         let added = stream.add_group(name, last, options.read);
         Change::when(added, added)
     })?;
     if !added {
         return Err(Error::text("BUSYGROUP Consumer Group name already exists"));
+    }
+    if settings.is_some() && db.names_effects() {
+        let (last, read) = (last.to_string(), options.read.map(|read| read.to_string()));
+        let mut words = vec![&b"XGROUP"[..], b"CREATE", key, name, last.as_bytes(), b"MKSTREAM"];
+        words.extend(read.iter().flat_map(|read| [&b"ENTRIESREAD"[..], read.as_bytes()]));
+        db.effect(key, &words);
+        producers::record(db, key, settings, None);
     }
     reply.ok();
     Ok(())

@@ -120,6 +120,11 @@ pub fn write_id(reply: &mut Reply, id: StreamId) {
 pub fn write_entry(reply: &mut Reply, entry: &StreamEntry<'_>) {
     reply.array(2);
     write_id(reply, entry.id);
+    write_fields(reply, entry);
+}
+
+/// The fields and values of an entry as `[field, value, ...]`.
+pub fn write_fields(reply: &mut Reply, entry: &StreamEntry<'_>) {
     let fields = entry.fields();
     reply.array(2 * fields.len());
     for (field, value) in fields {

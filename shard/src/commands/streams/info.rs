@@ -48,10 +48,11 @@ impl StreamDetail<'_> {
 
 /// `XINFO STREAM key [FULL [COUNT count]]`
 pub fn stream(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], StreamDetail<'_>)) -> Result<()> {
+    let now = db.now();
     let stream = db.read::<Stream>(key)?.ok_or(Error::NoSuchKey)?;
     let full = options.full()?;
     let entries = stream.entries();
-    reply.map(if full.is_some() { 9 } else { 10 });
+    reply.map(if full.is_some() { 15 } else { 16 });
     let number = |reply: &mut Reply, name: &str, number: u64| {
         reply.bulk(name.as_bytes());
         reply.integer(number as i64);
@@ -66,6 +67,13 @@ pub fn stream(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], 
     number(reply, "entries-added", entries.added);
     reply.bulk(b"recorded-first-entry-id");
     write_id(reply, entries.first);
+    let (settings, counts) = (stream.idempotency(), stream.message_counts(now));
+    number(reply, "idmp-duration", settings.duration_s.into());
+    number(reply, "idmp-maxsize", settings.size_max.into());
+    number(reply, "pids-tracked", counts.producers as u64);
+    number(reply, "iids-tracked", counts.messages as u64);
+    number(reply, "iids-added", counts.added);
+    number(reply, "iids-duplicates", counts.repeated);
     match full {
         None => {
             number(reply, "groups", stream.groups().len() as u64);
@@ -93,12 +101,14 @@ pub fn stream(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], 
 }
 
 fn write_group(reply: &mut Reply, entries: &StreamEntries, group: &Group, count: usize) {
-    reply.map(7);
+    reply.map(8);
     reply.bulk(b"name");
     reply.bulk(group.name());
     write_position(reply, entries, group);
     reply.bulk(b"pel-count");
     reply.integer(group.pending_len() as i64);
+    reply.bulk(b"nacked-count");
+    reply.integer(group.released_len() as i64);
     reply.bulk(b"pending");
     reply.array(group.pending_len().min(unlimited(count)));
     for pending in group.pending_from(StreamId::MIN).take(unlimited(count)) {
@@ -148,14 +158,16 @@ fn write_position(reply: &mut Reply, entries: &StreamEntries, group: &Group) {
 pub fn cost_of_stream(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let Some(stream) = db.peek_collection::<Stream>(request.arg(2)) else { return 0 };
     let full = parse::<(&[u8], StreamDetail<'_>)>(request, 2).and_then(|(_, options)| options.full());
-    let Ok(Some(count)) = full else { return 2 * super::look(stream) };
+    let (messages, producers) = stream.message_len();
+    let hidden = (messages + producers) / 8;
+    let Ok(Some(count)) = full else { return 2 * super::look(stream) + hidden };
     let count = unlimited(count);
     // So many groups take more than a turn, however small they are.
     let groups = stream.groups().take(cost::TURN).map(|group| {
         let pending = group.pending_len().min(count).saturating_mul(1 + group.consumer_len());
         1 + group.consumer_len() + group.pending_len().min(count) + pending.min(group.pending_len())
     });
-    cost::some(db, request.arg(2), stream.len().min(count)) + groups.sum::<usize>()
+    cost::some(db, request.arg(2), stream.len().min(count)) + groups.sum::<usize>() + hidden
 }
 
 /// `XINFO GROUPS key`

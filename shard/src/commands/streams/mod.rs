@@ -6,18 +6,27 @@
 //! approximate trimming removes depends on the borders of nodes, so its effect is an exact trimming to the length that was left.
 //! A consumer's attempt to read that finds nothing changes only when the consumer was seen, and is not recorded, as in
 //! Redis's own log.
+//!
+//! What replicas of Redis 7.0 do not know is [kept](Keyspace::effect_kept) from them: the messages of producers, and how long
+//! those are remembered. They are [told](Keyspace::effect_told) what else comes close: a released entry is pending for a consumer
+//! without a name, and the removal of references is a deletion and acknowledgements.
 
 mod groups;
 mod ids;
 mod info;
+#[cfg(test)]
+mod newer_tests;
 mod pending;
+mod producers;
 mod reading;
+mod references;
+mod releasing;
 #[cfg(test)]
 mod tests;
 mod trimming;
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_types::stream::{Head, StreamEntries, Until};
+use dormouse_types::stream::{Head, References, StreamEntries, Until};
 use dormouse_types::{Limits, Stream, StreamId};
 use smallvec::SmallVec;
 
@@ -51,6 +60,7 @@ const KEY_UPDATE: &[KeySpec] = &[KeySpec::one(1, UPDATES)];
 const KEY_ADD: &[KeySpec] =
     &[KeySpec::one(1, UPDATES).notes("UPDATE instead of INSERT because of the optional trimming feature")];
 const KEY_DELETE: &[KeySpec] = &[KeySpec::one(1, DELETES)];
+const KEY_ACKNOWLEDGE: &[KeySpec] = &[KeySpec::one(1, UPDATES.union(Access::DELETE))];
 const SECOND_READ: &[KeySpec] = &[KeySpec::one(2, READS)];
 const SECOND_INSERT: &[KeySpec] = &[KeySpec::one(2, INSERTS)];
 const SECOND_UPDATE: &[KeySpec] = &[KeySpec::one(2, UPDATES)];
@@ -87,7 +97,13 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "O(1) when adding a new entry, O(N) when trimming where N being the number of entries evicted.",
                 "Appends a new message to a stream. Creates the key if it doesn't exist.",
             )
-            .cost(cost_of_xadd),
+            .cost(cost_of_xadd)
+            .grows(producers::growth_of_xadd)
+            .needs(|db, request| match has_options(request) {
+                true => parse::<(&[u8], AddOptions<'_>)>(request, 1)
+                    .map_or(0, |(key, added)| need_of_trim(db, key, added.options.trim)),
+                false => 0,
+            }),
         Command::new("XLEN", exactly(2), KEY_LOOK, READ.union(Flags::FAST), run!(xlen)).doc(
             "5.0.0",
             "O(1)",
@@ -117,6 +133,20 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Returns the number of messages after removing them from a stream.",
             )
             .cost(|db, request| (request.len() - 2).saturating_mul(cost_of_look(db, request.arg(1)))),
+        Command::new("XDELEX", at_least(5), KEY_DELETE, WRITE_FAST.union(TIMED), run!(references::xdelex))
+            .doc(
+                "8.2.0",
+                "O(1) for each entry, O(N) in the number of groups if their references count.",
+                "Deletes entries of a stream, and says of each whether it was deleted and what became of the references to it.",
+            )
+            .cost(references::cost_of_deleting),
+        Command::new("XACKDEL", at_least(6), KEY_ACKNOWLEDGE, WRITE_FAST.union(TIMED), run!(references::xackdel))
+            .doc(
+                "8.2.0",
+                "O(1) for each entry, O(N) in the number of groups if their references count.",
+                "Acknowledges entries that are pending in a group of consumers, and deletes them from the stream.",
+            )
+            .cost(references::cost_of_deleting),
         Command::new("XTRIM", at_least(4), KEY_DELETE, WRITE.union(TIMED), run!(xtrim))
             .event(event("xtrim"))
             .tips(VARIES)
@@ -130,7 +160,26 @@ pub(crate) const FAMILY: Family<Run> = Family {
             .cost(|db, request| match parse::<(&[u8], TrimOptions)>(request, 1) {
                 Ok((key, TrimOptions(trim))) => cost_of_trim(db, key, trim),
                 Err(_) => 0,
+            })
+            .needs(|db, request| match parse::<(&[u8], TrimOptions)>(request, 1) {
+                Ok((key, TrimOptions(trim))) => need_of_trim(db, key, Some(trim)),
+                Err(_) => 0,
             }),
+        Command::new("XCFGSET", at_least(2), KEY_UPDATE, WRITE_FAST.union(TIMED), run!(producers::xcfgset))
+            .doc(
+                "8.6.0",
+                "O(1), O(N) with N being the number of remembered messages if they are forgotten.",
+                "Sets for how long a stream remembers the messages of its producers, and how many.",
+            )
+            .cost(producers::cost_of_xcfgset),
+        Command::new("XIDMPRECORD", exactly(5), KEY_UPDATE, GROW_FAST.union(TIMED), run!(producers::xidmprecord))
+            .doc(
+                "8.6.2",
+                "O(1)",
+                "Binds the message of a producer to an entry of a stream. Used where a stream is replicated or written anew.",
+            )
+            .cost(producers::cost_of_message)
+            .grows(producers::growth_of_message),
         Command::new("XSETID", at_least(3), KEY_UPDATE, GROW_FAST, run!(xsetid))
             .event(event("xsetid"))
             .doc("5.0.0", "O(1)", "An internal command for replicating stream values.")
@@ -158,6 +207,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             )
             .cost(reading::cost_of_xreadgroup)
             .grows(reading::growth_of_xreadgroup)
+            .needs(reading::need_of_xreadgroup)
             .stateless(true),
         Command::container(
             "XGROUP",
@@ -198,6 +248,14 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1) for each message ID processed.",
             "Returns the number of messages that were successfully acknowledged by the consumer group member of a stream.",
         ),
+        Command::new("XNACK", at_least(7), KEY_UPDATE, WRITE_FAST.union(TIMED), run!(releasing::xnack))
+            .doc(
+                "8.8.0",
+                "O(1) for each entry.",
+                "Releases pending entries of a group, so that other consumers may claim them at once.",
+            )
+            .cost(releasing::cost_of_xnack)
+            .grows(releasing::growth_of_xnack),
         Command::new("XPENDING", at_least(3), KEY_READ, READ, run!(pending::xpending))
             .tips(VARIES)
             .doc(
@@ -266,17 +324,34 @@ fn look(stream: &Stream) -> usize {
     NODE_COST + stream.entries().excess_bytes() / NODE_BYTES_PER_ELEMENT
 }
 
-/// Removing a node costs about as much as looking at two entries.
-fn cost_of_trim(db: &Keyspace<'_>, key: &[u8], trim: TrimRule) -> usize {
-    let trim = trim.trim(db.limits());
+/// Removing a node costs about as much as looking at two entries. Where references count, each entry is looked at, and so is
+/// each group for it.
+fn cost_of_trim(db: &Keyspace<'_>, key: &[u8], rule: TrimRule) -> usize {
+    let trim = rule.trim(db.limits());
     let Some(stream) = db.peek_collection::<Stream>(key) else { return 0 };
     let removed = match trim.until {
         Until::Length(kept) => stream.len().saturating_sub(kept),
         // The first node is looked into even if it stays.
         Until::Id(first) => stream.entries().len_at_most(StreamId::MIN, first).max(1),
     };
-    let removed = if trim.limit > 0 { removed.min(trim.limit) } else { removed };
-    if removed == 0 { 0 } else { look(stream) + cost::some(db, key, removed) / 4 }
+    let limited = if trim.limit > 0 { removed.min(trim.limit) } else { removed };
+    match (removed, rule.references) {
+        (0, _) => 0,
+        (_, References::Keep) => look(stream) + cost::some(db, key, limited) / 4,
+        // Entries that stay are looked at, too.
+        (_, references) => {
+            let seen = if references == References::Respect { stream.len() } else { limited };
+            look(stream) + cost::some(db, key, seen.saturating_mul(1 + stream.groups().len()))
+        }
+    }
+}
+
+/// Memory for the ids of the entries that are removed one by one.
+fn need_of_trim(db: &Keyspace<'_>, key: &[u8], rule: Option<TrimRule>) -> usize {
+    match rule.filter(|rule| rule.references != References::Keep) {
+        Some(_) => db.peek_collection::<Stream>(key).map_or(0, |stream| 2 * stream.len() * size_of::<StreamId>()),
+        None => 0,
+    }
 }
 
 /// The entries from argument `start` to argument `end`, up to the count.
@@ -290,60 +365,115 @@ fn cost_of_range(db: &Keyspace<'_>, request: Request<'_>, start: usize, end: usi
     look(stream) + cost::some(db, request.arg(1), stream.entries().len_at_most(start, end).min(count))
 }
 
-/// The entries that an `XADD` trims.
+/// Whether an `XADD` has options: without any, the id comes first.
+fn has_options(request: Request<'_>) -> bool {
+    !matches!(request.get(2), Some([b'*' | b'0'..=b'9', ..]))
+}
+
+/// The entries that an `XADD` trims, and the messages among which it looks for its own.
 fn cost_of_xadd(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    // Without options the id comes first, and nothing is trimmed.
-    if let Some([b'*' | b'0'..=b'9', ..]) = request.get(2) {
+    if !has_options(request) {
         return 0;
     }
     match parse::<(&[u8], AddOptions<'_>)>(request, 1) {
-        Ok((key, added)) => added.options.trim.map_or(0, |trim| cost_of_trim(db, key, trim)),
+        Ok((key, added)) => {
+            let message = added.options.message.map_or(0, |_| producers::cost_of_search(db, key));
+            message + added.options.trim.map_or(0, |trim| cost_of_trim(db, key, trim))
+        }
         Err(_) => 0,
     }
 }
 
-/// `XADD key [NOMKSTREAM] [MAXLEN | MINID [= | ~] threshold [LIMIT count]] * | id field value [field value ...]`
+/// An entry that was added now, or before for the same message.
+enum Added {
+    Now(StreamId),
+    Before(StreamId),
+}
+
+/// `XADD key [NOMKSTREAM] [KEEPREF | DELREF | ACKED] [IDMP producer message | IDMPAUTO producer] [MAXLEN | MINID [= | ~] threshold
+/// [LIMIT count]] * | id field value [field value ...]`
 fn xadd(db: &mut Keyspace<'_>, reply: &mut Reply, (key, added): (&[u8], AddOptions<'_>)) -> Result<()> {
     let AddOptions { options, id: wanted, pairs } = added;
     if wanted.is_some_and(|wanted| wanted.has_seq && wanted.id == StreamId::MIN) {
         return Err(Error::text("ERR The ID specified in XADD must be greater than 0-0"));
     }
-    let now = db.now();
-    let (mut trimmed, mut len) = (0, 0);
+    let (now, mut made) = (db.now(), [0; 16]);
+    let message = options.message.map(|message| (message.producer, message.of(pairs, &mut made)));
+    let settings = producers::settings_of_new(db, key);
+    let (mut trimmed, mut len, mut removed) = (0, 0, Vec::new());
     let change = |stream: &mut Stream, limits: &Limits| {
-        let id = new_id(stream.entries(), wanted, now);
-        if let Ok(id) = id {
-            let pairs = (0..pairs.len() / 2).map(|at| (pairs.at(2 * at), pairs.at(2 * at + 1)));
-            stream.append(id, pairs, limits);
-            trimmed = options.trim.map_or(0, |rule| stream.trim(rule.trim(limits)));
-            len = stream.len();
+        if let Some((producer, message)) = message
+            && let Some(id) = stream.message(producer, message, now)
+        {
+            stream.count_repeated();
+            return Change::No(Ok(Added::Before(id)));
         }
-        Change::when(id.is_ok(), id)
+        let id = match new_id(stream.entries(), wanted, now) {
+            Ok(id) => id,
+            Err(error) => return Change::No(Err(error)),
+        };
+        if let Some(settings) = settings {
+            stream.set_idempotency(settings);
+        }
+        let pairs = (0..pairs.len() / 2).map(|at| (pairs.at(2 * at), pairs.at(2 * at + 1)));
+        stream.append(id, pairs, limits);
+        match message {
+            Some((producer, message)) => stream.add_message(producer, message, id, now),
+            None => stream.forget_messages(now),
+        }
+        trimmed = options.trim.map_or(0, |rule| trim(stream, rule, limits, &mut removed));
+        len = stream.len();
+        Change::Yes(Ok(Added::Now(id)))
     };
-    let id = match options.must_exist {
+    let added = match options.must_exist {
         true => db.update_existing(key, change)?,
         false => Some(db.update(key, change)?),
     };
-    let Some(id) = id.transpose()? else {
-        reply.null();
-        return Ok(());
+    let id = match added.transpose()? {
+        Some(Added::Now(id)) => id,
+        Some(Added::Before(id)) => {
+            write_id(reply, id);
+            return Ok(());
+        }
+        None => {
+            reply.null();
+            return Ok(());
+        }
     };
     write_id(reply, id);
+    let refers = options.trim.is_some_and(|rule| rule.references != References::Keep);
+    if message.is_some() || settings.is_some() || refers {
+        db.names_effects();
+    }
     if db.records_by_key() {
-        let id = id.to_string();
-        let words: Vec<&[u8]> = [&b"XADD"[..], key, id.as_bytes()].into_iter().chain(pairs.iter()).collect();
+        let id_text = id.to_string();
+        let words: Vec<&[u8]> = [&b"XADD"[..], key, id_text.as_bytes()].into_iter().chain(pairs.iter()).collect();
         db.effect(key, &words);
+        producers::record(db, key, settings, message.map(|(producer, message)| (producer, message, id)));
     } else if options.trim.is_some_and(|rule| rule.is_approximate) {
         let (len, id) = (len.to_string(), id.to_string());
         let head = [&b"XADD"[..], key, b"MAXLEN", b"=", len.as_bytes(), id.as_bytes()];
         let words: SmallVec<[&[u8]; 16]> = head.into_iter().chain(pairs.iter()).collect();
         db.effect_instead(key, words.into_iter());
     }
-    if trimmed > 0 {
-        record_trim(db, key);
+    if let Some(rule) = options.trim
+        && trimmed > 0
+    {
+        record_trim(db, key, rule, &removed);
         db.tell(event("xtrim"), key);
     }
     Ok(())
+}
+
+/// Trims a stream, and returns how many entries it has lost. `removed`: their ids, where references count.
+fn trim(stream: &mut Stream, rule: TrimRule, limits: &Limits, removed: &mut Vec<StreamId>) -> usize {
+    match rule.references {
+        References::Keep => stream.trim(rule.trim(limits)),
+        references => {
+            stream.trim_with(rule.trim(limits), references, removed);
+            removed.len()
+        }
+    }
 }
 
 /// The id of a new entry.
@@ -437,28 +567,52 @@ fn xdel(db: &mut Keyspace<'_>, reply: &mut Reply, (key, words): (&[u8], Rest<'_>
     Ok(())
 }
 
-/// `XTRIM key MAXLEN | MINID [= | ~] threshold [LIMIT count]`
-fn xtrim(db: &mut Keyspace<'_>, reply: &mut Reply, (key, TrimOptions(trim)): (&[u8], TrimOptions)) -> Result<()> {
+/// `XTRIM key MAXLEN | MINID [= | ~] threshold [LIMIT count] [KEEPREF | DELREF | ACKED]`
+fn xtrim(db: &mut Keyspace<'_>, reply: &mut Reply, (key, TrimOptions(rule)): (&[u8], TrimOptions)) -> Result<()> {
+    let mut removed = Vec::new();
     let trimmed = db.update_existing(key, |stream: &mut Stream, limits| {
-        let removed = stream.trim(trim.trim(limits));
-        Change::when(removed > 0, (removed, stream.len()))
+        let trimmed = trim(stream, rule, limits, &mut removed);
+        Change::when(trimmed > 0, (trimmed, stream.len()))
     })?;
-    let (removed, len) = trimmed.unwrap_or_default();
-    reply.integer(removed as i64);
-    if removed > 0 && db.records_by_key() {
-        record_trim(db, key);
-    } else if trim.is_approximate {
+    let (trimmed, len) = trimmed.unwrap_or_default();
+    reply.integer(trimmed as i64);
+    if rule.references != References::Keep {
+        db.names_effects();
+    }
+    if trimmed > 0 && db.records_by_key() {
+        record_trim(db, key, rule, &removed);
+    } else if rule.is_approximate {
         let len = len.to_string();
         db.effect_instead(key, [&b"XTRIM"[..], key, b"MAXLEN", b"=", len.as_bytes()].into_iter());
     }
     Ok(())
 }
 
-/// Records a trim as what it has left.
-fn record_trim(db: &mut Keyspace<'_>, key: &[u8]) {
-    if db.records_by_key() {
-        let len = db.peek_collection::<Stream>(key).map_or(0, Stream::len);
-        db.effect(key, &[b"XTRIM", key, b"MAXLEN", b"=", itoa::Buffer::new().format(len).as_bytes()]);
+/// Records a trim as what it has left. Where references count, it has looked at the entries in the order of their ids: the
+/// outcome is that of all up to the last one that it has removed.
+fn record_trim(db: &mut Keyspace<'_>, key: &[u8], rule: TrimRule, removed: &[StreamId]) {
+    if !db.records_by_key() {
+        return;
+    }
+    let (len, first) = db
+        .peek_collection::<Stream>(key)
+        .map_or((0, StreamId::MIN), |stream| (stream.len(), stream.entries().head().first));
+    let len = len.to_string();
+    let to_length = [&b"XTRIM"[..], key, b"MAXLEN", b"=", len.as_bytes()];
+    let Some(word) = references::word(rule.references) else {
+        db.effect(key, &to_length);
+        return;
+    };
+    let Some(last) = removed.last().copied() else { return };
+    let until = last.next().unwrap_or(StreamId::MAX).to_string();
+    db.effect_kept(key, [&b"XTRIM"[..], key, b"MINID", b"=", until.as_bytes(), word].into_iter());
+    if rule.references == References::Delete {
+        references::tell_acknowledged(db, key, removed);
+    }
+    // Entries in between may have stayed.
+    match first == StreamId::MIN || first > last {
+        true => db.effect_told(key, to_length.into_iter()),
+        false => references::tell_deleted(db, key, removed),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::keyspace::{Change, Keyspace};
 /// `XAUTOCLAIM` looks at so many pending entries for each that it may claim.
 const ATTEMPTS: usize = 10;
 
-fn no_group(key: &[u8], group: &[u8]) -> Error {
+pub fn no_group(key: &[u8], group: &[u8]) -> Error {
     let (key, group) = (repeated(key), repeated(group));
     Error::Text(format!("NOGROUP No such key '{key}' or consumer group '{group}'").into())
 }
@@ -137,14 +137,14 @@ fn write_listing(reply: &mut Reply, group: &Group, listing: &Listing<'_>, now: i
         if len == listing.count || pending.id > listing.end {
             break;
         }
-        let idle = now.wrapping_sub(pending.delivered_ms);
-        if listing.idle_min_ms != 0 && idle < listing.idle_min_ms {
+        let (is_released, idle) = (pending.is_released(), pending.idle_ms(now));
+        if listing.idle_min_ms != 0 && !is_released && idle < listing.idle_min_ms {
             continue;
         }
         reply.array(4);
         write_id(reply, pending.id);
         reply.bulk(group.consumer(pending.owner).map_or(b"", |consumer| consumer.name()));
-        reply.integer(idle.max(0));
+        reply.integer(if is_released { -1 } else { idle.max(0) });
         reply.integer(pending.deliveries as i64);
         len += 1;
     }
@@ -286,6 +286,12 @@ fn record_claim(
     let words = words.iter().map(String::as_bytes);
     let words: Vec<&[u8]> = [&b"XCLAIM"[..], key, group, consumer, b"0"].into_iter().chain(words).collect();
     db.effect(key, &words);
+}
+
+/// Records that a consumer has claimed entries that were pending for long.
+pub fn record_due(db: &mut Keyspace<'_>, key: &[u8], names: (&[u8], &[u8]), ids: &[StreamId]) {
+    let options = ClaimOptions { time_ms: Some(db.now() as i64), ..ClaimOptions::default() };
+    record_claim(db, key, names, ids, &options);
 }
 
 fn write_claimed(reply: &mut Reply, entries: &StreamEntries, id: StreamId, only_id: bool) {
@@ -439,7 +445,7 @@ pub fn need_of_xautoclaim(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 }
 
 /// The group that the first two arguments name.
-fn group_of<'d>(db: &'d Keyspace<'_>, request: Request<'_>) -> Option<&'d Group> {
+pub fn group_of<'d>(db: &'d Keyspace<'_>, request: Request<'_>) -> Option<&'d Group> {
     db.peek_collection::<Stream>(request.arg(1))?.group(request.arg(2))
 }
 

@@ -1,12 +1,13 @@
 //! `XREAD` and `XREADGROUP`: the entries of several streams after an id each.
 
 use dormouse_protocol::{OwnedRequest, Reply, Request};
-use dormouse_types::stream::{Group, StreamEntries};
+use dormouse_types::stream::{DueClaim, Group, Pending, StreamEntries, StreamEntry};
 use dormouse_types::{Stream, StreamId};
 use smallvec::SmallVec;
 
 use super::groups::growth_of_consumer;
-use super::ids::{strict_id, unlimited, write_entries, write_entry, write_id};
+use super::ids::{strict_id, unlimited, write_entry, write_fields, write_id};
+use super::pending::record_due;
 use super::{CONSUMERS_PER_ELEMENT, NODE_COST, look};
 use crate::commands::args::{Args, Argument, Rest, integer, parse};
 use crate::commands::blocking::{Timeout, wait_or};
@@ -18,12 +19,24 @@ use crate::keyspace::{Change, Keyspace, Offer, Wait};
 /// Memory that a pending entry takes: its record, and its id among its consumer's.
 pub const PENDING_BYTES: usize = 80;
 
-/// `[COUNT count] [BLOCK milliseconds] [GROUP group consumer] [NOACK] STREAMS key [key ...] id [id ...]`
+/// Memory that a pending entry takes in the order of those that may be claimed.
+const DUE_BYTES: usize = 40;
+/// Memory that recording a claimed entry takes.
+const CLAIMED_BYTES: usize = 128;
+
+/// `[COUNT count] [MAXCOUNT count] [MAXSIZE bytes] [BLOCK milliseconds] [GROUP group consumer] [NOACK] [CLAIM min-idle-ms] STREAMS
+/// key [key ...] id [id ...]`
 pub struct Reads<'a> {
+    /// Entries of one stream, and of all; 0: no limit.
     count: usize,
+    count_max: usize,
+    /// Bytes of the reply after which no further entry begins; 0: no limit.
+    bytes_max: usize,
     timeout: Option<Timeout>,
     group: Option<(&'a [u8], &'a [u8])>,
     leaves_no_pending: bool,
+    /// Entries that have been pending for so many milliseconds are claimed first.
+    claims_after_ms: Option<u64>,
     keys: Rest<'a>,
     ids: Rest<'a>,
 }
@@ -49,10 +62,27 @@ impl<'a> Reads<'a> {
             let text = format!("ERR The {option} option is only supported by XREADGROUP. You called XREAD instead.");
             Error::Text(text.into())
         };
-        let (mut count, mut timeout, mut group, mut leaves_no_pending) = (0, None, None, false);
+        let positive = |word: &[u8], option: &str| {
+            let number = usize::try_from(integer(word)?).ok().filter(|number| *number > 0);
+            number.ok_or_else(|| Error::Text(format!("ERR {option} must be a positive integer").into()))
+        };
+        let (mut count, mut count_max, mut bytes_max) = (0, 0, 0);
+        let (mut timeout, mut group, mut leaves_no_pending, mut claims_after_ms) = (None, None, false, None);
         loop {
             let more = args.len().saturating_sub(1);
-            if more > 0 && args.word("BLOCK") {
+            if more > 0 && args.word("CLAIM") {
+                if !is_group {
+                    return Err(only("CLAIM"));
+                }
+                let idle = integer(args.bytes()?);
+                let idle = idle.map_err(|_| Error::text("ERR min-idle-time is not an integer or out of range"))?;
+                let idle = u64::try_from(idle);
+                claims_after_ms = Some(idle.map_err(|_| Error::text("ERR min-idle-time must be a positive integer"))?);
+            } else if more > 0 && args.word("MAXCOUNT") {
+                count_max = positive(args.bytes()?, "MAXCOUNT")?;
+            } else if more > 0 && args.word("MAXSIZE") {
+                bytes_max = positive(args.bytes()?, "MAXSIZE")?;
+            } else if more > 0 && args.word("BLOCK") {
                 timeout = Some(Timeout::milliseconds(args.bytes()?)?);
             } else if more > 0 && args.word("COUNT") {
                 count = usize::try_from(integer(args.bytes()?)?).unwrap_or(0);
@@ -83,8 +113,24 @@ impl<'a> Reads<'a> {
         if is_group && group.is_none() {
             return Err(Error::text("ERR Missing GROUP option for XREADGROUP"));
         }
+        if count_max > 0 && count_max < count {
+            return Err(Error::text("ERR MAXCOUNT must be greater than or equal to COUNT"));
+        }
         let (keys, ids) = streams.split_at(streams.len() / 2).ok_or(Error::Syntax)?;
-        Ok(Reads { count, timeout, group, leaves_no_pending, keys, ids })
+        Ok(Reads { count, count_max, bytes_max, timeout, group, leaves_no_pending, claims_after_ms, keys, ids })
+    }
+
+    /// Whether the reply has bounds beyond that of each stream.
+    fn is_bounded(&self) -> bool {
+        self.count_max > 0 || self.bytes_max > 0
+    }
+
+    /// Entries of one stream, at most; 0: no limit.
+    fn most(&self) -> usize {
+        match (self.count, self.count_max) {
+            (0, most) | (most, 0) => most,
+            (count, most) => count.min(most),
+        }
     }
 
     /// For how long it waits, in milliseconds; `None`: not at all.
@@ -99,19 +145,70 @@ impl<'a> Reads<'a> {
 
     /// The request of a read that waits for what follows these ids, where the client's ids depend on the time.
     fn since(&self, begins: &[StreamId]) -> Option<OwnedRequest> {
-        if self.ids.iter().all(|id| !matches!(id, b"$" | b"+")) {
+        if self.ids.iter().all(|id| id != b"$") {
             return None;
         }
-        let (count, ids) = (self.count.to_string(), begins.iter().map(StreamId::to_string).collect::<Vec<_>>());
-        let head: [&[u8]; 6] = [b"XREAD", b"COUNT", count.as_bytes(), b"BLOCK", b"0", b"STREAMS"];
-        let mut words = head.to_vec();
+        let numbers = [("COUNT", self.count), ("MAXCOUNT", self.count_max), ("MAXSIZE", self.bytes_max)];
+        let numbers = numbers.map(|(name, number)| (name, number, number.to_string()));
+        let ids: Vec<String> = begins.iter().map(StreamId::to_string).collect();
+        let mut words = vec![&b"XREAD"[..], b"BLOCK", b"0"];
+        for (name, number, text) in &numbers {
+            if *number > 0 {
+                words.extend([name.as_bytes(), text.as_bytes()]);
+            }
+        }
+        words.push(b"STREAMS");
         words.extend(self.keys.iter());
-        words.extend(ids.iter().map(String::as_bytes));
+        for (word, id) in self.ids.iter().zip(&ids) {
+            // The last entry is that of the moment at which there is one.
+            words.push(if word == b"+" { word } else { id.as_bytes() });
+        }
         Some(OwnedRequest::from_args(&words))
     }
 }
 
-/// `XREAD [COUNT count] [BLOCK milliseconds] STREAMS key [key ...] id [id ...]`
+/// How much of a reply there is, and how much there may be.
+struct Room {
+    /// Where the reply begins.
+    start: usize,
+    entries: usize,
+    count_max: usize,
+    bytes_max: usize,
+}
+
+impl Room {
+    fn new(reply: &Reply, reads: &Reads<'_>) -> Self {
+        Room { start: reply.len(), entries: 0, count_max: unlimited(reads.count_max), bytes_max: reads.bytes_max }
+    }
+
+    /// Whether no further entry may begin. The first one always may.
+    fn is_full(&self, reply: &Reply) -> bool {
+        let written = reply.len() - self.start;
+        self.entries >= self.count_max || self.bytes_max > 0 && self.entries > 0 && written >= self.bytes_max
+    }
+
+    /// Writes up to `count` entries as an array; 0: all of them. Returns how many.
+    fn write<'s>(
+        &mut self,
+        reply: &mut Reply,
+        entries: impl Iterator<Item = StreamEntry<'s>>,
+        count: usize,
+        mut write: impl FnMut(&mut Reply, &StreamEntry<'s>),
+    ) -> usize {
+        let (start, mut len) = (reply.len(), 0);
+        for entry in entries.take(unlimited(count)) {
+            if self.is_full(reply) {
+                break;
+            }
+            write(reply, &entry);
+            (len, self.entries) = (len + 1, self.entries + 1);
+        }
+        reply.array_since(start, len);
+        len
+    }
+}
+
+/// `XREAD [COUNT count] [MAXCOUNT count] [MAXSIZE bytes] [BLOCK milliseconds] STREAMS key [key ...] id [id ...]`
 pub fn xread(db: &mut Keyspace<'_>, reply: &mut Reply, (reads,): (Reads<'_>,)) -> Result<()> {
     // All streams are looked at before the first is read.
     let timeout = reads.timeout(db)?;
@@ -132,7 +229,7 @@ pub fn xread(db: &mut Keyspace<'_>, reply: &mut Reply, (reads,): (Reads<'_>,)) -
                      option.",
                 ));
             }
-            b"+" => entries.and_then(|entries| entries.last.previous()).unwrap_or_default(),
+            b"+" => entries.and_then(|entries| entries.last_existing()?.previous()).unwrap_or_default(),
             word => strict_id(word, 0)?,
         };
         begins.push(after);
@@ -153,13 +250,17 @@ pub fn xread(db: &mut Keyspace<'_>, reply: &mut Reply, (reads,): (Reads<'_>,)) -
         let again = (!db.has_waited()).then(|| reads.since(&begins));
         return nothing(db, reply, timeout, Wait { again: again.flatten(), ..Wait::new(Offer::Stream, None) });
     }
-    let start = reply.len();
+    let (mut room, mut streams) = (Room::new(reply, &reads), 0);
     for &(key, first) in &served {
-        write_key(reply, key);
         let Some(stream) = db.peek_collection::<Stream>(key) else { continue };
-        write_entries(reply, stream.entries().range(first, StreamId::MAX), reads.count);
+        if room.is_full(reply) {
+            break;
+        }
+        write_key(reply, key);
+        room.write(reply, stream.entries().range(first, StreamId::MAX), reads.count, write_entry);
+        streams += 1;
     }
-    write_head(reply, start, served.len());
+    write_head(reply, room.start, streams);
     Ok(())
 }
 
@@ -198,7 +299,8 @@ enum Wanted {
     Pending(StreamId),
 }
 
-/// `XREADGROUP GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...] id [id ...]`
+/// `XREADGROUP GROUP group consumer [COUNT count] [MAXCOUNT count] [MAXSIZE bytes] [BLOCK milliseconds] [NOACK]
+/// [CLAIM min-idle-ms] STREAMS key [key ...] id [id ...]`
 pub fn xreadgroup(db: &mut Keyspace<'_>, reply: &mut Reply, (GroupReads(reads),): (GroupReads<'_>,)) -> Result<()> {
     let Some((group, consumer)) = reads.group else { return Err(Error::Syntax) };
     let timeout = reads.timeout(db)?;
@@ -216,19 +318,24 @@ pub fn xreadgroup(db: &mut Keyspace<'_>, reply: &mut Reply, (GroupReads(reads),)
         }
         wanted.push((key, wanted_of(word)?));
     }
-    let (start, mut streams) = (reply.len(), 0);
-    for (key, wanted) in wanted {
+    let (mut room, mut streams) = (Room::new(reply, &reads), 0);
+    for (key, wanted) in &wanted {
+        if room.is_full(reply) {
+            break;
+        }
         // A waiting consumer leaves no trace until there is something for it: it may have been deleted meanwhile.
-        if db.has_waited() && !has_new(db, key, group) {
+        if db.has_waited() && !has_new(db, key, group) && !has_due(db, key, group, &reads) {
             continue;
         }
-        let read = read_one(db, reply, key, wanted, &reads, (group, consumer))?;
+        let read = read_one(db, reply, key, *wanted, &reads, (group, consumer), &mut room)?;
         streams += usize::from(read);
     }
     if streams == 0 {
-        return nothing(db, reply, timeout, Wait::new(Offer::Group, None));
+        let due = wanted.iter().filter_map(|(key, _)| due_at(db, key, group, &reads));
+        let look_at_ms = due.min();
+        return nothing(db, reply, timeout, Wait { look_at_ms, ..Wait::new(Offer::Group, None) });
     }
-    write_head(reply, start, streams);
+    write_head(reply, room.start, streams);
     Ok(())
 }
 
@@ -238,6 +345,29 @@ fn has_new(db: &Keyspace<'_>, key: &[u8], group: &[u8]) -> bool {
         let last = stream.entries().last_existing();
         stream.group(group).zip(last).is_some_and(|(group, last)| last > group.last())
     })
+}
+
+/// The pending entry that a consumer of the group may claim first, if it asks for any.
+fn first_due(db: &mut Keyspace<'_>, key: &[u8], group: &[u8], reads: &Reads<'_>) -> Option<(Pending, u64)> {
+    let idle_min_ms = reads.claims_after_ms?;
+    db.peek_collection::<Stream>(key)?.group(group)?;
+    let first = db.update_existing(key, |stream: &mut Stream, _| {
+        Change::No(stream.change_group(group, |entries, group| group.first_due(entries)).flatten())
+    });
+    Some((first.ok().flatten().flatten()?, idle_min_ms))
+}
+
+/// Whether an entry may be claimed now.
+fn has_due(db: &mut Keyspace<'_>, key: &[u8], group: &[u8], reads: &Reads<'_>) -> bool {
+    let now = db.now() as i64;
+    first_due(db, key, group, reads)
+        .is_some_and(|(pending, idle_min_ms)| pending.idle_ms(now).cast_unsigned() >= idle_min_ms)
+}
+
+/// Unix milliseconds at which the first entry may be claimed, if nothing changes.
+fn due_at(db: &mut Keyspace<'_>, key: &[u8], group: &[u8], reads: &Reads<'_>) -> Option<u64> {
+    let (pending, idle_min_ms) = first_due(db, key, group, reads)?;
+    Some(pending.delivered_ms.max(0).cast_unsigned().saturating_add(idle_min_ms))
 }
 
 fn wanted_of(word: &[u8]) -> Result<Wanted> {
@@ -265,9 +395,10 @@ fn read_one(
     wanted: Wanted,
     reads: &Reads<'_>,
     (group, consumer): (&[u8], &[u8]),
+    room: &mut Room,
 ) -> Result<bool> {
     let now = db.now() as i64;
-    let count = reads.count;
+    let (mut claimed, mut len) = (Vec::new(), 0);
     let read = db.update_existing(key, |stream: &mut Stream, _| {
         let read = stream.change_group(group, |entries, group| {
             let (owner, is_new) = group.owner_or_new(consumer, now);
@@ -275,23 +406,23 @@ fn read_one(
             let served = match wanted {
                 Wanted::Pending(after) => {
                     write_key(reply, key);
-                    write_pending(reply, entries, group, (owner, after, count), now);
+                    len = write_pending(reply, entries, group, (owner, after, reads.count), now, room);
                     true
                 }
-                Wanted::New if entries.last_existing().is_some_and(|last| last > group.last()) => {
-                    write_key(reply, key);
-                    let first = group.last().next().unwrap_or(StreamId::MAX);
-                    let owner = (!reads.leaves_no_pending).then_some(owner);
-                    let (start, mut len) = (reply.len(), 0);
-                    for entry in entries.range(first, StreamId::MAX).take(unlimited(count)) {
-                        group.deliver(entries, entry.id, owner, now);
-                        write_entry(reply, &entry);
-                        len += 1;
+                Wanted::New => {
+                    let claim = reads.claims_after_ms.map(|idle_min_ms| DueClaim { owner, now_ms: now, idle_min_ms });
+                    let is_idle =
+                        |claim: DueClaim, first: Pending| first.idle_ms(now).cast_unsigned() >= claim.idle_min_ms;
+                    let claim =
+                        claim.filter(|claim| group.first_due(entries).is_some_and(|first| is_idle(*claim, first)));
+                    let has_new = entries.last_existing().is_some_and(|last| last > group.last());
+                    if claim.is_some() || has_new {
+                        write_key(reply, key);
+                        let owner = (!reads.leaves_no_pending).then_some(owner);
+                        len = write_new(reply, entries, group, reads, (claim, owner, now), room, &mut claimed);
                     }
-                    reply.array_since(start, len);
-                    true
+                    claim.is_some() || has_new
                 }
-                Wanted::New => false,
             };
             (served, is_new)
         });
@@ -302,27 +433,84 @@ fn read_one(
     if is_new {
         db.tell(KeyEvent::stream("xgroup-createconsumer"), key);
     }
-    if served || is_new {
-        record(db, key, wanted, reads, (group, consumer));
+    if !claimed.is_empty() {
+        record_due(db, key, (group, consumer), &claimed);
+    }
+    if reads.claims_after_ms.is_none() && !reads.is_bounded() {
+        if served || is_new {
+            record(db, key, (wanted, reads.count), reads, (group, consumer));
+        }
+    } else if len > 0 {
+        record(db, key, (wanted, len), reads, (group, consumer));
+    } else if is_new && claimed.is_empty() {
+        db.effect(key, &[b"XGROUP", b"CREATECONSUMER", key, group, consumer]);
     }
     Ok(served)
 }
 
+/// Writes entries that are due to be claimed, and then new ones. Returns how many of the latter.
+fn write_new(
+    reply: &mut Reply,
+    entries: &StreamEntries,
+    group: &mut Group,
+    reads: &Reads<'_>,
+    (claim, owner, now): (Option<DueClaim>, Option<dormouse_types::stream::Owner>, i64),
+    room: &mut Room,
+    claimed: &mut Vec<StreamId>,
+) -> usize {
+    let (start, count) = (reply.len(), unlimited(reads.count));
+    if let Some(claim) = claim
+        && !room.is_full(reply)
+    {
+        group.claim_due(entries, claim, |entry, before| {
+            write_delivered(reply, entry, Some((before.idle_ms(now), before.deliveries)));
+            room.entries += 1;
+            claimed.push(entry.id);
+            claimed.len() < count && !room.is_full(reply)
+        });
+    }
+    let shown = reads.claims_after_ms.map(|_| (0, 0));
+    let first = group.last().next().unwrap_or(StreamId::MAX);
+    let mut len = 0;
+    for entry in entries.range(first, StreamId::MAX).take(count - claimed.len()) {
+        if room.is_full(reply) || group.last() == StreamId::MAX {
+            break;
+        }
+        group.deliver(entries, entry.id, owner, now);
+        write_delivered(reply, &entry, shown);
+        (len, room.entries) = (len + 1, room.entries + 1);
+    }
+    reply.array_since(start, claimed.len() + len);
+    len
+}
+
+/// Writes an entry; where a consumer claims, with its idle time and its deliveries before this one.
+fn write_delivered(reply: &mut Reply, entry: &StreamEntry<'_>, before: Option<(i64, u64)>) {
+    let Some((idle_ms, deliveries)) = before else { return write_entry(reply, entry) };
+    reply.array(4);
+    write_id(reply, entry.id);
+    write_fields(reply, entry);
+    reply.integer(idle_ms);
+    reply.integer(deliveries as i64);
+}
+
 /// Writes the consumer's pending entries after an id, and counts another delivery of each. Of one that was deleted only
-/// the id is left.
+/// the id is left. Returns how many.
 fn write_pending(
     reply: &mut Reply,
     entries: &StreamEntries,
     group: &mut Group,
     (owner, after, count): (dormouse_types::stream::Owner, StreamId, usize),
     now: i64,
-) {
+    room: &mut Room,
+) -> usize {
     let (start, mut len, mut next) = (reply.len(), 0, after.next());
     while len < unlimited(count)
+        && !room.is_full(reply)
         && let Some(from) = next
         && let Some(id) = group.consumer(owner).and_then(|consumer| consumer.pending_from(from).next())
     {
-        (len, next) = (len + 1, id.next());
+        (len, room.entries, next) = (len + 1, room.entries + 1, id.next());
         match entries.get(id) {
             Some(entry) => {
                 group.deliver_again(id, now);
@@ -336,15 +524,22 @@ fn write_pending(
         }
     }
     reply.array_since(start, len);
+    len
 }
 
-/// Records the read of one stream.
-fn record(db: &mut Keyspace<'_>, key: &[u8], wanted: Wanted, reads: &Reads<'_>, (group, consumer): (&[u8], &[u8])) {
+/// Records the read of up to `count` entries of one stream; 0: all of them.
+fn record(
+    db: &mut Keyspace<'_>,
+    key: &[u8],
+    (wanted, count): (Wanted, usize),
+    reads: &Reads<'_>,
+    (group, consumer): (&[u8], &[u8]),
+) {
     if !db.records_by_key() {
         return;
     }
     let (count, id) = (
-        reads.count.to_string(),
+        count.to_string(),
         match wanted {
             Wanted::New => ">".to_owned(),
             Wanted::Pending(after) => after.to_string(),
@@ -364,10 +559,11 @@ pub fn cost_of_xread(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let streams = reads.keys.iter().zip(reads.ids.iter()).map(|(key, word)| {
         let Some(stream) = db.peek_collection::<Stream>(key) else { return 0 };
         let after = match word {
-            b"$" | b"+" => stream.entries().last,
+            b"$" => stream.entries().last,
+            b"+" => return look(stream),
             word => strict_id(word, 0).unwrap_or(StreamId::MAX),
         };
-        look(stream) + cost_after(db, key, stream, after, reads.count)
+        look(stream) + cost_after(db, key, stream, after, reads.most())
     });
     streams.fold(0, usize::saturating_add)
 }
@@ -381,10 +577,13 @@ fn cost_after(db: &Keyspace<'_>, key: &[u8], stream: &Stream, after: StreamId, c
 pub fn cost_of_xreadgroup(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let read = |db: &Keyspace<'_>, key: &[u8], stream: &Stream, group: &Group, wanted, reads: &Reads<'_>| {
         let entries = match wanted {
-            Wanted::New => (2 * cost_after(db, key, stream, group.last(), reads.count)).saturating_add(look(stream)),
+            Wanted::New => {
+                let new = 2 * cost_after(db, key, stream, group.last(), reads.most());
+                new.saturating_add(look(stream)).saturating_add(cost_of_claims(db, key, stream, group, reads))
+            }
             // Each of them is looked for in its node.
             Wanted::Pending(_) => {
-                let pending = group.pending_len().min(unlimited(reads.count));
+                let pending = group.pending_len().min(unlimited(reads.most()));
                 cost::some(db, key, pending.saturating_mul(look(stream)))
             }
         };
@@ -393,14 +592,45 @@ pub fn cost_of_xreadgroup(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     each_read(db, request, read).saturating_add(NODE_COST)
 }
 
+/// The cost of entries that may be claimed. All of those that do not exist any more may be passed over, once.
+fn cost_of_claims(db: &Keyspace<'_>, key: &[u8], stream: &Stream, group: &Group, reads: &Reads<'_>) -> usize {
+    if reads.claims_after_ms.is_none() {
+        return 0;
+    }
+    let (due, is_made) = group.due_len();
+    let head = stream.entries().head();
+    let first = group.pending_bounds().map(|(first, _)| first);
+    let all_exist = first.is_some_and(|first| first >= head.first && first > head.max_deleted);
+    let seen = if all_exist { due.min(unlimited(reads.most())) } else { due };
+    let made = if is_made { due / 4 } else { 0 };
+    cost::some(db, key, seen.saturating_mul(look(stream))).saturating_add(made)
+}
+
+/// Memory for the ids of claimed entries, until they are recorded.
+pub fn need_of_xreadgroup(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    each_read(db, request, |_, _, _, group, wanted, reads| match (wanted, reads.claims_after_ms) {
+        (Wanted::New, Some(_)) => group.pending_len().min(unlimited(reads.most())).saturating_mul(CLAIMED_BYTES),
+        _ => 0,
+    })
+}
+
 /// Memory for the entries that become pending, and for a consumer that is new.
 pub fn growth_of_xreadgroup(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     each_read(db, request, |_, _, stream, group, wanted, reads| {
         let entries = stream.entries();
         let becomes_pending = matches!(wanted, Wanted::New) && !reads.leaves_no_pending && entries.last > group.last();
         let len = if becomes_pending { entries.len_at_most(group.last(), StreamId::MAX) } else { 0 };
-        let pending = len.min(unlimited(reads.count)).saturating_mul(PENDING_BYTES);
-        pending.saturating_add(reads.group.map_or(0, |(_, consumer)| growth_of_consumer(group, consumer)))
+        let pending = len.min(unlimited(reads.most())).saturating_mul(PENDING_BYTES);
+        let claimed = match (wanted, reads.claims_after_ms) {
+            (Wanted::New, Some(_)) => {
+                let (due, is_made) = group.due_len();
+                due.min(unlimited(reads.most())) * size_of::<StreamId>() + if is_made { due * DUE_BYTES } else { 0 }
+            }
+            _ => 0,
+        };
+        pending
+            .saturating_add(claimed)
+            .saturating_add(reads.group.map_or(0, |(_, consumer)| growth_of_consumer(group, consumer)))
     })
 }
 

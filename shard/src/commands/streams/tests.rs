@@ -75,7 +75,8 @@ fn entries_are_trimmed_and_deleted() {
         (
             "XINFO STREAM s",
             "[length 0 radix-tree-keys 0 radix-tree-nodes 1 last-generated-id 4-0 max-deleted-entry-id 3-0 entries-added 4 \
-             recorded-first-entry-id 0-0 groups 0 first-entry nil last-entry nil]",
+             recorded-first-entry-id 0-0 idmp-duration 100 idmp-maxsize 100 pids-tracked 0 iids-tracked 0 iids-added 0 \
+             iids-duplicates 0 groups 0 first-entry nil last-entry nil]",
         ),
         ("XADD s 4-0 f 4", "(error) ERR The ID specified in XADD is equal or smaller than the target stream top item"),
         ("XSETID s 2-0", "OK"),
@@ -273,8 +274,9 @@ fn a_stream_is_shown_in_full() {
     let now = bench.now_ms;
     let expected = format!(
         "[length 2 radix-tree-keys 1 radix-tree-nodes 2 last-generated-id 2-0 max-deleted-entry-id 0-0 entries-added 2 \
-         recorded-first-entry-id 1-0 entries [[1-0 [f 1]]] groups [[name g last-delivered-id 2-0 entries-read 2 lag 0 \
-         pel-count 2 pending [[1-0 c {now} 1]] consumers [[name c seen-time {now} active-time {now} pel-count 2 pending \
+         recorded-first-entry-id 1-0 idmp-duration 100 idmp-maxsize 100 pids-tracked 0 iids-tracked 0 iids-added 0 \
+         iids-duplicates 0 entries [[1-0 [f 1]]] groups [[name g last-delivered-id 2-0 entries-read 2 lag 0 \
+         pel-count 2 nacked-count 0 pending [[1-0 c {now} 1]] consumers [[name c seen-time {now} active-time {now} pel-count 2 pending \
          [[1-0 {now} 1]]]]]]]"
     );
     assert_eq!(bench.run("XINFO STREAM s FULL COUNT 1"), expected);

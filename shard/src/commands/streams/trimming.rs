@@ -1,7 +1,7 @@
-//! `[MAXLEN | MINID [= | ~] threshold] [LIMIT count]`, for `XADD` and `XTRIM`.
+//! `[MAXLEN | MINID [= | ~] threshold] [LIMIT count] [KEEPREF | DELREF | ACKED]`, for `XADD` and `XTRIM`.
 
 use dormouse_types::Limits;
-use dormouse_types::stream::{Trim, Until};
+use dormouse_types::stream::{References, Trim, Until, name_of_message};
 
 use super::ids::{PartialId, partial_id, strict_id};
 use crate::commands::args::{Args, Argument, Rest, integer};
@@ -16,11 +16,12 @@ pub struct TrimRule {
     until: Until,
     pub is_approximate: bool,
     limit: Option<usize>,
+    pub references: References,
 }
 
 impl TrimRule {
     pub fn trim(self, limits: &Limits) -> Trim {
-        let TrimRule { until, is_approximate, limit } = self;
+        let TrimRule { until, is_approximate, limit, .. } = self;
         let usual = if is_approximate { NODES_MAX * limits.stream_node_max_entries } else { 0 };
         Trim { until, is_approximate, limit: limit.unwrap_or(usual) }
     }
@@ -28,15 +29,39 @@ impl TrimRule {
 
 /// The options of `XADD`, which precede its id.
 #[derive(Debug, Default)]
-pub struct AddRules {
+pub struct AddRules<'a> {
     pub trim: Option<TrimRule>,
     pub must_exist: bool,
+    pub message: Option<MessageName<'a>>,
+}
+
+/// `IDMP producer message`, or `IDMPAUTO producer`: the message has the name that its fields and values give it.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageName<'a> {
+    pub producer: &'a [u8],
+    name: Option<&'a [u8]>,
+}
+
+impl<'a> MessageName<'a> {
+    /// The name, with room for one that is made.
+    pub fn of<'n>(&self, pairs: Rest<'_>, made: &'n mut [u8; 16]) -> &'n [u8]
+    where
+        'a: 'n,
+    {
+        match self.name {
+            Some(name) => name,
+            None => {
+                *made = name_of_message((0..pairs.len() / 2).map(|at| (pairs.at(2 * at), pairs.at(2 * at + 1))));
+                made
+            }
+        }
+    }
 }
 
 /// The options of `XADD`, the id, and the words after it.
 #[derive(Debug)]
 pub struct AddOptions<'a> {
-    pub options: AddRules,
+    pub options: AddRules<'a>,
     /// `None`: `*`.
     pub id: Option<PartialId>,
     pub pairs: Rest<'a>,
@@ -50,6 +75,10 @@ impl<'a> Argument<'a> for AddOptions<'a> {
             None | Some(b"*") => None,
             Some(word) => Some(partial_id(word)?),
         };
+        if id.is_some() && read.message.is_some() {
+            let text = "ERR syntax error, IDMP/IDMPAUTO can be used only with auto-generated IDs";
+            return Err(Error::text(text));
+        }
         // The options are judged together only when the id has been read.
         let options = read.options(true)?;
         let pairs: Rest<'a> = args.take()?;
@@ -76,15 +105,17 @@ impl<'a> Argument<'a> for TrimOptions {
 
 /// The options as they were read.
 #[derive(Debug, Default)]
-struct Read {
+struct Read<'a> {
     until: Option<(Until, bool)>,
     limit: Option<usize>,
     must_exist: bool,
+    references: Option<References>,
+    message: Option<MessageName<'a>>,
 }
 
-impl Read {
-    fn options(self, is_add: bool) -> Result<AddRules> {
-        let Read { until, limit, must_exist } = self;
+impl<'a> Read<'a> {
+    fn options(self, is_add: bool) -> Result<AddRules<'a>> {
+        let Read { until, limit, must_exist, references, message } = self;
         let only_approximate = || Error::text("ERR syntax error, LIMIT cannot be used without the special ~ option");
         let Some((until, is_approximate)) = until else {
             return match limit {
@@ -93,18 +124,44 @@ impl Read {
                     Err(Error::text("ERR syntax error, LIMIT cannot be used without specifying a trimming strategy"))
                 }
                 Some(0) if is_add => Err(only_approximate()),
-                _ => Ok(AddRules { trim: None, must_exist }),
+                _ => Ok(AddRules { trim: None, must_exist, message }),
             };
         };
         if limit.is_some() && !is_approximate {
             return Err(only_approximate());
         }
-        Ok(AddRules { trim: Some(TrimRule { until, is_approximate, limit }), must_exist })
+        let references = references.unwrap_or_default();
+        Ok(AddRules { trim: Some(TrimRule { until, is_approximate, limit, references }), must_exist, message })
+    }
+
+    fn set_message(&mut self, word: &str, producer: &'a [u8], name: Option<&'a [u8]>) -> Result<()> {
+        let refuse = |text: String| Err(Error::Text(format!("ERR syntax error, {text}").into()));
+        if self.message.is_some() {
+            return refuse("IDMP/IDMPAUTO specified multiple times".to_owned());
+        }
+        if producer.is_empty() {
+            return refuse(format!("{word} requires a non-empty producer ID"));
+        }
+        if name.is_some_and(<[u8]>::is_empty) {
+            return refuse(format!("{word} requires a non-empty idempotent ID"));
+        }
+        self.message = Some(MessageName { producer, name });
+        Ok(())
+    }
+}
+
+/// `KEEPREF`, `DELREF` or `ACKED`.
+pub fn references(word: &[u8]) -> Option<References> {
+    match word {
+        b"KEEPREF" => Some(References::Keep),
+        b"DELREF" => Some(References::Delete),
+        b"ACKED" => Some(References::Respect),
+        _ => None,
     }
 }
 
 /// Reads options up to the id of `XADD`, or to the end.
-fn read(args: &mut Args<'_>, is_add: bool) -> Result<Read> {
+fn read<'a>(args: &mut Args<'a>, is_add: bool) -> Result<Read<'a>> {
     let mut read = Read::default();
     // Most often the id comes first.
     if is_add && matches!(args.peek(), Some([b'*' | b'0'..=b'9', ..])) {
@@ -134,6 +191,19 @@ fn read(args: &mut Args<'_>, is_add: bool) -> Result<Read> {
             b"NOMKSTREAM" if is_add => {
                 args.skip();
                 read.must_exist = true;
+            }
+            b"IDMPAUTO" if is_add && has_more => {
+                args.skip();
+                read.set_message("IDMPAUTO", args.bytes()?, None)?;
+            }
+            b"IDMP" if is_add && args.len() > 2 => {
+                args.skip();
+                let (producer, name) = (args.bytes()?, args.bytes()?);
+                read.set_message("IDMP", producer, Some(name))?;
+            }
+            word if read.references.is_none() && references(word).is_some() => {
+                read.references = references(word);
+                args.skip();
             }
             _ if is_add => break,
             _ => return Err(Error::Syntax),

@@ -9,7 +9,7 @@
 //! | 24 / 25 | hash whose fields expire: plain / listpack, see [`newer`] | yes | yes |
 //! | 22 | the same of Valkey, see [`newer`] | for Valkey | by [`newer`] |
 //! | 3 / 5 / 12 / 17 | sorted set: decimal scores / binary scores / ziplist / listpack | 5, 17 | all |
-//! | 15 / 19 / 21 / 26 / 27 | stream, see [`stream`] | 15, 21 | all |
+//! | 15 / 19 / 21 / 26 / 27 | stream, see [`stream`] | 15, 19, 21, 27 | all |
 //! | 28 | array, see [`array`] | yes | yes |
 //! | 7 | a module's value, see [`module`] | filters, for others | filters, documents |
 //! | 202 / 203 | filter: Bloom / Cuckoo, see [`filter`] | yes | yes |
@@ -39,6 +39,8 @@ pub use filter::encode_module as encode_filter_of_module;
 pub use readers::RdbReaders;
 
 use dormouse_types::record::Value;
+/// For importers, which see messages without a name.
+pub use dormouse_types::stream::name_of_message;
 use dormouse_types::{Kind, Limits, Malformed, Object, ObjectRef};
 
 use super::{
@@ -158,7 +160,7 @@ pub fn encoding_of(value: &Value<'_>) -> u8 {
         Value::Object(ObjectRef::Set(_)) => kind::SET,
         Value::Object(ObjectRef::SortedSet(set)) if set.packed().is_some() => kind::SORTED_SET_LISTPACK,
         Value::Object(ObjectRef::SortedSet(_)) => kind::SORTED_SET,
-        Value::Object(ObjectRef::Stream(_)) => kind::STREAM_3,
+        Value::Object(ObjectRef::Stream(stream)) => stream::form_of(stream),
         Value::Object(ObjectRef::Array(_)) => kind::ARRAY,
         Value::Object(ObjectRef::Filter(filter)) => filter::encoding_of(filter),
         Value::Object(ObjectRef::Json(_)) => kind::JSON,

@@ -10,7 +10,7 @@
 //! | 4 | field, value |
 //! | 5 | member, score f64 LE |
 //! | 18 | node of a quicklist: 1, string or 2, listpack |
-//! | 21 | part of a stream, see [`super::stream`] |
+//! | 21, 27 | part of a stream, see [`super::stream`] |
 //! | 202, 203 | a byte of the filter, its head first |
 //! | 24 | expiry (a length: Unix milliseconds and 1 more, 0: none), field, value |
 //! | 28 | head, then index, tag, value, see [`super::array`] |
@@ -114,7 +114,7 @@ pub fn begin(object: ObjectMut<'_>, id: u64, sizes: &Sizes) -> Option<Outline> {
             set.table_mut()?.begin_capture(id, cell, write_scored);
             (kind::SORTED_SET, set.len())
         }
-        ObjectMut::Stream(stream) => (kind::STREAM_3, stream.begin_capture(id)),
+        ObjectMut::Stream(stream) => (stream::form_of(stream), stream.begin_capture(id)),
         ObjectMut::Array(array) => (kind::ARRAY, array.begin_capture(id)?),
         ObjectMut::Filter(filter) => (filter::encoding_of(filter), filter.begin_capture(id, cell)),
     };
@@ -295,7 +295,7 @@ impl Assembly {
             kind::HASH_TTL => Partial::HashWithExpiries(Hash::with_capacity(room, limits)),
             kind::SET => Partial::Set(Set::with_capacity(room, limits)),
             kind::SORTED_SET => Partial::SortedSet(SortedSet::unordered(room, limits)),
-            kind::STREAM_3 => Partial::Stream(PartialStream::default()),
+            kind::STREAM_3 | kind::STREAM_5 => Partial::Stream(PartialStream::default()),
             kind::ARRAY => Partial::Array(None),
             kind::BLOOM | kind::CUCKOO => Partial::Filter(PartialFilter::new(outline.kind)),
             other => return Err(CodecError::Type(other)),
@@ -398,7 +398,7 @@ pub fn write_outline(outline: Outline, out: &mut impl ByteSink) {
 /// Whether the readers know a value as its outline and its pieces have it.
 pub fn is_passed_on(outline: Outline, target: RdbReaders) -> bool {
     match outline.kind {
-        kind::STREAM_3 => false,
+        kind::STREAM_3 | kind::STREAM_5 => false,
         // An older version is refused, which the whole value shows.
         kind::HASH_TTL => target.knows(kind::HASH_TTL) && target.version >= 11,
         encoding => target.knows(encoding),

@@ -8,11 +8,11 @@
 //! | [`RdbReaders::REDIS_5`] | 9 | plain | 15 | without the expiries |
 //! | [`RdbReaders::REDIS_7_0`] | 10 | plain | 19 | 24, 25, for readers that are newer |
 //! | [`RdbReaders::REDIS_7_2`] | 11 | 20 | 21 | 24, 25, for readers that are newer |
-//! | [`RdbReaders::REDIS_8`] | 15 | 20 | 21 | 24, 25 |
+//! | [`RdbReaders::REDIS_8`] | 15 | 20 | 21, 27 | 24, 25 |
 //! | [`RdbReaders::VALKEY_9`] | 80 | 20 | 21 | 22 |
 
-use dormouse_types::ObjectRef;
 use dormouse_types::record::Value;
+use dormouse_types::{ObjectRef, Stream};
 
 use super::newer::Dialect;
 use super::{
@@ -69,6 +69,8 @@ impl RdbReaders {
             kind::HASH_LISTPACK | kind::SORTED_SET_LISTPACK | kind::LIST_QUICKLIST_2 => self.version >= 10,
             kind::HASH_TTL | kind::HASH_TTL_LISTPACK => self.dialect == Dialect::Redis,
             kind::HASH_TTL_EARLY => self.dialect == Dialect::Valkey,
+            // Valkey has no such streams.
+            kind::STREAM_5 => self.dialect == Dialect::Redis && self.version >= RDB_VERSION_OF_ARRAYS,
             kind::ARRAY => !self.lacks(encoding),
             kind::OWN.. => false,
             _ => true,
@@ -90,7 +92,7 @@ impl RdbReaders {
         let encoding = encoding_of(value);
         Some(match value {
             Value::Object(_) if self.lacks(encoding) => return None,
-            Value::Object(ObjectRef::Stream(_)) => self.stream_form(),
+            Value::Object(ObjectRef::Stream(stream)) => self.stream_form(stream),
             Value::Object(ObjectRef::Hash(hash)) if self.is_valkey() && hash.expires() => kind::HASH_TTL_EARLY,
             Value::Object(object) if !self.knows(encoding) => unpacked_encoding_of(*object),
             _ => encoding,
@@ -100,7 +102,9 @@ impl RdbReaders {
     /// Appends a value in the encoding that [`Self::encoding_of`] names. A stream's groups have read no more than was added.
     pub fn encode(self, value: &Value<'_>, out: &mut impl ByteSink) {
         match value {
-            Value::Object(ObjectRef::Stream(stream)) => stream::encode_for_others(self.stream_form(), stream, out),
+            Value::Object(ObjectRef::Stream(stream)) => {
+                stream::encode_for_others(self.stream_form(stream), stream, out)
+            }
             Value::Object(ObjectRef::Hash(hash)) if self.is_valkey() && hash.expires() => {
                 hash::encode_for_valkey(hash, out)
             }
@@ -113,10 +117,12 @@ impl RdbReaders {
         self.dialect == Dialect::Valkey
     }
 
-    fn stream_form(self) -> u8 {
+    /// The form that has as much of a stream as its readers know.
+    fn stream_form(self, stream: &Stream) -> u8 {
         match self.version {
             ..=9 => kind::STREAM,
             10 => kind::STREAM_2,
+            _ if self.knows(kind::STREAM_5) => stream::form_of(stream),
             _ => kind::STREAM_3,
         }
     }

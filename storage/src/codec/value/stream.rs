@@ -12,12 +12,12 @@
 //!   producers x (name, messages x (name, id (2))), messages added, repeats
 //! ```
 //!
-//! Times are unix milliseconds, little-endian. Redis 8 writes the fourth and fifth forms. What its producers have sent is
-//! left out, as nothing here looks at it. Pending entries that were released have no consumer; they become those of one
-//! without a name, as Redis shows them.
+//! Times are unix milliseconds, little-endian. Redis 8 writes the fourth and fifth forms; here a stream has the fifth if it
+//! has something that needs it ([`Stream::is_newer`]). Pending entries that were released have no consumer. In the first three
+//! forms they are those of one without a name.
 
 use dormouse_types::Stream;
-use dormouse_types::stream::{Group, Head, Owner, StreamId, StreamPart};
+use dormouse_types::stream::{Group, Head, Idempotency, Owner, StreamId, StreamPart};
 
 use super::{super::CodecError, Object, Reader, kind};
 use crate::codec::reader::{ByteSink, write_rdb_length};
@@ -34,12 +34,17 @@ const CONSUMER_BYTES: usize = 10;
 const GROUP_BYTES: usize = 5;
 const ID_BYTES: usize = 16;
 
-/// The third form, which Redis 7.2 writes.
+/// The third form, which Redis 7.2 writes, or the fifth.
 pub(super) fn encode(stream: &Stream, out: &mut impl ByteSink) -> u8 {
-    encode_with(kind::STREAM_3, u64::MAX, stream, out)
+    encode_with(form_of(stream), u64::MAX, stream, out)
 }
 
-/// One of the first three forms, for other servers. XGROUP and XSETID can make a group have read more than was added;
+/// The form that a stream is stored in.
+pub(super) fn form_of(stream: &Stream) -> u8 {
+    if stream.is_newer() { kind::STREAM_5 } else { kind::STREAM_3 }
+}
+
+/// Any form but the fourth, for other servers. XGROUP and XSETID can make a group have read more than was added;
 /// Redis 8.10 ends when it loads such a stream.
 pub(super) fn encode_for_others(form: u8, stream: &Stream, out: &mut impl ByteSink) -> u8 {
     encode_with(form, stream.entries().head().added, stream, out)
@@ -73,18 +78,62 @@ fn encode_with(form: u8, read_max: u64, stream: &Stream, out: &mut impl ByteSink
             out.extend_from_slice(&pending.delivered_ms.to_le_bytes());
             write_rdb_length(out, pending.deliveries);
         }
-        write_rdb_length(out, group.consumer_len() as u64);
-        for (_, consumer) in group.consumers() {
-            write_string(out, consumer.name());
-            out.extend_from_slice(&consumer.seen_ms().to_le_bytes());
-            if form == kind::STREAM_3 {
-                out.extend_from_slice(&consumer.active_ms().unwrap_or(NEVER).to_le_bytes());
-            }
-            write_rdb_length(out, consumer.pending_len() as u64);
-            consumer.pending_from(StreamId::MIN).for_each(|id| out.extend_from_slice(&id.to_bytes()));
-        }
+        write_consumers(form, group, out);
+    }
+    if form == kind::STREAM_5 {
+        write_producers(stream, out);
     }
     form
+}
+
+fn write_consumers(form: u8, group: &Group, out: &mut impl ByteSink) {
+    let released = group.released();
+    // The earlier forms have no place for released entries but a consumer's.
+    let nameless = if form == kind::STREAM_5 { &[][..] } else { &released[..] };
+    let has_nameless = group.owner(b"").is_some();
+    let is_added = !nameless.is_empty() && !has_nameless;
+    write_rdb_length(out, (group.consumer_len() + usize::from(is_added)) as u64);
+    let mut write = |name: &[u8], seen_ms: i64, active_ms: Option<i64>, ids: &[StreamId]| {
+        write_string(out, name);
+        out.extend_from_slice(&seen_ms.to_le_bytes());
+        if matches!(form, kind::STREAM_3 | kind::STREAM_5) {
+            out.extend_from_slice(&active_ms.unwrap_or(NEVER).to_le_bytes());
+        }
+        write_rdb_length(out, ids.len() as u64);
+        ids.iter().for_each(|id| out.extend_from_slice(&id.to_bytes()));
+    };
+    if is_added {
+        write(b"", 0, None, nameless);
+    }
+    for (_, consumer) in group.consumers() {
+        let mut ids: Vec<StreamId> = consumer.pending_from(StreamId::MIN).collect();
+        if consumer.name().is_empty() {
+            ids.extend(nameless);
+        }
+        write(consumer.name(), consumer.seen_ms(), consumer.active_ms(), &ids);
+    }
+    if form == kind::STREAM_5 {
+        write_rdb_length(out, released.len() as u64);
+        released.iter().for_each(|id| out.extend_from_slice(&id.to_bytes()));
+    }
+}
+
+fn write_producers(stream: &Stream, out: &mut impl ByteSink) {
+    let Idempotency { duration_s, size_max } = stream.idempotency();
+    write_rdb_length(out, duration_s.into());
+    write_rdb_length(out, size_max.into());
+    write_rdb_length(out, stream.producers().count() as u64);
+    for (producer, messages) in stream.producers() {
+        write_plain_string(out, producer);
+        write_rdb_length(out, messages.len() as u64);
+        for (message, id) in messages {
+            write_plain_string(out, message);
+            write_id(out, id);
+        }
+    }
+    let (added, repeated) = stream.messages_ever();
+    write_rdb_length(out, added);
+    write_rdb_length(out, repeated);
 }
 
 pub(super) fn decode(form: u8, reader: &mut Reader<'_>) -> Result<Object> {
@@ -116,7 +165,7 @@ pub(super) fn decode(form: u8, reader: &mut Reader<'_>) -> Result<Object> {
     }
     stream.load_groups(groups)?;
     if matches!(form, kind::STREAM_4 | kind::STREAM_5) {
-        skip_producers(reader)?;
+        load_producers(reader, &mut stream)?;
     }
     Ok(Object::Stream(stream))
 }
@@ -134,37 +183,29 @@ fn load_group(form: u8, reader: &mut Reader<'_>, group: &mut Group) -> Result<()
             _ => Some(i64::from_le_bytes(reader.array()?)).filter(|active_ms| *active_ms != NEVER),
         };
         let owner = name.with_bytes(|name| group.load_consumer(name, seen_ms, active_ms));
-        load_owned(reader, group, owner)?;
+        for _ in 0..reader.rdb_count(ID_BYTES)? {
+            group.load_owner(raw_id(reader)?, owner)?;
+        }
     }
-    if form == kind::STREAM_5 && reader.rest().first() != Some(&0) {
-        let nameless = group.consumers().find(|(_, consumer)| consumer.name().is_empty()).map(|(owner, _)| owner);
-        let owner = nameless.unwrap_or_else(|| group.load_consumer(b"", 0, None));
-        load_owned(reader, group, owner)?;
-    } else if form == kind::STREAM_5 {
-        reader.u8()?;
+    if form == kind::STREAM_5 {
+        for _ in 0..reader.rdb_count(ID_BYTES)? {
+            group.load_released(raw_id(reader)?)?;
+        }
     }
     Ok(group.loaded()?)
 }
 
-fn load_owned(reader: &mut Reader<'_>, group: &mut Group, owner: Owner) -> Result<()> {
-    for _ in 0..reader.rdb_count(ID_BYTES)? {
-        group.load_owner(raw_id(reader)?, owner)?;
-    }
-    Ok(())
-}
-
-fn skip_producers(reader: &mut Reader<'_>) -> Result<()> {
-    reader.rdb_plain_length()?;
-    reader.rdb_plain_length()?;
+fn load_producers(reader: &mut Reader<'_>, stream: &mut Stream) -> Result<()> {
+    let settings = Idempotency::checked(reader.rdb_plain_length()?, reader.rdb_plain_length()?)?;
+    stream.load_producers(settings, 0, 0);
     for _ in 0..reader.rdb_count(2)? {
-        read_string(reader)?;
+        let producer = read_string(reader)?.into_vec();
         for _ in 0..reader.rdb_count(3)? {
-            read_string(reader)?;
-            read_id(reader)?;
+            let (message, id) = (read_string(reader)?, read_id(reader)?);
+            message.with_bytes(|message| stream.load_message(&producer, message, id));
         }
     }
-    reader.rdb_plain_length()?;
-    reader.rdb_plain_length()?;
+    stream.load_producers(settings, reader.rdb_plain_length()?, reader.rdb_plain_length()?);
     Ok(())
 }
 
@@ -187,6 +228,9 @@ const NODE: u8 = 1;
 const GROUP: u8 = 2;
 const CONSUMER: u8 = 3;
 const PENDING: u8 = 4;
+const PRODUCERS: u8 = 5;
+const MESSAGE: u8 = 6;
+const RELEASED: u8 = 7;
 
 /// Writes an element of a stream in pieces:
 ///
@@ -196,7 +240,12 @@ const PENDING: u8 = 4;
 /// 2 | name | last id | 0, or 1 and the entries read
 /// 3 | number in its group | name | i64 seen | i64 active
 /// 4 | id 16 bytes | i64 delivered | deliveries | number of the consumer
+/// 5 | duration, size, messages added, repeats
+/// 6 | producer | message | id
+/// 7 | id 16 bytes | deliveries | place among the released entries of its group, not without gaps
 /// ```
+///
+/// Only the fifth form has the last three.
 pub(super) fn write_part(part: StreamPart<'_>, out: &mut Vec<u8>) {
     match part {
         StreamPart::Head { head, len } => {
@@ -205,6 +254,18 @@ pub(super) fn write_part(part: StreamPart<'_>, out: &mut Vec<u8>) {
             write_id(out, head.max_deleted);
             write_rdb_length(out, head.added);
             write_rdb_length(out, len);
+        }
+        StreamPart::Producers { settings, added, repeated } => {
+            out.push(PRODUCERS);
+            for number in [settings.duration_s.into(), settings.size_max.into(), added, repeated] {
+                write_rdb_length(out, number);
+            }
+        }
+        StreamPart::Message { producer, message, id } => {
+            out.push(MESSAGE);
+            write_plain_string(out, producer);
+            write_plain_string(out, message);
+            write_id(out, id);
         }
         StreamPart::Node { first, listpack } => {
             out.push(NODE);
@@ -227,6 +288,12 @@ pub(super) fn write_part(part: StreamPart<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(&seen_ms.to_le_bytes());
             out.extend_from_slice(&active_ms.unwrap_or(NEVER).to_le_bytes());
         }
+        StreamPart::Pending(pending) if pending.is_released() => {
+            out.push(RELEASED);
+            out.extend_from_slice(&pending.id.to_bytes());
+            write_rdb_length(out, pending.deliveries);
+            write_rdb_length(out, pending.turn().into());
+        }
         StreamPart::Pending(pending) => {
             out.push(PENDING);
             out.extend_from_slice(&pending.id.to_bytes());
@@ -246,6 +313,8 @@ pub(super) struct PartialStream {
     groups: Vec<Group>,
     /// The consumers of the last group by the numbers that they had.
     owners: std::collections::HashMap<u64, Owner>,
+    /// The released entries of each group with their places.
+    released: Vec<Vec<(u64, StreamId)>>,
 }
 
 impl PartialStream {
@@ -272,6 +341,7 @@ impl PartialStream {
                     _ => Some(reader.rdb_plain_length()?),
                 };
                 self.owners.clear();
+                self.released.push(Vec::new());
                 self.groups.push(Group::new(&name, last, read));
                 Ok(true)
             }
@@ -292,6 +362,24 @@ impl PartialStream {
                 group.load_owner(id, owner)?;
                 Ok(true)
             }
+            PRODUCERS => {
+                let settings = Idempotency::checked(reader.rdb_plain_length()?, reader.rdb_plain_length()?)?;
+                self.stream.load_producers(settings, reader.rdb_plain_length()?, reader.rdb_plain_length()?);
+                Ok(true)
+            }
+            MESSAGE => {
+                let (producer, message, id) = (read_string(reader)?, read_string(reader)?, read_id(reader)?);
+                producer.with_bytes(|producer| {
+                    message.with_bytes(|message| self.stream.load_message(producer, message, id));
+                });
+                Ok(true)
+            }
+            RELEASED => {
+                let (id, deliveries, place) = (raw_id(reader)?, reader.rdb_plain_length()?, reader.rdb_plain_length()?);
+                self.groups.last_mut().ok_or(NO_GROUP)?.load_pending(id, 0, deliveries)?;
+                self.released.last_mut().ok_or(NO_GROUP)?.push((place, id));
+                Ok(true)
+            }
             _ => Err(CodecError::Malformed("part of a stream")),
         }
     }
@@ -299,7 +387,11 @@ impl PartialStream {
     pub(super) fn finish(mut self) -> Result<Object> {
         let (head, length) = self.head.ok_or(CodecError::Malformed("stream without its head"))?;
         self.stream.loaded(head, length)?;
-        self.groups.iter_mut().try_for_each(Group::loaded)?;
+        for (group, mut released) in self.groups.iter_mut().zip(self.released) {
+            released.sort_unstable();
+            released.into_iter().try_for_each(|(_, id)| group.load_released(id))?;
+            group.loaded()?;
+        }
         self.stream.load_groups(self.groups)?;
         Ok(Object::Stream(self.stream))
     }

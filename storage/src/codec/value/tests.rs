@@ -1,4 +1,4 @@
-use dormouse_types::stream::Head;
+use dormouse_types::stream::{Deliveries, Head, Idempotency, name_of_message};
 use dormouse_types::{End, Hash, Inserted, Limits, List, Set, SetExpiry, SortedSet, Stream, StreamId};
 use proptest::prelude::*;
 
@@ -126,11 +126,32 @@ fn stream(count: u64) -> Stream {
     stream
 }
 
+/// The same with messages of producers, and entries that were released.
+fn newer_stream(count: u64) -> Stream {
+    let mut stream = stream(count);
+    stream.set_idempotency(Idempotency { duration_s: 60, size_max: 20 });
+    for at in 1..=count {
+        let (producer, message) = (format!("producer {}", at % 7), format!("message {at}"));
+        stream.add_message(producer.as_bytes(), message.as_bytes(), StreamId::new(at / 3, at), 0);
+    }
+    stream.count_repeated();
+    stream.change_group(b"read", |entries, group| {
+        let ids: Vec<StreamId> = group.pending_from(StreamId::MIN).map(|pending| pending.id).collect();
+        for id in ids.into_iter().rev().step_by(3) {
+            group.release(entries, id, Deliveries::Exactly(id.seq), false);
+        }
+    });
+    stream
+}
+
 /// Values of each kind, packed and not.
 fn collections() -> Vec<Object> {
     let limits = Limits::default();
     let document = format!("[{}]", (0..20_000).map(|at| at.to_string()).collect::<Vec<_>>().join(","));
     let mut all = vec![Object::Text(vec![b'x'; 100_000])];
+    for count in [2, 5000] {
+        all.push(Object::Stream(newer_stream(count as u64)));
+    }
     for count in [2, 5000] {
         let (mut list, mut hash, mut set) = (List::new(), Hash::new(), Set::new());
         let (mut sorted, mut numbers, mut expiring) = (SortedSet::new(), Set::new(), Hash::new());
@@ -170,7 +191,7 @@ fn the_first_pass_knows_encoding_and_length() {
 
 #[test]
 fn the_first_form_of_a_stream_has_its_entries_and_groups() {
-    let Object::Stream(stream) = &collections()[6] else { panic!("the sixth small value is a stream") };
+    let Object::Stream(stream) = &collections()[8] else { panic!("the sixth small value is a stream") };
     let mut bytes = Vec::new();
     stream::encode_for_others(kind::STREAM, stream, &mut bytes);
     let again = decode(kind::STREAM, &bytes).unwrap();
@@ -186,6 +207,74 @@ fn the_first_form_of_a_stream_has_its_entries_and_groups() {
     empty.set_head(Head { last: StreamId::new(7, 7), added: 3, ..Head::default() });
     let payload = dump(&Value::Object(ObjectRef::Stream(&empty)));
     assert_eq!(show_loaded(restore(&payload, &Limits::default()).unwrap()), format!("{empty:?}"));
+}
+
+/// Released entries have no place in the earlier forms, in which they are those of a consumer without a name.
+#[test]
+fn earlier_forms_leave_out_what_is_newer() {
+    let mut stream = newer_stream(20);
+    let group = |stream: &Stream| stream.group(b"read").unwrap().clone();
+    let released = group(&stream).released();
+    assert!(released.len() > 2 && stream.is_newer());
+    for form in [kind::STREAM, kind::STREAM_2, kind::STREAM_3] {
+        for has_nameless in [false, true] {
+            if has_nameless {
+                stream.change_group(b"read", |_, group| group.owner_or_new(b"", 9));
+            }
+            let mut bytes = Vec::new();
+            stream::encode_for_others(form, &stream, &mut bytes);
+            let mut reader = Reader::new(&bytes);
+            let decoded = decode_value(form, &mut reader, &Limits::default()).unwrap();
+            reader.finish().unwrap();
+            let LoadedValue::Object(Object::Stream(again)) = decoded else { panic!("it is a stream") };
+            assert!(!again.is_newer());
+            let nameless = group(&again).owner(b"").unwrap();
+            let of_nameless: Vec<StreamId> =
+                group(&again).consumer(nameless).unwrap().pending_from(StreamId::MIN).collect();
+            let mut sorted = released.clone();
+            sorted.sort();
+            assert_eq!(of_nameless, sorted);
+        }
+    }
+    for (readers, encoding) in RdbReaders::ALL.into_iter().zip([15, 19, 21, 27, 21]) {
+        let (value, mut bytes) = (Value::Object(ObjectRef::Stream(&stream)), Vec::new());
+        assert_eq!(readers.encoding_of(&value), Some(encoding), "{readers:?}");
+        readers.encode(&value, &mut bytes);
+        decode(encoding, &bytes).unwrap();
+    }
+}
+
+/// Made by Redis 8.10.2: three messages of two producers, of which one was sent again, and two released entries.
+#[test]
+fn a_stream_of_redis_8_keeps_its_messages_and_released_entries() {
+    let payload = unhex(
+        "1b0110000001a22db6d9d50000000000000000c3293011300000001400030100010101816602000102200a400c0004600900012005800902\
+         020103200900ff0381000001a22db6d9d50281000001a22db6d9d50000000301016781000001a22db6d9d5020303000001a22db6d9d50000\
+         0000000000000000000000000000817fffffffffffffff000001a22db6d9d50000000000000001d6d9b62da201000001000001a22db6d9d5\
+         0000000000000002000000000000000001010163d6d9b62da2010000d6d9b62da201000001000001a22db6d9d50000000000000001020000\
+         01a22db6d9d50000000000000002000001a22db6d9d500000000000000004064406402036f6e6502016181000001a22db6d9d50001628100\
+         0001a22db6d9d5010374776f011096de98e0718df631324869459c1ec25f81000001a22db6d9d50203010f007218c3231e2e92f1",
+    );
+    let LoadedValue::Object(Object::Stream(stream)) = restore(&payload, &Limits::default()).unwrap() else {
+        panic!("it is a stream")
+    };
+    let id = |seq| StreamId::new(1_796_063_287_765, seq);
+    let now_ms = id(0).ms + 1;
+    assert_eq!((stream.idempotency(), stream.messages_ever()), (Idempotency::REDIS, (3, 1)));
+    assert_eq!(stream.message(b"one", b"a", now_ms), Some(id(0)));
+    assert_eq!(stream.message(b"one", b"b", now_ms), Some(id(1)));
+    let name = name_of_message([(&b"f"[..], &b"3"[..])].into_iter());
+    assert_eq!(stream.message(b"two", &name, now_ms), Some(id(2)));
+    let group = stream.group(b"g").unwrap();
+    assert_eq!(group.released(), [id(2), id(0)]);
+    assert_eq!(group.pending(id(0)).unwrap().deliveries, Deliveries::MOST);
+    // What is written for Redis 8.10 says the same.
+    let (value, mut bytes) = (Value::Object(ObjectRef::Stream(&stream)), Vec::new());
+    assert_eq!(RdbReaders::REDIS_8.encoding_of(&value), Some(kind::STREAM_5));
+    RdbReaders::REDIS_8.encode(&value, &mut bytes);
+    assert_eq!(decode(kind::STREAM_5, &bytes).unwrap(), format!("{stream:?}"));
+    let dumped = dump(&value);
+    assert_eq!(dumped[dumped.len() - 10..][..2], 15u16.to_le_bytes(), "earlier servers must not take it");
 }
 
 /// A payload in any order must not take the square of its length: a client may send it.

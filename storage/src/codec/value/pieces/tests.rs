@@ -1,5 +1,5 @@
 use dormouse_types::filter::{Bloom, Cuckoo};
-use dormouse_types::stream::{Head, Trim, Until};
+use dormouse_types::stream::{Deliveries, Head, Idempotency, Trim, Until};
 use dormouse_types::{Array, Collection, End, Limits, SetExpiry, Stream, StreamId};
 use proptest::prelude::*;
 
@@ -91,6 +91,10 @@ fn apply(object: &mut Object, step: &Step) {
         (Object::Stream(stream), Step::Set(number)) => {
             let id = stream.entries().next_id(u64::from(*number)).expect("ids are small");
             stream.append(id, [(&b"field"[..], &name(*number)[..])].into_iter(), &Limits::REDIS);
+            let (producer, message) = (name(*number % 40), name(*number));
+            if number % 2 == 0 && stream.message(&producer, &message, 0).is_none() {
+                stream.add_message(&producer, &message, id, u64::from(*number) * 3);
+            }
         }
         (Object::Stream(stream), Step::Remove(number)) => {
             let _ = stream.delete([StreamId::new(u64::from(*number % 3000), 0)].into_iter());
@@ -100,6 +104,7 @@ fn apply(object: &mut Object, step: &Step) {
                 let (owner, _) = group.owner_or_new(&name(*number % 9), 3);
                 let id = entries.range(StreamId::new(u64::from(*number % 3000), 0), StreamId::MAX).next();
                 id.into_iter().for_each(|entry| group.deliver(entries, entry.id, Some(owner), i64::from(*number)));
+                group.release(entries, StreamId::new(u64::from(*number % 1000), 0), Deliveries::Kept, number % 2 == 0);
             });
         }
         (Object::Stream(stream), Step::Push(_, number)) => {
@@ -134,6 +139,10 @@ fn apply(object: &mut Object, step: &Step) {
             let _ = filter.parts_mut().write(at, &[0x55; 300]);
         }
         (Object::Stream(stream), Step::Trim(from, _)) if from % 8 == 0 => drop(stream.remove_group(b"first")),
+        (Object::Stream(stream), Step::Trim(from, to)) if from % 32 == 1 => {
+            let size_max = u32::from(to % 9 + 1);
+            stream.set_idempotency(Idempotency { size_max, ..Idempotency::REDIS });
+        }
         (Object::Array(array), Step::Set(number)) => drop(array.set(3 * u64::from(*number), &name(*number))),
         // Some are in the slices no more.
         (Object::Array(array), Step::Change(number)) => {
@@ -197,8 +206,14 @@ fn filled(kind: u8) -> Object {
             array.set_last_insert(Some(77));
             array.into_object()
         }
-        4 => {
+        4 | 7 => {
             let mut stream = Stream::new();
+            // The other one has what Redis 7 has.
+            if kind == 7 {
+                for number in 0..3000 {
+                    stream.add_message(&name(number % 50), &name(number), StreamId::new(u64::from(number) + 1, 0), 0);
+                }
+            }
             numbers.for_each(|number| {
                 let value = format!("{number:0>40}");
                 stream.append(
