@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use self::absent::ABSENT;
 use self::hints::{HINTS, Hints};
+use crate::command_log::{LogKind, LogRule};
 use crate::metering::prices::Prices;
 use crate::options::{
     ClusterMode, DebugCommand, EvictionPolicy, HistorySpan, Interval, Options, OutputBufferLimits,
@@ -57,6 +58,10 @@ const ACL_LOG_LEN_MAX: i64 = 1024;
 
 /// Most entries of a set of integers, all of which an insertion may move.
 const INTSET_ENTRIES_MAX: usize = 65_536;
+
+/// The size of a request or a reply from which a command is logged, and how many such commands are kept, as in Valkey.
+const LARGE_BYTES: i64 = 1 << 20;
+const LARGE_LEN_MAX: u32 = 128;
 
 /// Facts that are fixed when the server starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,12 +143,29 @@ pub struct NodeSettings {
     /// Microseconds; -1 logs nothing.
     pub slowlog_slower_than: i64,
     pub slowlog_len_max: u32,
+    /// Bytes of requests and replies from which a command is logged; -1 logs none.
+    pub log_requests_from: i64,
+    pub log_requests_len_max: u32,
+    pub log_replies_from: i64,
+    pub log_replies_len_max: u32,
     /// Duration in milliseconds from which a command is an event of `LATENCY`; 0: never.
     pub latency_monitor_ms: u64,
     pub output_buffer_limits: OutputBufferLimits,
     pub checkpoint_every: Interval,
     /// A reply that waits longer becomes an error.
     pub reply_timeout: Interval,
+}
+
+impl NodeSettings {
+    /// The rule of one of the logs of `COMMANDLOG`.
+    pub fn log_rule(&self, kind: LogKind) -> LogRule {
+        let (from, entries_max) = match kind {
+            LogKind::Slow => (self.slowlog_slower_than, self.slowlog_len_max),
+            LogKind::LargeRequest => (self.log_requests_from, self.log_requests_len_max),
+            LogKind::LargeReply => (self.log_replies_from, self.log_replies_len_max),
+        };
+        LogRule { from, entries_max: entries_max as usize }
+    }
 }
 
 /// The operator's limits for each database. A tenant chooses within them; a connection with rights to the node may
@@ -316,6 +338,10 @@ impl Settings {
                 auth_timeout: options.auth_timeout,
                 slowlog_slower_than: options.slowlog_log_slower_than,
                 slowlog_len_max: options.slowlog_max_len,
+                log_requests_from: LARGE_BYTES,
+                log_requests_len_max: LARGE_LEN_MAX,
+                log_replies_from: LARGE_BYTES,
+                log_replies_len_max: LARGE_LEN_MAX,
                 latency_monitor_ms: 0,
                 output_buffer_limits: options.client_output_buffer_limit,
                 checkpoint_every: options.checkpoint_every,
@@ -676,9 +702,15 @@ const PARAMETERS: &[Parameter] = &[
         |settings| settings.node.auth_timeout.to_string(),
         |settings, text| assign(&mut settings.node.auth_timeout, parsed(text)),
     ),
-    node_number!("slowlog-log-slower-than", slowlog_slower_than, -1..=i64::MAX),
+    node_number!("slowlog-log-slower-than", slowlog_slower_than, -1..=i64::MAX)
+        .alias("commandlog-execution-slower-than"),
     node_number!("latency-monitor-threshold", latency_monitor_ms, 0..=i64::MAX),
-    node_number!("slowlog-max-len", slowlog_len_max, 0..=SLOWLOG_LEN_MAX as i64),
+    node_number!("slowlog-max-len", slowlog_len_max, 0..=SLOWLOG_LEN_MAX as i64)
+        .alias("commandlog-slow-execution-max-len"),
+    node_number!("commandlog-request-larger-than", log_requests_from, -1..=i64::MAX),
+    node_number!("commandlog-large-request-max-len", log_requests_len_max, 0..=SLOWLOG_LEN_MAX as i64),
+    node_number!("commandlog-reply-larger-than", log_replies_from, -1..=i64::MAX),
+    node_number!("commandlog-large-reply-max-len", log_replies_len_max, 0..=SLOWLOG_LEN_MAX as i64),
     Parameter::node(
         "client-output-buffer-limit",
         |settings| settings.node.output_buffer_limits.redis_text(),

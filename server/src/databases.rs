@@ -15,9 +15,11 @@ use crate::account::{self, Account};
 use crate::acl::Acl;
 use crate::acl::catalogue::Catalogue;
 use crate::clock;
+use crate::command_log::CommandLogs;
 use crate::config::{DatabaseLimits, DatabaseSettings, Settings, kept, quota};
 use crate::errors::Errors;
 use crate::habits::Habits;
+use crate::hotkeys::HotKeys;
 use crate::latency::Events;
 use crate::metering::{CountedCommands, DatabaseMeters, Meter, Recorded};
 use crate::monitors::Monitors;
@@ -27,7 +29,6 @@ use crate::pause::Pause;
 use crate::pubsub::PubSub;
 use crate::replication::Replication;
 use crate::saving::Saving;
-use crate::slowlog::Slowlog;
 use crate::spending::{Spender, Spending};
 use crate::surroundings::OfDatabase;
 use crate::tracking_clients::TrackingClients;
@@ -76,7 +77,8 @@ pub struct Tenant {
     pub pause: Pause,
     pub replication: Arc<Replication>,
     pub triggers: Arc<Triggers>,
-    pub slowlog: Slowlog,
+    pub logs: CommandLogs,
+    pub hotkeys: HotKeys,
     pub events: Events,
     settings: ArcSwap<DatabaseSettings>,
     /// The settings of a new database, and the operator's limits, as the command line and the directory say.
@@ -187,7 +189,8 @@ impl Tenant {
             monitors: Arc::default(),
             tracking_clients: TrackingClients::default(),
             pause: Pause::default(),
-            slowlog: Slowlog::default(),
+            logs: CommandLogs::default(),
+            hotkeys: HotKeys::default(),
             events: Events::default(),
             settings: ArcSwap::from_pointee(command_line.database.clone()),
             given: ArcSwap::from_pointee(command_line.clone()),
@@ -223,6 +226,7 @@ impl Tenant {
             pubsub: Arc::clone(&tenant.pubsub),
             replication: Arc::clone(&tenant.replication),
             monitors: Arc::clone(&tenant.monitors),
+            shows_cluster: command_line.facts.cluster.is_shown(),
             catalogue,
         };
         tenant.database.shared.scripts.surround(Arc::new(surroundings));
@@ -349,9 +353,11 @@ impl Tenant {
             eviction: match settings.max_memory_policy {
                 EvictionPolicy::Noeviction => Eviction::NoEviction,
                 EvictionPolicy::AllkeysLfu => Eviction::AllKeysLfu,
+                EvictionPolicy::AllkeysLrm => Eviction::AllKeysLrm,
                 EvictionPolicy::AllkeysLru => Eviction::AllKeysLru,
                 EvictionPolicy::AllkeysRandom => Eviction::AllKeysRandom,
                 EvictionPolicy::VolatileLfu => Eviction::VolatileLfu,
+                EvictionPolicy::VolatileLrm => Eviction::VolatileLrm,
                 EvictionPolicy::VolatileLru => Eviction::VolatileLru,
                 EvictionPolicy::VolatileRandom => Eviction::VolatileRandom,
                 EvictionPolicy::VolatileTtl => Eviction::VolatileTtl,

@@ -15,9 +15,9 @@ use dormouse_shard::execution::budget::BYTES_PER_ELEMENT;
 use parking_lot::{Mutex, RwLock};
 
 use crate::clients::{Client, OutputLimit};
+use crate::command_log;
 use crate::peer::Peer;
 use crate::prefixes::PrefixCounts;
-use crate::slowlog;
 
 /// Bytes of a line, beyond which words are shortened.
 const LINE_BYTES_MAX: usize = 1 << 20;
@@ -124,7 +124,7 @@ pub fn append_line(lines: &mut Vec<u8>, now_us: u64, select: u8, origin: Command
         CommandOrigin::Client(peer) => write!(lines, "+{seconds}.{microseconds:06} [{select} {peer}]"),
     };
     written.expect("memory takes everything");
-    for word in slowlog::shown(request) {
+    for word in command_log::shown(request) {
         lines.extend_from_slice(b" \"");
         // An escaped byte takes four.
         let room = (LINE_BYTES_MAX + start).saturating_sub(lines.len()) / 4;

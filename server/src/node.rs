@@ -1,6 +1,6 @@
 //! A node: one process with its workers, databases and clients.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -17,6 +17,7 @@ use crate::activity::Activity;
 use crate::audit::AuditLog;
 use crate::clients::{Client, Clients, OutputLimit, Places, Refusal};
 use crate::clock::Alarm;
+use crate::command_log::LogKind;
 use crate::config::{DatabaseLimits, Facts, NodeSettings, Settings};
 use crate::databases::{Tenant, Tenants};
 use crate::newcomers::Newcomers;
@@ -44,11 +45,11 @@ pub struct Node {
     /// Held while settings are read, changed and published.
     pub changing: Mutex<()>,
     /// Copies of settings that the request path reads.
-    slowlog_us: AtomicI64,
     latency_ms: AtomicU64,
-    /// The lower of the two, in nanoseconds; `u64::MAX` if nothing is noted.
+    /// The lowest duration that is noted anywhere, in nanoseconds; `u64::MAX` if none is.
     noted_from_ns: AtomicU64,
-    slowlog_kept: AtomicUsize,
+    /// The lowest size of a request or a reply that is noted anywhere; `u64::MAX` if none is.
+    noted_from_bytes: AtomicU64,
     /// Its certificate, if it serves TLS.
     pub tls: Option<Arc<Tls>>,
     pub audit: AuditLog,
@@ -114,10 +115,9 @@ impl Node {
             facts: settings.facts,
             limits: settings.limits,
             policy,
-            slowlog_us: AtomicI64::new(settings.node.slowlog_slower_than),
             latency_ms: AtomicU64::new(settings.node.latency_monitor_ms),
             noted_from_ns: AtomicU64::new(noted_from_ns(&settings.node)),
-            slowlog_kept: AtomicUsize::new(settings.node.slowlog_len_max as usize),
+            noted_from_bytes: AtomicU64::new(noted_from_bytes(&settings.node)),
             settings: ArcSwap::from_pointee(settings.node),
             changing: Mutex::default(),
             tls,
@@ -141,10 +141,9 @@ impl Node {
     }
 
     pub fn configure(&self, settings: NodeSettings) {
-        self.slowlog_us.store(settings.slowlog_slower_than, Ordering::Relaxed);
         self.latency_ms.store(settings.latency_monitor_ms, Ordering::Relaxed);
         self.noted_from_ns.store(noted_from_ns(&settings), Ordering::Relaxed);
-        self.slowlog_kept.store(settings.slowlog_len_max as usize, Ordering::Relaxed);
+        self.noted_from_bytes.store(noted_from_bytes(&settings), Ordering::Relaxed);
         self.clients.limit_written(Self::written_max(&settings));
         self.settings.store(Arc::new(settings));
     }
@@ -249,13 +248,42 @@ impl Node {
         took: std::time::Duration,
         now_ms: u64,
     ) {
-        let (threshold, kept) = (self.slowlog_us.load(Ordering::Relaxed), self.slowlog_kept.load(Ordering::Relaxed));
         if !row.flags.contains(Flags::SKIP_SLOWLOG) {
-            tenant.slowlog.note(client, request, took, now_ms, threshold, kept);
+            let rule = self.settings.load().log_rule(LogKind::Slow);
+            tenant.logs.slow().note(client, request, took.as_micros() as u64, now_ms, rule);
         }
         let (took_ms, event_ms) = (took.as_millis() as u64, self.latency_ms.load(Ordering::Relaxed));
         if event_ms > 0 && took_ms >= event_ms {
             tenant.events.note(row.flags.contains(Flags::FAST), now_ms / 1000, took_ms);
+        }
+    }
+
+    /// Whether a command with a request and a reply of these sizes is noted.
+    #[inline]
+    pub fn notes_size(&self, bytes_in: usize, bytes_out: usize) -> bool {
+        bytes_in.max(bytes_out) as u64 >= self.noted_from_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Notes a large request or reply of a command that has run. `bytes_in`: 0 for a command of a transaction, as its
+    /// request came earlier.
+    #[cold]
+    pub fn note_size(
+        &self,
+        tenant: &Tenant,
+        client: &Client,
+        row: &Row,
+        request: dormouse_protocol::Request<'_>,
+        (bytes_in, bytes_out): (usize, usize),
+        now_ms: u64,
+    ) {
+        if row.flags.contains(Flags::SKIP_SLOWLOG) {
+            return;
+        }
+        let settings = self.settings.load();
+        for (kind, bytes) in [(LogKind::LargeRequest, bytes_in), (LogKind::LargeReply, bytes_out)] {
+            if bytes > 0 {
+                tenant.logs.of(kind).note(client, request, bytes as u64, now_ms, settings.log_rule(kind));
+            }
         }
     }
 
@@ -291,13 +319,17 @@ impl Surroundings for Node {
 }
 
 fn noted_from_ns(settings: &NodeSettings) -> u64 {
-    // Negative: commands are not logged.
-    let slowlog_us = u64::try_from(settings.slowlog_slower_than).unwrap_or(u64::MAX);
+    let slowlog_us = settings.log_rule(LogKind::Slow).lowest();
     let events_us = match settings.latency_monitor_ms {
         0 => u64::MAX,
         ms => ms.saturating_mul(1000),
     };
     slowlog_us.min(events_us).saturating_mul(1000)
+}
+
+fn noted_from_bytes(settings: &NodeSettings) -> u64 {
+    let lowest = |kind| settings.log_rule(kind).lowest();
+    lowest(LogKind::LargeRequest).min(lowest(LogKind::LargeReply))
 }
 
 fn output_limit(limit: OutputBufferLimit) -> OutputLimit {

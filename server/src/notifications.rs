@@ -115,14 +115,18 @@ impl Notifier {
         let mut channel = Vec::new();
         for notice in &batch.notices {
             match notice {
-                PendingMessage::Event { event, select, key } => {
+                PendingMessage::Event { event, select, key, fields } => {
                     if batch.classes.has(Classes::KEYSPACE) {
-                        name(&mut channel, "__keyspace@", *select, key);
+                        name(&mut channel, "__keyspace@", *select, &[key]);
                         spent += self.publish(&channel, event.name.as_bytes(), limit, now_ms);
                     }
                     if batch.classes.has(Classes::KEYEVENT) {
-                        name(&mut channel, "__keyevent@", *select, event.name.as_bytes());
+                        name(&mut channel, "__keyevent@", *select, &[event.name.as_bytes()]);
                         spent += self.publish(&channel, key, limit, now_ms);
+                    }
+                    if !fields.is_empty() {
+                        let about = FieldEvent { name: event.name.as_bytes(), select: *select, key, fields };
+                        spent += self.tell_fields(&about, batch.classes, limit, now_ms).await;
                     }
                 }
                 PendingMessage::Message { channel, message, is_sharded: false } => {
@@ -149,6 +153,50 @@ impl Notifier {
         }
     }
 
+    /// Tells which fields of a hash an event is about. Returns the cost since it gave way.
+    async fn tell_fields(
+        &self,
+        &FieldEvent { name: event, select, key, fields }: &FieldEvent<'_>,
+        classes: Classes,
+        limit: OutputLimit,
+        now_ms: u64,
+    ) -> usize {
+        let (mut channel, mut message, mut spent) = (Vec::new(), Vec::new(), 0);
+        if classes.has(Classes::SUBKEYSPACE) {
+            name(&mut channel, "__subkeyspace@", select, &[key]);
+            message.extend_from_slice(event);
+            message.push(b'|');
+            append_fields(&mut message, fields);
+            spent += self.publish(&channel, &message, limit, now_ms);
+        }
+        if classes.has(Classes::SUBKEYEVENT) {
+            name(&mut channel, "__subkeyevent@", select, &[event]);
+            message.clear();
+            append_measured(&mut message, key);
+            message.push(b'|');
+            append_fields(&mut message, fields);
+            spent += self.publish(&channel, &message, limit, now_ms);
+        }
+        // Otherwise a reader of the channel's name could not tell where the key ends.
+        if classes.has(Classes::SUBKEYSPACE_ITEM) && !key.contains(&b'\n') {
+            for field in fields {
+                name(&mut channel, "__subkeyspaceitem@", select, &[key, b"\n", field]);
+                spent += self.publish(&channel, event, limit, now_ms);
+                if spent > TURN {
+                    tokio::task::yield_now().await;
+                    spent = 0;
+                }
+            }
+        }
+        if classes.has(Classes::SUBKEYSPACE_EVENT) {
+            name(&mut channel, "__subkeyspaceevent@", select, &[event, b"|", key]);
+            message.clear();
+            append_fields(&mut message, fields);
+            spent += self.publish(&channel, &message, limit, now_ms);
+        }
+        spent
+    }
+
     /// Publishes one message. Returns its cost. This thread gives way while it matches, so it must not hold a lock.
     fn publish(&self, channel: &[u8], message: &[u8], limit: OutputLimit, now_ms: u64) -> usize {
         let cost = self.pubsub.cost(channel, message, false);
@@ -158,12 +206,37 @@ impl Notifier {
 }
 
 /// Writes the name of a channel for events.
-fn name(channel: &mut Vec<u8>, kind: &str, select: u8, rest: &[u8]) {
+fn name(channel: &mut Vec<u8>, kind: &str, select: u8, rest: &[&[u8]]) {
     channel.clear();
     channel.extend_from_slice(kind.as_bytes());
     channel.extend_from_slice(itoa::Buffer::new().format(select).as_bytes());
     channel.extend_from_slice(b"__:");
-    channel.extend_from_slice(rest);
+    rest.iter().for_each(|part| channel.extend_from_slice(part));
+}
+
+/// An event that is about fields of a hash.
+struct FieldEvent<'a> {
+    name: &'a [u8],
+    select: u8,
+    key: &'a [u8],
+    fields: &'a [Box<[u8]>],
+}
+
+/// Appends names as Redis lists them: `1:a,3:bcd`.
+fn append_fields(message: &mut Vec<u8>, fields: &[Box<[u8]>]) {
+    for (at, field) in fields.iter().enumerate() {
+        if at > 0 {
+            message.push(b',');
+        }
+        append_measured(message, field);
+    }
+}
+
+/// Appends a name behind its length.
+fn append_measured(message: &mut Vec<u8>, name: &[u8]) {
+    message.extend_from_slice(itoa::Buffer::new().format(name.len()).as_bytes());
+    message.push(b':');
+    message.extend_from_slice(name);
 }
 
 struct Charged {

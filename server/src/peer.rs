@@ -40,6 +40,14 @@ impl Peer {
         if self.is_tls() { CONNECTION_BYTES + TLS_BYTES } else { CONNECTION_BYTES }
     }
 
+    /// The address without its port; the path of a socket.
+    pub fn ip(&self) -> String {
+        match self {
+            Self::Tcp { remote, .. } => remote.ip().to_string(),
+            Self::Unix(path) => path.to_string(),
+        }
+    }
+
     /// The server's address that the client connected to.
     pub fn local(&self) -> String {
         match self {

@@ -268,18 +268,18 @@ impl PubSub {
 }
 
 /// How the names of all channels for keyspace events begin.
-const EVENTS: &[u8] = b"__key";
+const EVENTS: [&[u8]; 2] = [b"__key", b"__subkey"];
 
 /// Whether keyspace events may go to a channel of this name, or by this pattern.
 pub fn may_hear_events(kind: SubscriptionKind, name: &[u8]) -> bool {
     match kind {
-        SubscriptionKind::Channel => name.starts_with(EVENTS),
+        SubscriptionKind::Channel => EVENTS.iter().any(|events| name.starts_with(events)),
         SubscriptionKind::Sharded => false,
-        SubscriptionKind::Pattern => {
-            let plain = name.iter().take_while(|byte| !b"*?[\\".contains(byte)).count().min(EVENTS.len());
-            // Whoever has no more plain bytes may still mean any name that begins like this.
-            EVENTS.starts_with(&name[..plain]) && (plain == EVENTS.len() || plain < name.len())
-        }
+        SubscriptionKind::Pattern => EVENTS.iter().any(|events| {
+            let plain = name.iter().take_while(|byte| !b"*?[\\".contains(byte)).count().min(events.len());
+            // A pattern without more plain bytes may still mean any name that begins like this.
+            events.starts_with(&name[..plain]) && (plain == events.len() || plain < name.len())
+        }),
     }
 }
 

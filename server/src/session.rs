@@ -20,6 +20,7 @@ use dormouse_shard::execution::budget::TURN;
 use dormouse_shard::execution::{Outcome, PlannedCommand, Turn};
 use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::changes::Watching;
+use dormouse_shard::keyspace::field_sets::FieldSets;
 use dormouse_shard::keyspace::notices::PendingMessage;
 use dormouse_shard::keyspace::scripts::{Published, ScriptTrace};
 use dormouse_shard::keyspace::tracking::Invalidated;
@@ -141,6 +142,8 @@ pub struct Session {
     /// Bytes charged to the client for them.
     pub watched_bytes: usize,
     pub subscriptions: Option<Box<Subscriptions>>,
+    /// The field sets that it has prepared: `HIMPORT`. They are charged to the client.
+    pub field_sets: Option<Box<FieldSets>>,
     /// How it tracks keys, if it does.
     tracking: Option<Box<SessionTracking>>,
     /// Invalidations for its own client, to be sent after the current command.
@@ -238,6 +241,7 @@ impl Session {
             watching: None,
             watched_bytes: 0,
             subscriptions: None,
+            field_sets: None,
             tracking: None,
             own: Vec::new(),
             blocked: None,
@@ -440,12 +444,21 @@ impl Session {
         self.abort();
         self.stop_tracking();
         self.unsubscribe_all();
+        self.forget_fields();
         self.end_monitor();
         if let Some(replica) = self.replica.take() {
             self.tenant.replication.remove(&replica);
             self.client.is_replica.store(false, Ordering::Relaxed);
             self.closing = true;
         }
+    }
+
+    /// Forgets the field sets that it has prepared. Returns how many there were.
+    pub fn forget_fields(&mut self) -> usize {
+        self.field_sets.take().map_or(0, |mut sets| {
+            self.client.let_go(sets.bytes());
+            sets.clear()
+        })
     }
 
     /// Drops the queued commands and the watches.

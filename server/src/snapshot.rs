@@ -41,7 +41,7 @@ pub fn of_node(node: &Node) -> ServerSnapshot {
         memory_used_peak_bytes: memory_peak(node),
         cpu_user_seconds,
         cpu_system_seconds,
-        slowlog_entries: node.tenants.all().map(|tenant| tenant.slowlog.len() as u64).sum(),
+        slowlog_entries: node.tenants.all().map(|tenant| tenant.logs.slow().len() as u64).sum(),
         log_lag_ms: log.map_or(0, |log| log.lag_ms_now()),
         log_effect_bytes: log.map_or(0, |log| log.end()),
         log_bytes: log.map_or(0, |log| log.counters.bytes.load(Ordering::Relaxed)),

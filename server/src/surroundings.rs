@@ -20,6 +20,7 @@ pub struct OfDatabase {
     pub pubsub: Arc<PubSub>,
     pub replication: Arc<Replication>,
     pub monitors: Arc<Monitors>,
+    pub shows_cluster: bool,
     /// All commands.
     pub catalogue: &'static Catalogue,
 }
@@ -37,6 +38,10 @@ impl ScriptSurroundings for OfDatabase {
 
     fn now_us(&self) -> u64 {
         unix_ns() / 1000
+    }
+
+    fn shows_cluster(&self) -> bool {
+        self.shows_cluster
     }
 
     fn log(&self, level: i64, line: &str) {

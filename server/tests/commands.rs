@@ -5,7 +5,7 @@
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod served;
 
-use served::{Served, Value};
+use served::{Connection, Served, Value};
 
 #[test]
 fn commands_answer_as_redis_does() {
@@ -109,7 +109,19 @@ fn commands_answer_as_redis_does() {
         let plain = |text: &str| text.replace(['"', '+'], "");
         assert_eq!(plain(&answer), plain(reply), "{command}");
     }
-    for container in ["CLIENT", "CONFIG", "COMMAND", "SLOWLOG", "LATENCY", "MODULE", "ACL", "PUBSUB", "DORMOUSE"] {
+    for container in [
+        "CLIENT",
+        "CONFIG",
+        "COMMAND",
+        "SLOWLOG",
+        "COMMANDLOG",
+        "HOTKEYS",
+        "LATENCY",
+        "MODULE",
+        "ACL",
+        "PUBSUB",
+        "DORMOUSE",
+    ] {
         let help = client.say(&format!("{container} HELP"));
         let first = format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
         assert_eq!(help.items()[0].text(), first);
@@ -124,8 +136,9 @@ fn clients_are_listed_with_redis_fields() {
     client.say("CLIENT SETINFO lib-name tests");
     client.say("SELECT 3");
     listener.say("PSUBSCRIBE news.*");
-    let fields = "id addr laddr fd name age idle flags db sub psub ssub multi qbuf qbuf-free argv-mem multi-mem rbs rbp \
-                  obl oll omem tot-mem events cmd user redir resp lib-name lib-ver";
+    let fields = "id addr laddr fd name age idle flags capa db sub psub ssub multi watch qbuf qbuf-free argv-mem \
+                  multi-mem rbs rbp obl oll omem tot-mem events cmd user redir resp lib-name lib-ver tot-net-in \
+                  tot-net-out tot-cmds";
     let fields: Vec<&str> = fields.split_whitespace().collect();
     let info = client.say("CLIENT INFO").text().to_string();
     let pairs: Vec<(&str, &str)> = info.trim_end().split(' ').map(|pair| pair.split_once('=').unwrap()).collect();
@@ -142,6 +155,83 @@ fn clients_are_listed_with_redis_fields() {
     assert!(line.contains(" flags=P ") && line.contains(" psub=1 ") && line.contains(" cmd=psubscribe "), "{line}");
     let id = client.say("CLIENT ID").integer();
     assert!(client.say(&format!("CLIENT LIST ID {id} 12345")).text().starts_with(&format!("id={id} ")));
+}
+
+/// The filters of Valkey, all of which a client must pass.
+#[test]
+fn clients_are_filtered() {
+    let server = Served::start(&[]);
+    let (mut client, mut listener, mut other) = (server.connect(), server.connect(), server.connect());
+    client.say("CLIENT SETNAME main");
+    client.say("CLIENT CAPA foo redirect");
+    client.say("ACL SETUSER bob on nopass +@all ~* &*");
+    let (id, listening) = (client.say("CLIENT ID").integer(), listener.say("CLIENT ID").integer());
+    listener.say("SUBSCRIBE news");
+    other.say("AUTH bob x");
+    other.say("CLIENT SETINFO lib-name tests");
+    other.say("CLIENT SETINFO lib-ver 2");
+    other.say("SELECT 3");
+    let port = server.port();
+    let letters = |client: &mut Connection, filter: &str| {
+        let reply = client.say(&format!("CLIENT LIST {filter}"));
+        let lines = reply.text().lines().map(|line| match line {
+            _ if line.contains(" name=main ") => 'c',
+            _ if line.contains(" user=bob ") => 'o',
+            _ => 'l',
+        });
+        // Ids are given in the order in which connections are accepted.
+        lines.collect::<std::collections::BTreeSet<char>>().into_iter().collect::<String>()
+    };
+    for (filter, expected) in [
+        ("TYPE pubsub".to_string(), "l"),
+        ("NOT-TYPE pubsub".into(), "co"),
+        ("USER bob".into(), "o"),
+        ("NOT-USER bob".into(), "cl"),
+        ("USER bob TYPE pubsub".into(), ""),
+        ("NAME main".into(), "c"),
+        ("NOT-NAME main".into(), "lo"),
+        ("LIB-NAME tests LIB-VER 2".into(), "o"),
+        ("LIB-NAME tests NOT-LIB-VER 2".into(), ""),
+        ("DB 3".into(), "o"),
+        ("NOT-DB 3".into(), "cl"),
+        ("CAPA r".into(), "c"),
+        ("NOT-CAPA r".into(), "lo"),
+        ("FLAGS P".into(), "l"),
+        ("NOT-FLAGS N".into(), "l"),
+        ("IP 127.0.0.1 SKIPME yes".into(), "lo"),
+        ("NOT-IP 127.0.0.1".into(), ""),
+        (format!("LADDR 127.0.0.1:{port}"), "clo"),
+        (format!("NOT-LADDR 127.0.0.1:{port}"), ""),
+        (format!("ID {id} {listening}"), "cl"),
+        (format!("NOT-ID {id} {listening}"), "o"),
+        (format!("ID {id} {listening} USER default TYPE pubsub"), "l"),
+        ("MAXAGE 1000000".into(), ""),
+        ("IDLE 1000000".into(), ""),
+    ] {
+        assert_eq!(letters(&mut client, &filter), expected, "{filter}");
+    }
+    for (command, reply) in [
+        ("CLIENT LIST FOO bar", "-ERR syntax error"),
+        ("CLIENT LIST USER nope", "-ERR No such user 'nope'"),
+        ("CLIENT LIST NOT-MAXAGE 5", "-ERR syntax error"),
+        ("CLIENT LIST FLAGS Nz", "-ERR Unknown flags found in the provided filter: Nz"),
+        ("CLIENT LIST CAPA z", "-ERR Unknown capa found in the provided filter: z"),
+        ("CLIENT LIST DB x", "-ERR DB is not an integer or out of range"),
+        ("CLIENT LIST DB 16", "-ERR DB number should be between 0 and 15"),
+        ("CLIENT LIST IDLE 0", "-ERR idle should be greater than 0"),
+        ("CLIENT LIST MAXAGE x", "-ERR maxage is not an integer or out of range"),
+        ("CLIENT LIST ID x", "-ERR Invalid client ID"),
+        ("CLIENT KILL ID 0", "-ERR No such client"),
+        ("CLIENT KILL ID 0 SKIPME no", "-ERR client-id should be greater than 0"),
+        ("CLIENT KILL NAME nope NOT-DB 0", ":0"),
+        ("CLIENT KILL USER bob NOT-DB 3", ":0"),
+        ("CLIENT KILL USER bob DB 3", ":1"),
+        ("CLIENT IMPORT-SOURCE OFF", "+OK"),
+    ] {
+        assert_eq!(client.say(command).to_string(), reply, "{command}");
+    }
+    assert!(client.say("CLIENT IMPORT-SOURCE ON").to_string().starts_with("-ERR Dormouse has no mode"));
+    assert_eq!(other.read(), None);
 }
 
 #[test]

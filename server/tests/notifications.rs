@@ -93,6 +93,97 @@ fn keys_that_nobody_looks_for_are_told() {
     assert_eq!(events, expected);
 }
 
+/// The channels and the texts are those of Redis 8.10.2.
+#[test]
+fn fields_are_named_to_those_who_ask() {
+    let server = Served::start(&[]);
+    let mut listener = server.connect();
+    let mut client = server.connect();
+    listener.say("CONFIG SET notify-keyspace-events hSTIV");
+    listener.say("PSUBSCRIBE __*");
+    let all = |listener: &mut Connection, event: &str, fields: &[&str]| {
+        let list = fields.iter().map(|field| format!("{}:{field}", field.len())).collect::<Vec<_>>().join(",");
+        let mut expected =
+            vec![format!("__subkeyspace@0__:h {event}|{list}"), format!("__subkeyevent@0__:{event} 1:h|{list}")];
+        expected.extend(fields.iter().map(|field| format!("__subkeyspaceitem@0__:h\n{field} {event}")));
+        expected.push(format!("__subkeyspaceevent@0__:{event}|h {list}"));
+        assert_eq!(heard(listener, expected.len()), expected);
+    };
+    for (command, events) in [
+        ("HSET h a 1 bcd 2", &[("hset", &["a", "bcd"][..])][..]),
+        ("HMSET h a 1 a 2", &[("hset", &["a", "a"])]),
+        ("HSETNX h a 1", &[]),
+        ("HSETNX h c 1", &[("hset", &["c"])]),
+        ("HINCRBY h n 5", &[("hincrby", &["n"])]),
+        ("HINCRBYFLOAT h f 1.5", &[("hincrbyfloat", &["f"])]),
+        ("HDEL h a a nope", &[("hdel", &["a"])]),
+        ("HSET h x 1 y 2 z 3", &[("hset", &["x", "y", "z"])]),
+        ("HEXPIRE h 100 FIELDS 3 x y nope", &[("hexpire", &["x", "y"])]),
+        ("HPERSIST h FIELDS 2 x z", &[("hpersist", &["x"])]),
+        ("HEXPIRE h 0 FIELDS 1 x", &[("hdel", &["x"])]),
+        ("HGETDEL h FIELDS 2 y nope", &[("hdel", &["y"])]),
+        ("HGETEX h EX 100 FIELDS 1 z", &[("hexpire", &["z"])]),
+        ("HGETEX h PERSIST FIELDS 1 z", &[("hpersist", &["z"])]),
+        ("HSETEX h EX 100 FIELDS 2 q 1 r 2", &[("hset", &["q", "r"]), ("hexpire", &["q", "r"])]),
+        ("HSETEX h PXAT 1 FIELDS 2 s 1 q 2", &[("hset", &["s", "q"]), ("hdel", &["s", "q"])]),
+        ("HIMPORT PREPARE set f g", &[]),
+        ("HIMPORT SET h set 1 2", &[("hset", &["f", "g"])]),
+        ("HSETEX h PX 10 FIELDS 1 t 1", &[("hset", &["t"]), ("hexpire", &["t"]), ("hexpired", &["t"])]),
+        ("DEL h", &[]),
+    ] {
+        client.say(command);
+        events.iter().for_each(|(event, fields)| all(&mut listener, event, fields));
+    }
+    // The name of such a channel could not be read back.
+    client.run(&["HSET", "k\nl", "a,b", "1"]);
+    let expected = [
+        "__subkeyspace@0__:k\nl hset|3:a,b",
+        "__subkeyevent@0__:hset 3:k\nl|3:a,b",
+        "__subkeyspaceevent@0__:hset|k\nl 3:a,b",
+    ];
+    assert_eq!(heard(&mut listener, 3), expected);
+    client.say("CONFIG SET notify-keyspace-events KhS");
+    client.say("HSET only a 1");
+    client.say("HDEL only a");
+    let expected = [
+        "__keyspace@0__:only hset",
+        "__subkeyspace@0__:only hset|1:a",
+        "__keyspace@0__:only hdel",
+        "__subkeyspace@0__:only hdel|1:a",
+    ];
+    assert_eq!(heard(&mut listener, 4), expected);
+}
+
+/// As in Redis 8.10.2: before the event of the command, but after those that name two keys.
+#[test]
+fn overwritten_values_are_told() {
+    let server = Served::start(&[]);
+    let mut listener = listener(&server, "Eoc$g");
+    let mut client = server.connect();
+    for (command, events) in [
+        ("SET s 1", &["set s"][..]),
+        ("SET s 2", &["overwritten s", "set s"]),
+        ("APPEND s x", &["append s"]),
+        ("GETSET s 5", &["overwritten s", "set s"]),
+        ("RPUSH l 1", &[]),
+        ("SET l 1", &["overwritten l", "type_changed l", "set l"]),
+        ("MSET s 1 new 3", &["overwritten s", "set s", "set new"]),
+        ("SADD a 1 2", &[]),
+        ("SUNIONSTORE s a", &["overwritten s", "type_changed s"]),
+        ("SUNIONSTORE s a", &["overwritten s"]),
+        ("SINTERSTORE s a nope", &["del s"]),
+        ("RENAME new l", &["rename_from new", "rename_to l", "overwritten l"]),
+        ("COPY a l REPLACE", &["copy_to l", "overwritten l", "type_changed l"]),
+        ("SETEX l 100 v", &["overwritten l", "type_changed l", "set l", "expire l"]),
+        ("SETNX l v", &[]),
+        ("INCR n", &["incrby n"]),
+    ] {
+        client.say(command);
+        let expected: Vec<String> = events.iter().map(|event| format!("__keyevent@0__:{event}")).collect();
+        assert_eq!(heard(&mut listener, events.len()), expected, "{command}");
+    }
+}
+
 #[test]
 fn evicted_keys_are_told() {
     let server = Served::start(&[]);

@@ -23,7 +23,7 @@ pub enum DenialReason {
 }
 
 impl DenialReason {
-    const ALL: [Self; 5] = [Self::Auth, Self::Command, Self::Key, Self::Channel, Self::Database];
+    pub const ALL: [Self; 5] = [Self::Auth, Self::Command, Self::Key, Self::Channel, Self::Database];
 
     /// Its field of `INFO stats`.
     pub fn info_name(self) -> &'static str {

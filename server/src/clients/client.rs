@@ -48,6 +48,12 @@ pub struct Client {
     pub is_monitor: AtomicBool,
     /// Whether its commands leave the access clocks of keys alone.
     pub no_touch: AtomicBool,
+    /// Whether it has said that it follows redirections: `CLIENT CAPA`.
+    pub can_redirect: AtomicBool,
+    /// Bytes that it has sent and got, and the commands among them. Only its own connection writes them.
+    net_in: AtomicU64,
+    net_out: AtomicU64,
+    commands: AtomicU64,
     /// Whether it tracks keys: bits of [`crate::tracking_clients`].
     pub tracking: AtomicU8,
     /// The client that is told in its place what it has to forget; 0: itself; -1: it tracks nothing.
@@ -238,6 +244,10 @@ impl Client {
             is_replica: AtomicBool::new(false),
             is_monitor: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
+            can_redirect: AtomicBool::new(false),
+            net_in: AtomicU64::new(0),
+            net_out: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
             input_bytes: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),
             argument_bytes: AtomicUsize::new(0),
@@ -346,6 +356,19 @@ impl Client {
     /// Bytes that it makes the server keep.
     pub fn held_bytes(&self) -> usize {
         self.held.lock().bytes
+    }
+
+    /// Adds to the bytes that it has sent and got, and to its commands.
+    pub fn note_traffic(&self, bytes_in: usize, bytes_out: usize, commands: u64) {
+        let cells = [(&self.net_in, bytes_in as u64), (&self.net_out, bytes_out as u64), (&self.commands, commands)];
+        for (cell, more) in cells {
+            cell.store(cell.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that it has sent and got, and its commands.
+    pub fn traffic(&self) -> [u64; 3] {
+        [&self.net_in, &self.net_out, &self.commands].map(|cell| cell.load(Ordering::Relaxed))
     }
 
     /// Whether its bytes are charged to `account`.

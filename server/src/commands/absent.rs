@@ -19,6 +19,19 @@ pub const GOSSIP: Error = Error::text(
      cannot be changed",
 );
 
+pub const SLOT_MOVES: Error = Error::text(
+    "ERR Dormouse moves no slots: each of its databases is a cluster of one node that has all of them, and grows over the cores \
+     of its machine by itself",
+);
+pub const IMPORT_SOURCE: Error = Error::text(
+    "ERR Dormouse has no mode for imports: `dormouse import` fills a database beside its old data, and nothing expires there before \
+     the cutover",
+);
+pub const BACKUP: Error = Error::text(
+    "ERR Dormouse writes no backup into a folder of the server: `dormouse backup` copies databases into another bucket while \
+     they are in use, and `dormouse db branch` keeps a database as it is now",
+);
+
 /// Refuses a command: `refuse!(absent::MODULES)` is its row's function.
 macro_rules! refuse {
     ($error:path) => {{

@@ -1,7 +1,6 @@
 //! `CLIENT`: the connection itself and the other connections to the same database. Connections to other databases are
 //! neither shown nor can they be closed.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,11 +11,11 @@ use dormouse_shard::commands::{Category, Command, Context, Family, Flags, at_lea
 use dormouse_shard::error::{Error, Result, repeated};
 use dormouse_shard::execution::budget::TURN;
 
-use crate::acl::Acl;
 use crate::clients::Client;
+use crate::commands::client_filter::{ClientFilter, is_old_kill};
 use crate::commands::client_line::line;
 use crate::commands::connection::{check_name_length, set_name};
-use crate::commands::{client_tracking, help, now, parsed};
+use crate::commands::{absent, client_tracking, help, now};
 use crate::rights::Rights;
 use crate::session::{ReplyMode, Session};
 use crate::table::{SessionRun, Weighed};
@@ -41,6 +40,16 @@ pub const FAMILY: Family<SessionRun> = Family {
             Command::new("INFO", exactly(2), &[], BASE, now!(info, 2))
                 .doc("6.2.0", "O(1)", "Returns information about the connection.")
                 .tips(VARIES),
+            Command::new("CAPA", at_least(3), &[], BASE.union(Flags::ALLOW_BUSY), now!(capa, 2)).doc(
+                "8.0.0",
+                "O(1)",
+                "Tells the server what the client can do.",
+            ),
+            Command::new("IMPORT-SOURCE", exactly(3), &[], BASE, now!(import_source, 2)).doc(
+                "8.1.0",
+                "O(1)",
+                "Marks a connection as the source of an import.",
+            ),
             Command::new("LIST", at_least(2), &[], ADMIN, SessionRun::Weighed(LIST))
                 .doc("2.4.0", "O(N) where N is the number of client connections", "Lists open connections.")
                 .tips(VARIES),
@@ -141,7 +150,7 @@ const COST_OF_CLIENT: usize = 20;
 const CLIENTS_OF_A_TURN: usize = TURN / COST_OF_CLIENT;
 
 const LIST: Weighed = Weighed {
-    run: parsed!(list, 2),
+    run: list,
     weigh: weigh_clients,
     in_turns: |session, reply, request| Box::pin(list_in_turns(session, reply, request)),
 };
@@ -158,23 +167,23 @@ fn weigh_clients(session: &Session, _: Request<'_>) -> usize {
     clients.count() / 2 + clients.count_of(session.tenant.name()) * COST_OF_CLIENT
 }
 
-/// `CLIENT LIST [TYPE type] [ID id [id ...]]`
-fn list(session: &mut Session, reply: &mut Reply, (which,): (Which,)) -> Result<()> {
-    let (_, now_ms) = session.worker.now();
+/// `CLIENT LIST [filter value ...]`
+fn list(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let filter = ClientFilter::of_list(request, &session.tenant.acl)?;
+    let clients = session.node.clients.of_database(session.tenant.name());
     let mut text = String::new();
-    which.show(&session.node.clients.of_database(session.tenant.name()), now_ms, &mut text);
+    show(session, &filter, &clients, &mut text);
     reply.verbatim("txt", text.as_bytes());
     Ok(())
 }
 
 /// The same among many clients.
 async fn list_in_turns(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
-    let (which,): (Which,) = parse(request, 2)?;
+    let filter = ClientFilter::of_list(request, &session.tenant.acl)?;
     let (mut text, mut from) = (String::new(), Some(0));
     while let Some(first) = from {
-        let (_, now_ms) = session.worker.now();
         let (clients, next) = session.node.clients.some_of_database(session.tenant.name(), first, CLIENTS_OF_A_TURN);
-        which.show(&clients, now_ms, &mut text);
+        show(session, &filter, &clients, &mut text);
         from = next;
         session.pass_turn().await;
     }
@@ -182,75 +191,12 @@ async fn list_in_turns(session: &mut Session, reply: &mut Reply, request: Reques
     Ok(())
 }
 
-enum Which {
-    All,
-    Class(Class),
-    Ids(BTreeSet<i64>),
-}
-
-impl Which {
-    /// Appends the lines of those clients that it takes.
-    fn show(&self, clients: &[Arc<Client>], now_ms: u64, text: &mut String) {
-        for client in clients.iter().filter(|client| self.takes(client)) {
-            *text += &line(client, now_ms);
-            text.push('\n');
-        }
-    }
-}
-
-impl<'a> Argument<'a> for Which {
-    fn take(args: &mut Args<'a>) -> Result<Self> {
-        if args.is_empty() {
-            return Ok(Self::All);
-        }
-        if args.len() == 2 && args.word("TYPE") {
-            return Class::named(args.bytes()?).map(Self::Class);
-        }
-        if args.len() >= 2 && args.word("ID") {
-            let ids: Rest<'_> = args.take()?;
-            let invalid = || Error::text("ERR Invalid client ID");
-            return ids.iter().map(|id| integer(id).map_err(|_| invalid())).collect::<Result<_>>().map(Self::Ids);
-        }
-        Err(Error::Syntax)
-    }
-}
-
-impl Which {
-    fn takes(&self, client: &Client) -> bool {
-        match self {
-            Self::All => true,
-            Self::Class(class) => *class == Class::of(client),
-            Self::Ids(ids) => ids.contains(&(client.id as i64)),
-        }
-    }
-}
-
-/// Redis's client types. This server has no master, but a request may ask for it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Normal,
-    PubSub,
-    Replica,
-    Master,
-}
-
-impl Class {
-    fn named(name: &[u8]) -> Result<Self> {
-        match name.to_ascii_lowercase().as_slice() {
-            b"normal" => Ok(Self::Normal),
-            b"pubsub" => Ok(Self::PubSub),
-            b"slave" | b"replica" => Ok(Self::Replica),
-            b"master" => Ok(Self::Master),
-            _ => Err(Error::Text(format!("ERR Unknown client type '{}'", repeated(name)).into())),
-        }
-    }
-
-    fn of(client: &Client) -> Self {
-        match client.is_replica.load(Ordering::Relaxed) {
-            true => Self::Replica,
-            false if client.is_subscriber() => Self::PubSub,
-            false => Self::Normal,
-        }
+/// Appends the lines of those clients that a filter takes.
+fn show(session: &Session, filter: &ClientFilter<'_>, clients: &[Arc<Client>], text: &mut String) {
+    let (_, now_ms) = session.worker.now();
+    for client in clients.iter().filter(|client| filter.takes(client, &session.client, now_ms)) {
+        *text += &line(client, now_ms);
+        text.push('\n');
     }
 }
 
@@ -287,10 +233,10 @@ fn setinfo(session: &mut Session, reply: &mut Reply, (what, value): (&[u8], &[u8
     Ok(())
 }
 
-/// `CLIENT KILL <ip:port | [ID id] [TYPE type] [USER user] [ADDR ip:port] [LADDR ip:port] [SKIPME yes|no] [MAXAGE s] ...>`
+/// `CLIENT KILL <ip:port | filter value [filter value ...]>`
 fn kill(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let acl = Arc::clone(&session.tenant.acl);
-    let filter = Filter::of(request, &acl)?;
+    let filter = ClientFilter::of_kill(request, &acl)?;
     let clients = session.node.clients.of_database(session.tenant.name());
     let killed = kill_some(session, &filter, &clients);
     write_killed(reply, request, killed)
@@ -299,7 +245,7 @@ fn kill(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Resul
 /// The same among many clients.
 async fn kill_in_turns(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let acl = Arc::clone(&session.tenant.acl);
-    let filter = Filter::of(request, &acl)?;
+    let filter = ClientFilter::of_kill(request, &acl)?;
     let (mut killed, mut from) = (0, Some(0));
     while let Some(first) = from {
         let (clients, next) = session.node.clients.some_of_database(session.tenant.name(), first, CLIENTS_OF_A_TURN);
@@ -310,11 +256,12 @@ async fn kill_in_turns(session: &mut Session, reply: &mut Reply, request: Reques
     write_killed(reply, request, killed)
 }
 
-fn kill_some(session: &mut Session, filter: &Filter<'_>, clients: &[Arc<Client>]) -> i64 {
+fn kill_some(session: &mut Session, filter: &ClientFilter<'_>, clients: &[Arc<Client>]) -> i64 {
     let (_, now_ms) = session.worker.now();
     let mut killed = 0;
     for client in clients {
-        if !filter.takes(client, session, now_ms) {
+        let is_beyond_reach = session.rights != Rights::Node && client.is_admin.load(Ordering::Relaxed);
+        if is_beyond_reach || !filter.takes(client, &session.client, now_ms) {
             continue;
         }
         if client.id == session.client.id {
@@ -330,7 +277,7 @@ fn kill_some(session: &mut Session, filter: &Filter<'_>, clients: &[Arc<Client>]
 }
 
 fn write_killed(reply: &mut Reply, request: Request<'_>, killed: i64) -> Result<()> {
-    match (is_old_form(request), killed) {
+    match (is_old_kill(request), killed) {
         (true, 0) => return Err(Error::text("ERR No such client")),
         (true, _) => reply.ok(),
         (false, killed) => reply.integer(killed),
@@ -338,82 +285,22 @@ fn write_killed(reply: &mut Reply, request: Request<'_>, killed: i64) -> Result<
     Ok(())
 }
 
-struct Filter<'a> {
-    id: Option<u64>,
-    class: Option<Class>,
-    address: Option<&'a [u8]>,
-    local_address: Option<&'a [u8]>,
-    user: Option<&'a [u8]>,
-    age_seconds: Option<u64>,
-    skip_me: bool,
-}
-
-impl Default for Filter<'_> {
-    fn default() -> Self {
-        Self { id: None, class: None, address: None, local_address: None, user: None, age_seconds: None, skip_me: true }
+/// `CLIENT CAPA capability [capability ...]`: one that is not known is passed over.
+fn capa(session: &mut Session, reply: &mut Reply, (words,): (Rest<'_>,)) -> Result<()> {
+    if words.iter().any(|word| word.eq_ignore_ascii_case(b"REDIRECT")) {
+        session.client.can_redirect.store(true, Ordering::Relaxed);
     }
+    reply.ok();
+    Ok(())
 }
 
-/// `CLIENT KILL ip:port`
-fn is_old_form(request: Request<'_>) -> bool {
-    request.len() == 3
-}
-
-impl<'a> Filter<'a> {
-    /// The filter of a request.
-    fn of(request: Request<'a>, acl: &Acl) -> Result<Self> {
-        let mut args = Args::new(request, 2);
-        match is_old_form(request) {
-            true => Ok(Self { address: Some(args.bytes()?), skip_me: false, ..Self::default() }),
-            false => Self::take(&mut args, acl),
-        }
+/// `CLIENT IMPORT-SOURCE <ON | OFF>`: as in Valkey outside of its mode for imports.
+fn import_source(_: &mut Session, reply: &mut Reply, (mode,): (&[u8],)) -> Result<()> {
+    match mode.eq_ignore_ascii_case(b"OFF") {
+        true => reply.ok(),
+        false => return Err(absent::IMPORT_SOURCE),
     }
-
-    /// Reads the filter.
-    fn take(args: &mut Args<'a>, acl: &Acl) -> Result<Self> {
-        let mut filter = Self::default();
-        while !args.is_empty() {
-            let word = args.upper().ok_or(Error::Syntax)?;
-            args.skip();
-            let value = args.bytes()?;
-            match word.as_bytes() {
-                b"ID" => filter.id = Some(positive(value, "ERR client-id should be greater than 0")?),
-                b"TYPE" => filter.class = Some(Class::named(value)?),
-                b"USER" if acl.user(value).is_some() => filter.user = Some(value),
-                b"USER" => return Err(Error::Text(format!("ERR No such user '{}'", repeated(value)).into())),
-                b"ADDR" => filter.address = Some(value),
-                b"LADDR" => filter.local_address = Some(value),
-                b"SKIPME" if value.eq_ignore_ascii_case(b"yes") => filter.skip_me = true,
-                b"SKIPME" if value.eq_ignore_ascii_case(b"no") => filter.skip_me = false,
-                b"MAXAGE" => {
-                    let seconds =
-                        integer(value).map_err(|_| Error::text("ERR maxage is not an integer or out of range"))?;
-                    let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
-                    filter.age_seconds = Some(seconds.ok_or(Error::text("ERR maxage should be greater than 0"))?);
-                }
-                _ => return Err(Error::Syntax),
-            }
-        }
-        Ok(filter)
-    }
-}
-
-fn positive(value: &[u8], otherwise: &'static str) -> Result<u64> {
-    integer(value).ok().and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).ok_or(Error::text(otherwise))
-}
-
-impl Filter<'_> {
-    fn takes(&self, client: &Arc<Client>, session: &Session, now_ms: u64) -> bool {
-        let age_seconds = now_ms.saturating_sub(client.connected_ms) / 1000;
-        self.id.is_none_or(|id| id == client.id)
-            && self.class.is_none_or(|class| class == Class::of(client))
-            && self.address.is_none_or(|address| address == client.peer.to_string().as_bytes())
-            && self.local_address.is_none_or(|address| address == client.peer.local().as_bytes())
-            && self.user.is_none_or(|user| user == &*client.told.lock().user)
-            && self.age_seconds.is_none_or(|age| age_seconds >= age)
-            && !(self.skip_me && client.id == session.client.id)
-            && (session.rights == Rights::Node || !client.is_admin.load(Ordering::Relaxed))
-    }
+    Ok(())
 }
 
 /// `CLIENT PAUSE timeout [WRITE | ALL]`
@@ -540,6 +427,9 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
         &[
             "CACHING (YES|NO)",
             "    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.",
+            "CAPA <option> [options...]",
+            "    Tell the server what the client can do. Options are:",
+            "    * REDIRECT",
             "GETREDIR",
             "    Return the client ID we are redirecting to when tracking is enabled.",
             "GETNAME",
@@ -562,16 +452,23 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "      Kill connections authenticated by <username>.",
             "    * SKIPME (YES|NO)",
             "      Skip killing current connection (default: yes).",
-            "    * ID <client-id>",
+            "    * ID <client-id> [<client-id>...]",
             "      Kill connections by client id.",
             "    * MAXAGE <maxage>",
             "      Kill connections older than the specified age.",
+            "    * IDLE <idle>",
+            "      Kill connections that have been idle for at least so many seconds.",
+            "    * FLAGS <flags> | NAME <name> | LIB-NAME <name> | LIB-VER <version> | DB <index> | CAPA <capa> | IP <ip>",
+            "      Kill connections with these properties.",
+            "    * NOT-<option>",
+            "      Kill connections without it. There is none for SKIPME, MAXAGE and IDLE.",
             "LIST [options ...]",
             "    Return information about client connections. Options:",
             "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
             "      Return clients of specified type.",
             "    * ID <client-id> [<client-id> ...]",
             "      Return clients with the specified ids.",
+            "    * The other options of KILL. SKIPME is off by default.",
             "UNPAUSE",
             "    Stop the current client pause, resuming traffic.",
             "PAUSE <timeout> [WRITE|ALL]",

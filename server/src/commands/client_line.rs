@@ -8,8 +8,9 @@ use crate::peer::Peer;
 use crate::session::Session;
 use crate::tracking_clients::{IS_BROKEN, TRACKS, TRACKS_PREFIXES};
 
-/// Returns a client's line of `CLIENT LIST`, with every field of Redis's in Redis's order. `qbuf-free` is 0: a client
-/// reads into its worker's buffer, and has a buffer of its own, without spare room, only for an incomplete request.
+/// Returns a client's line of `CLIENT LIST`, with every field of Redis's in Redis's order, and with newer ones where Valkey has
+/// them. `qbuf-free` is 0: a client reads into its worker's buffer, and has a buffer of its own, without spare room, only for an
+/// incomplete request.
 pub fn line(client: &Client, now_ms: u64) -> String {
     let number = |cell: &AtomicU32| cell.load(Ordering::Relaxed);
     let seconds = |since_ms: u64| now_ms.saturating_sub(since_ms) / 1000;
@@ -19,12 +20,14 @@ pub fn line(client: &Client, now_ms: u64) -> String {
     let outbox = client.outbox_bytes();
     let bytes = |cell: &AtomicUsize| cell.load(Ordering::Relaxed);
     let (arguments, queued) = (bytes(&client.argument_bytes), bytes(&client.queued_bytes));
+    let [net_in, net_out, commands] = client.traffic();
     let (replies, replies_peak) = (bytes(&client.reply_bytes).max(output), bytes(&client.reply_bytes_peak).max(output));
     format!(
-        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} \
-         qbuf={input} qbuf-free=0 argv-mem={arguments} multi-mem={queued} rbs={replies} rbp={replies_peak} obl={output} \
+        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} capa={} db={} sub={} psub={} ssub={} multi={} \
+         watch={} qbuf={input} qbuf-free=0 argv-mem={arguments} multi-mem={queued} rbs={replies} rbp={replies_peak} obl={output} \
          oll={} omem={outbox} tot-mem={} \
-         events={} cmd={} user={} redir={} resp={} lib-name={} lib-ver={}",
+         events={} cmd={} user={} redir={} resp={} lib-name={} lib-ver={} \
+         tot-net-in={net_in} tot-net-out={net_out} tot-cmds={commands}",
         client.id,
         client.peer,
         client.peer.local(),
@@ -33,11 +36,13 @@ pub fn line(client: &Client, now_ms: u64) -> String {
         seconds(client.connected_ms),
         seconds(client.active_ms.load(Ordering::Relaxed)),
         flags(client),
+        if client.can_redirect.load(Ordering::Relaxed) { "r" } else { "" },
         client.select.load(Ordering::Relaxed),
         number(&client.channels),
         number(&client.patterns),
         number(&client.sharded),
         number(&client.queued) as i32,
+        number(&client.watching),
         u8::from(outbox > 0),
         (input + arguments + queued + replies + outbox + size_of::<Client>() + size_of::<Session>())
             .max(client.held_bytes()),
@@ -52,7 +57,7 @@ pub fn line(client: &Client, now_ms: u64) -> String {
 }
 
 /// Redis's letters.
-fn flags(client: &Client) -> String {
+pub fn flags(client: &Client) -> String {
     let tracking = client.tracking.load(Ordering::Relaxed);
     let letters = [
         (client.is_replica.load(Ordering::Relaxed), 'S'),

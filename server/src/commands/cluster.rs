@@ -1,4 +1,4 @@
-//! `CLUSTER` and the commands of cluster-aware clients: all of Redis 7.2's rows.
+//! `CLUSTER` and the commands of cluster-aware clients: all rows of Redis 7.2, and newer ones of Redis and Valkey.
 //!
 //! By default they are answered as by a Redis without cluster support, so that clients get the error they expect. With
 //! `--cluster-mode emulated` they show a cluster of one node, for clients that insist on one: each database shows itself
@@ -8,10 +8,13 @@
 //! The node tells each client to connect to where it has connected to, unless `--cluster-announce-host` and
 //! `--cluster-announce-port` (over TLS `--cluster-announce-tls-port`) name a proxy.
 //!
-//! `COUNTKEYSINSLOT` and `GETKEYSINSLOT` do not need the emulation: the keys of a slot are what they are.
+//! `COUNTKEYSINSLOT` and `GETKEYSINSLOT` do not need the emulation: the keys of a slot are what they are. What moves slots between
+//! nodes is refused.
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly, slots};
+use dormouse_shard::commands::{
+    Access, Category, Command, Family, Flags, KeySpec, at_least, cluster_scan, exactly, slots,
+};
 use dormouse_shard::error::{Error, Result, repeated};
 use dormouse_shard::execution::route::slot_of;
 
@@ -25,6 +28,16 @@ const ADMIN: Flags = Flags::ADMIN.union(Flags::STALE);
 const CHANGES: Flags = ADMIN.union(Flags::NO_ASYNC_LOADING);
 /// The keys of a slot are looked for in all places, like those of a pattern.
 const SLOT: Flags = Flags::STALE.union(Flags::WHOLE).union(Flags::SLOW_LANE);
+/// The keys of all slots are counted.
+const SLOTS_OF_ALL: Flags = ANY_TIME.union(Flags::WHOLE).union(Flags::SLOW_LANE).union(Flags::ALL_RESIDENT);
+const FLUSHES: Flags = Flags::ADMIN
+    .union(Flags::NO_ASYNC_LOADING)
+    .union(Flags::WRITE)
+    .union(Flags::BY_KEY)
+    .union(Flags::WHOLE)
+    .union(Flags::SLOW_LANE);
+/// Its tag says which node the cursor is for.
+const CURSOR: &[KeySpec] = &[KeySpec::one(1, Access::NOT_KEY)];
 /// The number of slots.
 const SLOTS: u16 = 16384;
 const VARIES: &[&str] = &["nondeterministic_output"];
@@ -37,19 +50,24 @@ pub const FAMILY: Family<SessionRun> = Family {
             Command::new("ADDSLOTS", at_least(3), &[], CHANGES, SessionRun::Now(refuse)).doc("3.0.0", "O(N) where N is the total number of hash slot arguments", "Assigns new hash slots to a node."),
             Command::new("ADDSLOTSRANGE", at_least(4), &[], CHANGES, SessionRun::Now(refuse)).doc("7.0.0", "O(N) where N is the total number of the slots between the start slot and end slot arguments.", "Assigns new hash slot ranges to a node."),
             Command::new("BUMPEPOCH", exactly(2), &[], CHANGES, SessionRun::Now(refuse)).doc("3.0.0", "O(1)", "Advances the cluster config epoch.").tips(VARIES),
+            Command::new("CANCELSLOTMIGRATIONS", exactly(2), &[], CHANGES, SessionRun::Now(refuse_move)).doc("9.0.0", "O(N) where N is the number of slot migrations", "Cancels all slot migrations."),
             Command::new("COUNT-FAILURE-REPORTS", exactly(3), &[], ADMIN, SessionRun::Now(failure_reports)).doc("3.0.0", "O(N) where N is the number of failure reports", "Returns the number of active failure reports for a node. No new reports are created once the node is marked as failed.").tips(VARIES),
             Command::new("COUNTKEYSINSLOT", exactly(3), &[], SLOT, SessionRun::Keyspace(slots::COUNT)).doc("3.0.0", "O(1)", "Returns the number of keys in a hash slot."),
             Command::new("DELSLOTS", at_least(3), &[], CHANGES, SessionRun::Now(refuse)).doc("3.0.0", "O(N) where N is the total number of hash slot arguments", "Sets hash slots as unbound for a node."),
             Command::new("DELSLOTSRANGE", at_least(4), &[], CHANGES, SessionRun::Now(refuse)).doc("7.0.0", "O(N) where N is the total number of the slots between the start slot and end slot arguments.", "Sets hash slot ranges as unbound for a node."),
             Command::new("FAILOVER", at_least(2), &[], CHANGES, SessionRun::Now(refuse)).doc("3.0.0", "O(1)", "Forces a replica to perform a manual failover of its master."),
+            Command::new("FLUSHSLOT", at_least(3), &[], FLUSHES, SessionRun::Keyspace(slots::FLUSH)).doc("9.0.0", "O(N) where N is the number of keys in the slot", "Removes all keys of a hash slot.").also(Category::KEYSPACE),
             Command::new("FLUSHSLOTS", exactly(2), &[], CHANGES, SessionRun::Now(refuse)).doc("3.0.0", "O(1)", "Deletes all slots information from a node."),
             Command::new("FORGET", exactly(3), &[], CHANGES, SessionRun::Now(refuse)).doc("3.0.0", "O(1)", "Removes a node from the nodes table."),
             Command::new("GETKEYSINSLOT", exactly(4), &[], SLOT, SessionRun::Keyspace(slots::LIST)).doc("3.0.0", "O(N) where N is the number of requested keys", "Returns the key names in a hash slot.").tips(VARIES),
+            Command::new("GETSLOTMIGRATIONS", exactly(2), &[], CHANGES, SessionRun::Now(refuse_move)).doc("9.0.0", "O(N) where N is the number of slot migrations", "Returns the status of slot migrations."),
             Command::new("HELP", exactly(2), &[], ANY_TIME, now!(show_help, 2)).doc("5.0.0", "O(1)", "Returns helpful text about the different subcommands."),
             Command::new("INFO", exactly(2), &[], ANY_TIME, now!(info, 2)).doc("3.0.0", "O(1)", "Returns information about the state of a node.").tips(VARIES),
             Command::new("KEYSLOT", exactly(3), &[], Flags::STALE, now!(keyslot, 2)).doc("3.0.0", "O(N) where N is the number of bytes in the key", "Returns the hash slot for a key."),
             Command::new("LINKS", exactly(2), &[], Flags::STALE, now!(links, 2)).doc("7.0.0", "O(N) where N is the total number of Cluster nodes", "Returns a list of all TCP links to and from peer nodes.").tips(VARIES),
             Command::new("MEET", at_least(4), &[], CHANGES, SessionRun::Now(refuse)).doc("3.0.0", "O(1)", "Forces a node to handshake with another node."),
+            Command::new("MIGRATESLOTS", at_least(4), &[], CHANGES, SessionRun::Now(refuse_move)).doc("9.0.0", "O(N) where N is the number of slots", "Moves slots to another node."),
+            Command::new("MIGRATION", at_least(4), &[], CHANGES, SessionRun::Now(refuse_move)).doc("8.4.0", "O(N) where N is the number of slots", "Starts, cancels and reports migrations of slots."),
             Command::new("MYID", exactly(2), &[], ANY_TIME, now!(my_id, 2)).doc("3.0.0", "O(1)", "Returns the ID of a node."),
             Command::new("MYSHARDID", exactly(2), &[], ANY_TIME, now!(my_shard_id, 2)).doc("7.2.0", "O(1)", "Returns the shard ID of a node.").tips(VARIES),
             Command::new("NODES", exactly(2), &[], ANY_TIME, now!(nodes, 2)).doc("3.0.0", "O(N) where N is the total number of Cluster nodes", "Returns the cluster configuration for a node.").tips(VARIES),
@@ -61,8 +79,20 @@ pub const FAMILY: Family<SessionRun> = Family {
             Command::new("SETSLOT", at_least(4), &[], CHANGES, SessionRun::Now(refuse)).doc("3.0.0", "O(1)", "Binds a hash slot to a node."),
             Command::new("SHARDS", exactly(2), &[], ANY_TIME, now!(shards, 2)).doc("7.0.0", "O(N) where N is the total number of cluster nodes", "Returns the mapping of cluster slots to shards.").tips(VARIES),
             Command::new("SLAVES", exactly(3), &[], ADMIN, SessionRun::Now(replicas)).doc("3.0.0", "O(N) where N is the number of replicas.", "Lists the replica nodes of a master node.").tips(VARIES),
+            Command::new("SLOT-STATS", at_least(4), &[], SLOTS_OF_ALL, SessionRun::Keyspace(slots::STATS)).doc("8.2.0", "O(N) where N is the number of keys. O(N*log(N)) with ORDERBY, where N is the number of slots.", "Returns the number of keys of hash slots.").tips(&["nondeterministic_output", "request_policy:all_shards"]),
             Command::new("SLOTS", exactly(2), &[], ANY_TIME, now!(show_slots, 2)).doc("3.0.0", "O(N) where N is the total number of Cluster nodes", "Returns the mapping of cluster slots to nodes.").tips(VARIES),
+            Command::new("SYNCSLOTS", at_least(3), &[], CHANGES, SessionRun::Now(refuse_move)).doc("8.4.0", "O(1)", "Copies slots between nodes. For servers, not for clients.").tips(VARIES),
         ]).doc("3.0.0", "Depends on subcommand.", "A container for Redis Cluster commands."),
+        Command::new("CLUSTERSCAN", at_least(2), CURSOR, Flags::READ, SessionRun::Keyspace(cluster_scan::SCAN))
+            .doc(
+                "9.1.0",
+                "O(1) for every call. O(N) for a complete iteration, including enough command calls for the cursor to \
+                 return back to 0. N is the number of keys in the cluster.",
+                "Iterates over the key names in a cluster.",
+            )
+            .tips(&["nondeterministic_output", "request_policy:special", "response_policy:special"])
+            .cost(cluster_scan::COST)
+            .also(Category::KEYSPACE),
         Command::new("ASKING", exactly(1), &[], Flags::FAST, now!(acknowledge))
             .doc("3.0.0", "O(1)", "Signals that a cluster client is following an -ASK redirect.")
             .also(Category::CONNECTION),
@@ -81,12 +111,15 @@ fn refuse(session: &mut Session, _: &mut Reply, _: Request<'_>) -> Result<()> {
     Err(absent::GOSSIP)
 }
 
+/// Refuses a command that moves slots.
+fn refuse_move(session: &mut Session, _: &mut Reply, _: Request<'_>) -> Result<()> {
+    shown(session)?;
+    Err(absent::SLOT_MOVES)
+}
+
 /// Fails unless the node shows a cluster.
 fn shown(session: &Session) -> Result<()> {
-    match session.node.facts.cluster.is_shown() {
-        true => Ok(()),
-        false => Err(Error::text("ERR This instance has cluster support disabled")),
-    }
+    if session.node.facts.cluster.is_shown() { Ok(()) } else { Err(slots::NO_CLUSTER) }
 }
 
 /// `ASKING`, `READONLY` and `READWRITE`: the node has all slots, and is no replica.
@@ -250,6 +283,8 @@ fn show_help(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
         &[
             "COUNTKEYSINSLOT <slot>",
             "    Return the number of keys in <slot>.",
+            "FLUSHSLOT <slot> [ASYNC|SYNC]",
+            "    Remove all keys of a slot.",
             "GETKEYSINSLOT <slot> <count>",
             "    Return key names stored by current node in a slot.",
             "INFO",
@@ -265,6 +300,8 @@ fn show_help(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "    <id> <ip:port@bus-port[,hostname]> <flags> <master> <pings> <pongs> <epoch> <link> <slot> ...",
             "REPLICAS <node-id>",
             "    Return <node-id> replicas.",
+            "SLOT-STATS SLOTSRANGE <start> <end> | ORDERBY key-count [LIMIT <limit>] [ASC|DESC]",
+            "    Return the number of keys of slots.",
             "SLOTS",
             "    Return information about slots range mappings. Each range is made of:",
             "    start, end, master and replicas IP addresses, ports and ids",

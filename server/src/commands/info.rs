@@ -150,6 +150,7 @@ const SECTIONS: &[(&str, Shown, Write)] = &[
     ("Replication", Shown::Always, replication),
     ("CPU", Shown::Always, cpu),
     ("TLS", Shown::OnDemand, tls),
+    ("Hotkeys", Shown::OnDemand, hotkeys),
     ("Modules", Shown::Always, |_, _| {}),
     ("Commandstats", Shown::OnDemand, commandstats),
     ("Errorstats", Shown::Always, errorstats),
@@ -259,6 +260,8 @@ fn clients(state: &State, section: &mut Section<'_>) {
         }),
     );
     section.field("watching_clients", with(|client| client.watching.load(Ordering::Relaxed) > 0));
+    let watched: u64 = state.clients.iter().map(|client| u64::from(client.watching.load(Ordering::Relaxed))).sum();
+    section.field("total_watched_keys", watched);
     let timed = state.clients.iter().filter(|client| client.has_timeout()).count();
     section.field("clients_in_timeout_table", timed);
     let waited = state.tenant.database.waiters.keys();
@@ -451,7 +454,7 @@ fn stats(state: &State, section: &mut Section<'_>) {
     // Every worker reads and writes for its own clients.
     section.field("io_threaded_reads_processed", 0);
     section.field("io_threaded_writes_processed", 0);
-    for reason in [DenialReason::Auth, DenialReason::Command, DenialReason::Key, DenialReason::Channel] {
+    for reason in DenialReason::ALL {
         section.field(reason.info_name(), tenant.acl.log.count(reason));
     }
 }
@@ -494,6 +497,12 @@ fn cpu(_: &State, section: &mut Section<'_>) {
     section.field("used_cpu_user", format_args!("{user:.6}"));
     section.field("used_cpu_sys_children", "0.000000");
     section.field("used_cpu_user_children", "0.000000");
+}
+
+fn hotkeys(state: &State, section: &mut Section<'_>) {
+    let measurement = state.tenant.hotkeys.at(state.now_ms);
+    let is_running = measurement.as_ref().is_some_and(|running| running.ended_ms.is_none());
+    section.field("hotkeys-tracking-active", u8::from(is_running));
 }
 
 fn commandstats(state: &State, section: &mut Section<'_>) {

@@ -4,14 +4,18 @@ pub mod absent;
 pub mod acl;
 pub mod arguments;
 pub mod client;
+pub mod client_filter;
 pub mod client_line;
 pub mod client_tracking;
 pub mod cluster;
+pub mod command_log;
 pub mod config;
 pub mod connection;
 pub mod debug;
 pub mod dormouse;
 pub mod functions;
+pub mod himport;
+pub mod hotkeys;
 pub mod in_script;
 pub mod info;
 pub mod introspection;
@@ -55,8 +59,11 @@ pub const FAMILIES: &[Family<SessionRun>] = &[
     introspection::FAMILY,
     info::FAMILY,
     server::FAMILY,
+    command_log::FAMILY,
+    hotkeys::FAMILY,
     replication::FAMILY,
     cluster::FAMILY,
+    himport::FAMILY,
     waits::FAMILY,
     debug::FAMILY,
     memory::FAMILY,

@@ -58,6 +58,9 @@ const SCRIPT: &[Command<SessionRun>] = &[
         )
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
         .also(Category::SCRIPTING),
+    Command::new("SHOW", exactly(3), &[], BASE.union(Flags::STALE), now!(show, 2))
+        .doc("8.0.0", "O(1).", "Shows a server-side Lua script in the script cache.")
+        .also(Category::SCRIPTING),
 ];
 
 /// `SCRIPT DEBUG YES | SYNC | NO`
@@ -134,6 +137,14 @@ fn load(session: &mut Session, reply: &mut Reply, (text,): (&[u8],)) -> Result<(
     Ok(())
 }
 
+/// `SCRIPT SHOW sha1`
+fn show(session: &mut Session, reply: &mut Reply, (name,): (&[u8],)) -> Result<()> {
+    let known = Sha::parse(name).and_then(|sha| session.tenant.database.shared.scripts.get(sha));
+    let known = known.ok_or(Error::text("NOSCRIPT No matching script."))?;
+    reply.bulk(&known.script.text);
+    Ok(())
+}
+
 /// `SCRIPT HELP`
 fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     help(
@@ -150,6 +161,8 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "    Kill the currently executing Lua script.",
             "LOAD <script>",
             "    Load a script into the scripts cache without executing it.",
+            "SHOW <sha1>",
+            "    Show a script from the scripts cache.",
         ],
     );
     Ok(())

@@ -1,34 +1,34 @@
-//! The server: saving, shutdown, the slow log, and short replies for monitoring tools.
+//! The server: saving, shutdown, and short replies for monitoring tools.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_shard::commands::args::{self, Args, Argument, LastOfSubcommand, Rest};
+use dormouse_shard::commands::args::{Args, Argument, Rest};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
-use dormouse_shard::execution::budget::TURN;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::clock::unix_ns;
 use crate::commands::TABLE;
 use crate::commands::absent::{self, refuse};
-use crate::commands::{access, answer, help, in_script, latency, later, now, parsed};
+use crate::commands::{access, answer, help, in_script, latency, later, now};
 use crate::config::Access;
 use crate::databases::Tenant;
 use crate::health;
 use crate::node::{Node, Shutdown};
 use crate::session::Session;
-use crate::slowlog::Slow;
-use crate::table::{Answer, CommandEntry, SessionRun, Weighed};
+use crate::table::{Answer, CommandEntry, SessionRun};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = ANY_TIME.union(Flags::ADMIN);
 const ADMIN_ALONE: Flags = ADMIN.union(Flags::NO_SCRIPT);
 const SAVES: Flags = Flags::ADMIN.union(Flags::NO_SCRIPT).union(Flags::NO_ASYNC_LOADING);
 const LOADS_CODE: Flags = SAVES;
+const BACKS_UP: Flags = Flags::ADMIN.union(Flags::NO_SCRIPT);
+const TELLS_BACKUP: Flags = Flags::ADMIN.union(Flags::STALE);
 const VARIES: &[&str] = &["nondeterministic_output"];
 const VARIES_BY_NODE: &[&str] = &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"];
 const HELP_DOC: &str = "Returns helpful text about the different subcommands.";
@@ -76,26 +76,6 @@ pub const FAMILY: Family<SessionRun> = Family {
             .doc("1.0.0", "O(1)", "Listens for all requests received by the server in real-time.")
             .stateless(false),
         Command::container(
-            "SLOWLOG",
-            &[
-                Command::new("GET", at_least(2), &[], ADMIN, SessionRun::Weighed(SLOWLOG_GET))
-                    .doc("2.2.12", "O(N) where N is the number of entries returned", "Returns the slow log's entries.")
-                    .tips(&["request_policy:all_nodes", "nondeterministic_output"]),
-                Command::new("LEN", exactly(2), &[], ADMIN, now!(slowlog_len, 2))
-                    .doc("2.2.12", "O(1)", "Returns the number of entries in the slow log.")
-                    .tips(&["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"]),
-                Command::new("RESET", exactly(2), &[], ADMIN, now!(slowlog_reset, 2))
-                    .doc(
-                        "2.2.12",
-                        "O(N) where N is the number of entries in the slowlog",
-                        "Clears all entries from the slow log.",
-                    )
-                    .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
-                Command::new("HELP", exactly(2), &[], ANY_TIME, now!(slowlog_help, 2)).doc("6.2.0", "O(1)", HELP_DOC),
-            ],
-        )
-        .doc("2.2.12", "Depends on subcommand.", "A container for slow log commands."),
-        Command::container(
             "LATENCY",
             &[
                 Command::new("DOCTOR", exactly(2), &[], ADMIN_ALONE, now!(latency::doctor, 2))
@@ -124,6 +104,51 @@ pub const FAMILY: Family<SessionRun> = Family {
             ],
         )
         .doc("2.8.13", "Depends on subcommand.", "A container for latency diagnostics commands."),
+        Command::container(
+            "BACKUP",
+            &[
+                Command::new("ABORT", exactly(2), &[], BACKS_UP, refuse!(absent::BACKUP)).doc(
+                    "8.10.0",
+                    "O(1)",
+                    "Ends a backup and removes its files.",
+                ),
+                Command::new("CLEANUP", exactly(2), &[], BACKS_UP, refuse!(absent::BACKUP)).doc(
+                    "8.10.0",
+                    "O(N) where N is the number of files",
+                    "Removes the files of a backup.",
+                ),
+                Command::new("HELP", exactly(2), &[], ANY_TIME, refuse!(absent::BACKUP))
+                    .doc("8.10.0", "O(1)", HELP_DOC),
+                Command::new("LIST", exactly(2), &[], TELLS_BACKUP, refuse!(absent::BACKUP)).doc(
+                    "8.10.0",
+                    "O(N) where N is the number of files",
+                    "Returns the files of a backup.",
+                ),
+                Command::new("SEAL", exactly(2), &[], BACKS_UP, refuse!(absent::BACKUP)).doc(
+                    "8.10.0",
+                    "O(1)",
+                    "Ends the recording of a backup, which is then complete.",
+                ),
+                Command::new("START", exactly(2), &[], BACKS_UP, refuse!(absent::BACKUP)).doc(
+                    "8.10.0",
+                    "O(N) where N is the number of keys",
+                    "Begins a backup.",
+                ),
+                Command::new("STATUS", exactly(2), &[], TELLS_BACKUP, refuse!(absent::BACKUP)).doc(
+                    "8.10.0",
+                    "O(1)",
+                    "Returns the state of a backup.",
+                ),
+            ],
+        )
+        .doc("8.10.0", "Depends on subcommand.", "A container for backup commands."),
+        Command::new("TRIMSLOTS", at_least(5), &[], Flags::WRITE, refuse!(absent::SLOT_MOVES))
+            .doc(
+                "8.4.0",
+                "O(N) where N is the number of keys",
+                "Removes the keys of slots that have moved to another node.",
+            )
+            .also(Category::KEYSPACE.union(Category::DANGEROUS)),
         Command::container(
             "MODULE",
             &[
@@ -302,106 +327,6 @@ impl<'a> Argument<'a> for How {
             false => Ok(Self { save: save.unwrap_or(true), force }),
         }
     }
-}
-
-/// The cost of an entry of the slow log: it may have 32 words.
-const COST_OF_SLOW: usize = 50;
-const SLOW_OF_A_TURN: usize = TURN / COST_OF_SLOW;
-
-const SLOWLOG_GET: Weighed = Weighed {
-    run: parsed!(slowlog_get, 2),
-    weigh: |session, request| {
-        let (count,): (LastOfSubcommand<SlowlogCount>,) = args::parse(request, 2).unwrap_or((LastOfSubcommand(None),));
-        count.0.map_or(10, |count| count.0).min(session.tenant.slowlog.len()) * COST_OF_SLOW
-    },
-    in_turns: |session, reply, request| Box::pin(slowlog_get_in_turns(session, reply, request)),
-};
-
-/// `SLOWLOG GET [count]`
-fn slowlog_get(session: &mut Session, reply: &mut Reply, (count,): (LastOfSubcommand<SlowlogCount>,)) -> Result<()> {
-    let count = count.0.map_or(10, |count| count.0);
-    let entries = session.tenant.slowlog.newest(count);
-    reply.array(entries.len());
-    entries.iter().for_each(|entry| write_slow(reply, entry));
-    Ok(())
-}
-
-/// The same for many entries.
-async fn slowlog_get_in_turns(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
-    let (count,): (LastOfSubcommand<SlowlogCount>,) = args::parse(request, 2)?;
-    let mut entries = Vec::new();
-    let left = count.0.map_or(10, |count| count.0).min(session.tenant.slowlog.len());
-    let mut before = None;
-    while entries.len() < left {
-        let some = session.tenant.slowlog.newest_before(before, SLOW_OF_A_TURN.min(left - entries.len()));
-        let Some(last) = some.last() else { break };
-        before = Some(last.id);
-        entries.extend(some);
-        session.pass_turn().await;
-    }
-    reply.array(entries.len());
-    for some in entries.chunks(SLOW_OF_A_TURN) {
-        some.iter().for_each(|entry| write_slow(reply, entry));
-        session.pass_turn().await;
-    }
-    Ok(())
-}
-
-fn write_slow(reply: &mut Reply, entry: &Slow) {
-    reply.array(6);
-    reply.integer(entry.id as i64);
-    reply.integer(entry.at_seconds as i64);
-    reply.integer(entry.microseconds as i64);
-    reply.array(entry.arguments.len());
-    entry.arguments.iter().for_each(|argument| reply.bulk(argument));
-    reply.bulk(entry.peer.as_bytes());
-    reply.bulk(&entry.name);
-}
-
-struct SlowlogCount(usize);
-
-impl<'a> Argument<'a> for SlowlogCount {
-    fn take(args: &mut Args<'a>) -> Result<Self> {
-        let wrong = Error::text("ERR count should be greater than or equal to -1");
-        match args.take::<i64>() {
-            Ok(-1) => Ok(Self(usize::MAX)),
-            Ok(count) => usize::try_from(count).map(Self).map_err(|_| wrong),
-            Err(_) => Err(wrong),
-        }
-    }
-}
-
-/// `SLOWLOG LEN`
-fn slowlog_len(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
-    reply.integer(session.tenant.slowlog.len() as i64);
-    Ok(())
-}
-
-/// `SLOWLOG RESET`
-fn slowlog_reset(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
-    session.tenant.slowlog.reset();
-    reply.ok();
-    Ok(())
-}
-
-/// `SLOWLOG HELP`
-fn slowlog_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
-    help(
-        reply,
-        "SLOWLOG",
-        &[
-            "GET [<count>]",
-            "    Return top <count> entries from the slowlog (default: 10, -1 mean all).",
-            "    Entries are made of:",
-            "    id, timestamp, time in microseconds, arguments array, client IP and port,",
-            "    client name",
-            "LEN",
-            "    Return the length of the slowlog.",
-            "RESET",
-            "    Reset the slowlog.",
-        ],
-    );
-    Ok(())
 }
 
 /// `LATENCY LATEST`

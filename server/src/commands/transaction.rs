@@ -19,6 +19,7 @@ use dormouse_shard::execution::once::{self, Once};
 use dormouse_shard::execution::{self, Ended, Plan, Ran, Step};
 use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::changes::Watching;
+use dormouse_shard::keyspace::field_sets::FieldSets;
 use dormouse_shard::keyspace::scripts::ScriptTrace;
 
 use crate::account::{self, ENTRY_BYTES};
@@ -26,6 +27,7 @@ use crate::acl::security_log::DenialContext;
 use crate::commands::TABLE;
 use crate::commands::{info, now};
 use crate::errors;
+use crate::hotkeys;
 use crate::session::{Session, Transaction};
 use crate::table::{CommandEntry, Handler, LogIn, SessionRun};
 
@@ -212,6 +214,8 @@ async fn run_queue(
     plan.watching = session.watching.clone();
     let mut context = session.context();
     let mut queued = Vec::with_capacity(queue.len());
+    // The field sets as the commands so far leave them, once one of them changes any.
+    let mut fields: Option<Box<FieldSets>> = None;
     for request in queue {
         let Ok(entry) = TABLE.resolve(request.as_request()) else { continue };
         if let Err(denial) = session.check(entry, &request, context.select).await {
@@ -221,9 +225,17 @@ async fn run_queue(
             continue;
         }
         if let Handler::Keyspace(run) = entry.action {
+            if let Some(name) = entry.row.field_set.and_then(|at| request.as_request().get(at))
+                && let Some(set) = fields.as_deref().or(session.field_sets.as_deref()).and_then(|sets| sets.get(name))
+            {
+                plan.field_sets.push((plan.steps.len(), Arc::clone(set)));
+            }
             queued.push(Queued::Planned(entry, plan.steps.len()));
             plan.steps.push(Step::Command(execution::PlannedCommand { row: entry.row, run, request, context }));
             continue;
+        }
+        if let Some(foresee) = entry.row.foresee_fields {
+            foresee(request.as_request(), fields.get_or_insert_with(|| session.field_sets.clone().unwrap_or_default()));
         }
         if let Some(foresee) = entry.row.foresee {
             foresee(request.as_request(), &mut context);
@@ -434,7 +446,11 @@ fn count(
     // EXEC is billed for all of its commands.
     session.worker.commit_billed(&session.writer, batch, Duration::ZERO, Duration::ZERO);
     session.nested += took;
-    session.node.note_time(&session.tenant, &session.client, entry.row, request, took, session.now_us / 1000);
+    let now_ms = session.now_us / 1000;
+    session.node.note_time(&session.tenant, &session.client, entry.row, request, took, now_ms);
+    // Its request came when it was queued.
+    session.note_size(entry, request, (0, reply.len()), now_ms);
+    session.note_hot(entry.row, request, took, hotkeys::bytes_sent(request) + reply.len());
 }
 
 /// `WATCH key [key ...]`

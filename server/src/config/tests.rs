@@ -89,7 +89,16 @@ fn get_takes_names_and_patterns() {
         (&["list-max-*"], &["list-max-listpack-size", "list-max-ziplist-size"]),
         (&["*", "timeout"], &[]),
         (&["timeout", "TIMEOUT", "time*"], &["timeout"]),
-        (&["slowlog-*", "port"], &["slowlog-log-slower-than", "slowlog-max-len", "port"]),
+        (
+            &["slowlog-*", "port"],
+            &[
+                "slowlog-log-slower-than",
+                "slowlog-max-len",
+                "slowlog-entry-max-argc",
+                "slowlog-entry-max-string-len",
+                "port",
+            ],
+        ),
         (&["nothing", "t[x-z]meout"], &[]),
         (&["por?"], &["port"]),
         (&["requirepass"], &["requirepass"]),
@@ -114,6 +123,8 @@ fn set_changes_what_get_shows() {
         ("maxmemory-policy ALLKEYS-LRU", "maxmemory-policy", "allkeys-lru"),
         ("maxmemory-samples 64", "maxmemory-samples", "64"),
         ("maxmemory-policy volatile-lfu", "maxmemory-policy", "volatile-lfu"),
+        ("maxmemory-policy volatile-LRM", "maxmemory-policy", "volatile-lrm"),
+        ("maxmemory-policy allkeys-lrm", "maxmemory-policy", "allkeys-lrm"),
         ("lfu-log-factor 3", "lfu-log-factor", "3"),
         ("lfu-decay-time 0", "lfu-decay-time", "0"),
         ("sleep-after never", "sleep-after", "never"),
@@ -191,7 +202,7 @@ fn errors_are_redis_s_and_change_nothing() {
             "maxmemory-policy lru",
             failed(
                 "maxmemory-policy",
-                "argument(s) must be one of the following: allkeys-lfu, allkeys-lru, allkeys-random, noeviction, volatile-lfu, volatile-lru, volatile-random, volatile-ttl",
+                "argument(s) must be one of the following: allkeys-lfu, allkeys-lrm, allkeys-lru, allkeys-random, noeviction, volatile-lfu, volatile-lrm, volatile-lru, volatile-random, volatile-ttl",
             ),
         ),
         (

@@ -77,13 +77,15 @@ impl Session {
         self.client.input_bytes.store(input.len(), Ordering::Relaxed);
         lent::take();
         let mut batch = self.worker.take_batch();
+        let replied = reply.len();
         let mut allowance = self.allowance(input);
         let (used, next) = self.run_batch(parser, input, reply, &mut batch, &mut allowance, started, now_ms);
         self.settle_allowance(allowance, &batch, matches!(next, Next::Slow { .. } | Next::Large { .. }));
+        let slow = if let Next::Slow { bytes, .. } = &next { *bytes } else { 0 };
         if self.authenticated {
-            let slow = if let Next::Slow { bytes, .. } = &next { *bytes } else { 0 };
             batch.bytes_in += (used - slow) as u64;
         }
+        self.client.note_traffic(used - slow, reply.len().saturating_sub(replied), batch.requests());
         let elapsed = started.elapsed().saturating_sub(lent::take());
         if elapsed.as_nanos() as u64 >= self.node.noted_from_ns() {
             self.find_slow(&input[..used], &batch, elapsed);
@@ -127,7 +129,7 @@ impl Session {
 
     /// Whether the clock is read for each command.
     fn times_each(&self, now_ms: u64) -> bool {
-        now_ms < self.timed_until_ms || self.node.noted_from_ns() <= TIMED_EACH_NS
+        now_ms < self.timed_until_ms || self.node.noted_from_ns() <= TIMED_EACH_NS || self.tenant.hotkeys.is_timed()
     }
 
     #[expect(clippy::too_many_arguments, reason = "the state of one batch, on the hottest path")]
@@ -221,6 +223,7 @@ impl Session {
                         match budget.take(self.cost(entry, request)) {
                             Fit::Now => {
                                 self.run_now(entry, run, request, reply, batch, now_ms);
+                                self.note_size(entry, request, (consumed, reply.len() - replied), now_ms);
                                 if self.tenant.monitors.is_watched() {
                                     budget.spend(self.show(entry.row, self.select, request, None));
                                 }
@@ -255,6 +258,20 @@ impl Session {
                 },
                 _ => (at, Next::Read),
             };
+        }
+    }
+
+    /// Notes a large request or reply of a command that has run.
+    #[inline]
+    pub(crate) fn note_size(
+        &self,
+        entry: &CommandEntry,
+        request: Request<'_>,
+        (bytes_in, bytes_out): (usize, usize),
+        now_ms: u64,
+    ) {
+        if self.node.notes_size(bytes_in, bytes_out) {
+            self.node.note_size(&self.tenant, &self.client, entry.row, request, (bytes_in, bytes_out), now_ms);
         }
     }
 
@@ -309,10 +326,22 @@ impl Session {
             Asker { select: self.select, no_touch, tracker: self.tracker(), now_ms, seed: self.worker.random() };
         let (from, times_each) = (reply.len(), self.times_each(now_ms));
         let is_watched = self.tenant.monitors.is_watched();
+        let is_measured = self.tenant.hotkeys.is_on();
         // Nothing but this is looked at while the database is in use.
         let is_judged = !self.tenant.habits.is_busy(now_ms) || database.is_brief();
         let judged = Judged { left: if is_judged { AFTER_USE } else { 0 }, is_use: false, may_change: true };
-        let mut front = Metered { session: self, batch, allowance, mark, times_each, now_ms, is_watched, from, judged };
+        let mut front = Metered {
+            session: self,
+            batch,
+            allowance,
+            mark,
+            times_each,
+            now_ms,
+            is_watched,
+            is_measured,
+            from,
+            judged,
+        };
         let ran = inline::run(&database, asker, &mut front, input, reply, budget);
         let Judged { is_use, may_change, .. } = front.judged;
         batch.keyspace_hits += ran.hits;
@@ -357,6 +386,8 @@ struct Metered<'s> {
     now_ms: u64,
     /// Whether anybody monitors the database.
     is_watched: bool,
+    /// Whether its hot keys are looked for.
+    is_measured: bool,
     /// The start of the replies that the next log entry covers.
     from: usize,
     judged: Judged,
@@ -430,13 +461,22 @@ impl inline::Front for Metered<'_> {
             }
         }
         let Session { node, tenant, client, .. } = &*self.session;
+        let mut measured = Duration::ZERO;
         // A large reply is known only afterwards: commands that ran before it since the last clock reading count too.
         if began.is_some() || reply.len() - before > TIMED_BYTES {
             let now = Instant::now();
             let took = now.duration_since(began.unwrap_or(self.mark));
             self.mark = now;
+            measured = took;
             self.batch.timed(entry.id, took.as_nanos() as u64);
             node.note_time(tenant, client, entry.row, request, took, self.now_ms);
+        }
+        if node.notes_size(bytes, reply.len() - before) {
+            node.note_size(tenant, client, entry.row, request, (bytes, reply.len() - before), self.now_ms);
+        }
+        if self.is_measured {
+            let at = (self.now_ms, self.session.worker.random());
+            tenant.hotkeys.note(entry.row, request, measured, bytes + reply.len() - before, at);
         }
         count(self.batch, tenant, entry, bytes, &reply.buffer[before..], calls);
         match self.is_watched {

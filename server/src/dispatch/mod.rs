@@ -25,7 +25,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use dormouse_protocol::{OwnedRequest, Reply, Request};
-use dormouse_shard::commands::{Flags, Run};
+use dormouse_shard::commands::{Flags, Row, Run};
 use dormouse_shard::error::Error;
 use dormouse_shard::execution::budget::TURN;
 use dormouse_shard::execution::once::{self, Once};
@@ -189,10 +189,13 @@ impl Session {
                 fate => fate,
             };
             let (bytes_in, bytes_out) = (bytes as u64, (reply.len() - before) as u64);
+            self.client.note_traffic(bytes, reply.len() - before, 1);
             self.count(fate, is_error, is_billed, (bytes_in, bytes_out), (took, busy + self.elsewhere_cpu));
             if let Fate::Ran(id) = fate {
                 let row = TABLE.get(id).row;
                 self.node.note_time(&self.tenant, &self.client, row, request.as_request(), took, now_ms);
+                self.note_size(TABLE.get(id), request.as_request(), (bytes, reply.len() - before), now_ms);
+                self.note_hot(row, request.as_request(), took, bytes + reply.len() - before);
             }
         }
         if subscribed > 0 && self.client.has_messages() {
@@ -212,6 +215,14 @@ impl Session {
         self.note_replies(Left { awaited: own, written: 0 }, before, reply.len());
         self.hide_look(looked_for);
         self.hold_back().await;
+    }
+
+    /// Counts the keys of a command that has run, if hot ones are looked for.
+    pub fn note_hot(&self, row: &Row, request: Request<'_>, took: Duration, bytes: usize) {
+        if self.tenant.hotkeys.is_on() {
+            let at = (self.now_us / 1000, self.worker.random());
+            self.tenant.hotkeys.note(row, request, took, bytes, at);
+        }
     }
 
     /// Lets a refusal take equally long whether or not a database of that name was opened for it, which took `looked_for`.
@@ -574,6 +585,11 @@ impl Session {
         let command = PlannedCommand { row: entry.row, run, request: request.clone(), context: self.context() };
         let mut plan = Plan::one(command, now_ms, self.worker.random());
         plan.is_poll = is_poll;
+        if let Some(name) = entry.row.field_set.and_then(|at| request.as_request().get(at))
+            && let Some(set) = self.field_sets.as_ref().and_then(|sets| sets.get(name))
+        {
+            plan.field_sets.push((0, Arc::clone(set)));
+        }
         plan.budget = Some(Arc::clone(&self.client) as _);
         plan.script_user = self.script_user();
         plan.once = once;

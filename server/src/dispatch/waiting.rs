@@ -116,9 +116,13 @@ impl Session {
         self.write_own(reply);
         let Spent { bytes_in, busy, cpu } = blocked.spent;
         let bytes_out = (reply.len() - before) as u64;
+        self.client.note_traffic(bytes_in as usize, bytes_out as usize, 1);
         self.count(Fate::Ran(blocked.command), is_error, is_billed, (bytes_in, bytes_out), (busy, cpu));
         let (row, request) = (TABLE.get(blocked.command).row, blocked.waiter.request.as_request());
-        self.node.note_time(&self.tenant, &self.client, row, request, busy, self.now_us / 1000);
+        let now_ms = self.now_us / 1000;
+        self.node.note_time(&self.tenant, &self.client, row, request, busy, now_ms);
+        self.note_size(TABLE.get(blocked.command), request, (bytes_in as usize, bytes_out as usize), now_ms);
+        self.note_hot(row, request, busy, (bytes_in + bytes_out) as usize);
     }
 
     /// Ends the wait of a client that is gone. Its command is counted, and not billed.

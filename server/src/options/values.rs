@@ -212,12 +212,16 @@ pub enum EvictionPolicy {
     Noeviction,
     /// Remove keys that are used seldom
     AllkeysLfu,
+    /// Remove keys that have not been changed for long
+    AllkeysLrm,
     /// Remove keys that have not been used for long
     AllkeysLru,
     /// Remove any keys
     AllkeysRandom,
     /// Remove keys with an expiry that are used seldom
     VolatileLfu,
+    /// Remove keys with an expiry that have not been changed for long
+    VolatileLrm,
     /// Remove keys with an expiry that have not been used for long
     VolatileLru,
     /// Remove any keys with an expiry
@@ -227,12 +231,14 @@ pub enum EvictionPolicy {
 }
 
 impl EvictionPolicy {
-    pub const ALL: [EvictionPolicy; 8] = [
+    pub const ALL: [EvictionPolicy; 10] = [
         EvictionPolicy::AllkeysLfu,
+        EvictionPolicy::AllkeysLrm,
         EvictionPolicy::AllkeysLru,
         EvictionPolicy::AllkeysRandom,
         EvictionPolicy::Noeviction,
         EvictionPolicy::VolatileLfu,
+        EvictionPolicy::VolatileLrm,
         EvictionPolicy::VolatileLru,
         EvictionPolicy::VolatileRandom,
         EvictionPolicy::VolatileTtl,
@@ -243,9 +249,11 @@ impl EvictionPolicy {
         match self {
             EvictionPolicy::Noeviction => "noeviction",
             EvictionPolicy::AllkeysLfu => "allkeys-lfu",
+            EvictionPolicy::AllkeysLrm => "allkeys-lrm",
             EvictionPolicy::AllkeysLru => "allkeys-lru",
             EvictionPolicy::AllkeysRandom => "allkeys-random",
             EvictionPolicy::VolatileLfu => "volatile-lfu",
+            EvictionPolicy::VolatileLrm => "volatile-lrm",
             EvictionPolicy::VolatileLru => "volatile-lru",
             EvictionPolicy::VolatileRandom => "volatile-random",
             EvictionPolicy::VolatileTtl => "volatile-ttl",

@@ -13,7 +13,6 @@ use dormouse_types::{Array, ObjectRef};
 use super::keys::encoding_of;
 use super::{Access, Command, Flags, KeySpec, Run, at_least, exactly};
 use crate::error::{Error, Result};
-use crate::keyspace::access::Uses;
 use crate::keyspace::{INDEXES, Keyspace};
 
 /// Gaps of an array from so many indices on are wide.
@@ -45,10 +44,7 @@ const DUMP_ENVELOPE: u64 = 11;
 fn object(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let uses = db.uses();
     let record = db.record_of(request.arg(2)).ok_or(Error::text("ERR no such key"))?;
-    let idle = match uses {
-        Uses::Clock(clock) => clock.wrapping_sub(record.access()) & 0xff_ffff,
-        Uses::Frequency(_) => 0,
-    };
+    let idle = uses.idle_seconds(record.access()).unwrap_or(0);
     let (access, length) = (record.access(), dump_bytes(&record.value()).saturating_sub(DUMP_ENVELOPE));
     reply.simple(&format!(
         "Value at:0x0 refcount:1 encoding:{} serializedlength:{length} lru:{access} lru_seconds_idle:{idle}",

@@ -80,7 +80,7 @@ pub(crate) const FAMILY: Family<Run> =
                 EACH,
                 "Returns the values of hash fields, and sets or removes their expiry time.",
             ),
-            Command::new("HSETEX", at_least(6), KEY_UPDATED, SET, run!(hsetex)).event(HSET).doc(
+            Command::new("HSETEX", at_least(6), KEY_UPDATED, SET, run!(hsetex)).event(KeyEvent::HSET).doc(
                 "8.0.0",
                 "O(N) where N is the number of fields being set.",
                 "Sets the values of hash fields, and their expiry time.",
@@ -94,8 +94,6 @@ pub(crate) const FAMILY: Family<Run> =
                 ),
         ],
     };
-
-const HSET: KeyEvent = KeyEvent::hash("hset");
 
 /// Replies for one field.
 const MISSING: i64 = -2;
@@ -131,25 +129,26 @@ fn hpexpireat(db: &mut Keyspace<'_>, reply: &mut Reply, asked: Asked<'_>) -> Res
 fn hpersist(db: &mut Keyspace<'_>, reply: &mut Reply, (key, words): (&[u8], Args<'_>)) -> Result<()> {
     let fields = read_for(db, key, listed(words))?;
     let now = db.horizon();
+    let mut changed = Words::new();
     reply.array(fields.len());
     let found = db.update_existing(key, |hash: &mut Hash, _| {
-        let mut changed = false;
         for field in fields.iter() {
             reply.integer(match hash.live(now).entry(field) {
                 None => MISSING,
                 Some((_, None)) => NEVER,
                 Some((_, Some(_))) => {
                     hash.set_expiry(field, None);
-                    changed = true;
+                    changed.push(field);
                     DONE
                 }
             });
         }
-        Change::when(changed, ())
+        Change::when(!changed.is_empty(), ())
     })?;
     if found.is_none() {
         fields.iter().for_each(|_| reply.integer(MISSING));
     }
+    tell_changed(db, key, SetExpiry::Drop, false, &changed);
     Ok(())
 }
 
@@ -210,6 +209,7 @@ fn hgetex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, mut words): (&[u8], Ar
     if found.is_none() {
         fields.iter().for_each(|_| reply.null());
     }
+    tell_changed(db, key, rule, passed, &changed);
     record(db, key, rule, passed, &changed);
     Ok(())
 }
@@ -244,8 +244,10 @@ fn hsetex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, mut words): (&[u8], Ar
         }
         Change::Yes(())
     })?;
+    db.tell_fields(KeyEvent::HSET, key, fields());
     if let SetExpiry::At(_) = rule {
         db.tell(KeyEvent::HEXPIRE, key);
+        db.tell_fields(KeyEvent::HEXPIRE, key, fields());
     }
     // Of a new key the value is recorded.
     if !is_new && db.records_by_key() {
@@ -270,7 +272,8 @@ fn set_passed(db: &mut Keyspace<'_>, key: &[u8], fields: Words<'_>) -> Result<()
     if !db.contains(key) {
         db.tell_new(key);
     }
-    db.tell(HSET, key);
+    db.tell(KeyEvent::HSET, key);
+    db.tell_fields(KeyEvent::HSET, key, fields.iter().copied());
     db.call_changes(KeyEvent::HDEL);
     let mut removed = Words::new();
     let found = db.update_existing(key, |hash: &mut Hash, _| {
@@ -280,6 +283,7 @@ fn set_passed(db: &mut Keyspace<'_>, key: &[u8], fields: Words<'_>) -> Result<()
     if removed.is_empty() {
         db.tell(KeyEvent::HDEL, key);
     }
+    db.tell_fields(KeyEvent::HDEL, key, fields.iter().copied());
     if found.is_none() {
         db.tell(KeyEvent::DEL, key);
     }
@@ -292,23 +296,25 @@ fn hgetdel(db: &mut Keyspace<'_>, reply: &mut Reply, (key, words): (&[u8], Args<
     let fields = read_for(db, key, listed(words))?;
     db.reclaim(key, fields.iter());
     let now = db.horizon();
+    let mut changed = Words::new();
     reply.array(fields.len());
     let found = db.update_existing(key, |hash: &mut Hash, _| {
-        let mut changed = false;
         for field in fields.iter() {
             match hash.live(now).get(field) {
                 Some(value) => {
                     write_item(reply, value);
-                    changed |= hash.remove(field);
+                    hash.remove(field);
+                    changed.push(field);
                 }
                 None => reply.null(),
             }
         }
-        Change::when(changed, ())
+        Change::when(!changed.is_empty(), ())
     })?;
     if found.is_none() {
         fields.iter().for_each(|_| reply.null());
     }
+    tell_changed(db, key, SetExpiry::Keep, true, &changed);
     Ok(())
 }
 
@@ -365,8 +371,22 @@ fn expire(
     if found.is_none() {
         fields.iter().for_each(|_| reply.integer(MISSING));
     }
+    tell_changed(db, key, SetExpiry::At(moment), passed, &changed);
     record(db, key, SetExpiry::At(moment), passed, &changed);
     Ok(())
+}
+
+/// Names the fields that got a new expiry, or none, or were deleted because it has `passed`.
+fn tell_changed(db: &mut Keyspace<'_>, key: &[u8], rule: SetExpiry, passed: bool, fields: &[&[u8]]) {
+    if fields.is_empty() {
+        return;
+    }
+    let event = match rule {
+        _ if passed => KeyEvent::HDEL,
+        SetExpiry::At(_) => KeyEvent::HEXPIRE,
+        SetExpiry::Drop | SetExpiry::Keep => KeyEvent::HPERSIST,
+    };
+    db.tell_fields(event, key, fields.iter().copied());
 }
 
 /// Records that `fields` got a new expiry, or were deleted because it has `passed`.

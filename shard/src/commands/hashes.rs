@@ -21,6 +21,9 @@ const READ_FAST: Flags = READ.union(Flags::FAST);
 const WRITE_FAST: Flags = Flags::WRITE.union(Flags::FAST);
 const GROW_FAST: Flags = WRITE_FAST.union(Flags::DENY_OOM);
 
+const HINCRBY: KeyEvent = KeyEvent::hash("hincrby");
+const HINCRBYFLOAT: KeyEvent = KeyEvent::hash("hincrbyfloat");
+
 const KEY_LOOK: &[KeySpec] = &[KeySpec::one(1, Access::RO)];
 const KEY_READ: &[KeySpec] = &[KeySpec::one(1, Access::RO.union(Access::ACCESS))];
 const KEY_INSERT: &[KeySpec] = &[KeySpec::one(1, Access::RW.union(Access::INSERT))];
@@ -35,18 +38,18 @@ pub(crate) const FAMILY: Family<Run> = Family {
     group: "hash",
     category: Category::HASH,
     commands: &[
-        Command::new("HSET", at_least(4), KEY_UPDATE, GROW_FAST, run!(hset)).event(KeyEvent::hash("hset")).doc(
+        Command::new("HSET", at_least(4), KEY_UPDATE, GROW_FAST, run!(hset)).event(KeyEvent::HSET).doc(
             "2.0.0",
             "O(1) for each field/value pair added, so O(N) to add N field/value pairs when the command is called with \
              multiple field/value pairs.",
             "Creates or modifies the value of a field in a hash.",
         ),
-        Command::new("HMSET", at_least(4), KEY_UPDATE, GROW_FAST, run!(hmset)).event(KeyEvent::hash("hset")).doc(
+        Command::new("HMSET", at_least(4), KEY_UPDATE, GROW_FAST, run!(hmset)).event(KeyEvent::HSET).doc(
             "2.0.0",
             "O(N) where N is the number of fields being set.",
             "Sets the values of multiple fields.",
         ),
-        Command::new("HSETNX", exactly(4), KEY_INSERT, GROW_FAST, run!(hsetnx)).event(KeyEvent::hash("hset")).doc(
+        Command::new("HSETNX", exactly(4), KEY_INSERT, GROW_FAST, run!(hsetnx)).event(KeyEvent::HSET).doc(
             "2.0.0",
             "O(1)",
             "Sets the value of a field in a hash only when the field doesn't exist.",
@@ -65,7 +68,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             .doc("2.0.0", "O(N) where N is the size of the hash.", "Returns all fields and values in a hash.")
             .tips(ANY_ORDER)
             .cost(cost_of_all),
-        Command::new("HDEL", at_least(3), KEY_DELETE, WRITE_FAST, run!(hdel)).event(KeyEvent::hash("hdel")).doc(
+        Command::new("HDEL", at_least(3), KEY_DELETE, WRITE_FAST, run!(hdel)).event(KeyEvent::HDEL).doc(
             "2.0.0",
             "O(N) where N is the number of fields to be removed.",
             "Deletes one or more fields and their values from a hash. Deletes the hash if no fields remain.",
@@ -93,7 +96,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             .doc("2.0.0", "O(N) where N is the size of the hash.", "Returns all values in a hash.")
             .tips(ANY_ORDER)
             .cost(cost_of_all),
-        Command::new("HINCRBY", exactly(4), KEY_ADD_TO, GROW_FAST, run!(hincrby)).event(KeyEvent::hash("hincrby")).doc(
+        Command::new("HINCRBY", exactly(4), KEY_ADD_TO, GROW_FAST, run!(hincrby)).event(HINCRBY).doc(
             "2.0.0",
             "O(1)",
             "Increments the integer value of a field in a hash by a number. Uses 0 as initial value if the field \
@@ -106,7 +109,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             GROW_FAST.union(Flags::NAMED_TO_REPLICAS),
             run!(hincrbyfloat),
         )
-        .event(KeyEvent::hash("hincrbyfloat"))
+        .event(HINCRBYFLOAT)
         .doc(
             "2.6.0",
             "O(1)",
@@ -149,11 +152,13 @@ fn hmset(db: &mut Keyspace<'_>, reply: &mut Reply, (key, fields): (&[u8], Fields
 
 /// Sets fields and writes the number of new ones.
 fn set(db: &mut Keyspace<'_>, key: &[u8], Fields(fields): Fields<'_>) -> Result<usize> {
-    db.update(key, |hash: &mut Hash, limits| {
+    let added = db.update(key, |hash: &mut Hash, limits| {
         hash.expect(fields.len(), limits);
         let added = fields.iter().filter(|(field, value)| hash.set(field, value, limits)).count();
         Change::Yes(added)
-    })
+    })?;
+    db.tell_fields(KeyEvent::HSET, key, fields.iter().map(|(field, _)| field));
+    Ok(added)
 }
 
 /// The hash under `key` as readers see it.
@@ -172,6 +177,9 @@ fn hsetnx(db: &mut Keyspace<'_>, reply: &mut Reply, (key, field, value): (&[u8],
         }
         Change::when(is_new, is_new)
     })?;
+    if is_new {
+        db.tell_fields(KeyEvent::HSET, key, iter::once(field));
+    }
     reply.integer(i64::from(is_new));
     Ok(())
 }
@@ -214,11 +222,21 @@ fn hgetall(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result
 
 /// `HDEL key field [field ...]`
 fn hdel(db: &mut Keyspace<'_>, reply: &mut Reply, (key, fields): (&[u8], Rest<'_>)) -> Result<()> {
+    let (names, mut gone) = (db.wants_fields(), Vec::new());
     let removed = db.update_existing(key, |hash: &mut Hash, _| {
-        let removed = fields.iter().filter(|field| hash.remove(field)).count();
+        let mut removed = 0;
+        for field in fields.iter().filter(|field| hash.remove(field)) {
+            removed += 1;
+            if names {
+                gone.push(field);
+            }
+        }
         Change::when(removed > 0, removed)
     })?;
-    reply.integer(removed.unwrap_or(0) as i64);
+    if removed > Some(0) {
+        db.tell_fields(KeyEvent::HDEL, key, gone.into_iter());
+    }
+    reply.integer(removed.unwrap_or(0));
     Ok(())
 }
 
@@ -280,6 +298,7 @@ fn hincrby(db: &mut Keyspace<'_>, reply: &mut Reply, (key, field, increment): (&
         }
         Change::when(sum.is_ok(), sum)
     })??;
+    db.tell_fields(HINCRBY, key, iter::once(field));
     reply.integer(sum);
     Ok(())
 }
@@ -307,6 +326,7 @@ fn hincrbyfloat(
         }
         Change::when(sum.is_ok(), sum)
     })??;
+    db.tell_fields(HINCRBYFLOAT, key, iter::once(field));
     db.effect(key, &[b"HSET", key, field, sum.as_bytes()]);
     reply.bulk(sum.as_bytes());
     Ok(())

@@ -340,12 +340,12 @@ fn refcount(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Resul
 /// `OBJECT IDLETIME key`
 fn idletime(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
     let uses = db.uses();
-    examine(db, reply, key, |reply, record| match uses {
-        Uses::Clock(clock) => {
-            reply.integer(i64::from(clock.wrapping_sub(record.access()) & 0xff_ffff));
+    examine(db, reply, key, |reply, record| match uses.idle_seconds(record.access()) {
+        Some(seconds) => {
+            reply.integer(i64::from(seconds));
             Ok(())
         }
-        Uses::Frequency(_) => Err(Error::text(
+        None => Err(Error::text(
             "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between \
              policies at runtime LRU and LFU data will take some time to adjust.",
         )),
@@ -360,7 +360,7 @@ fn freq(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()
             reply.integer(i64::from(now.counter(record.access())));
             Ok(())
         }
-        Uses::Clock(_) => Err(Error::text(
+        Uses::Clock(_) | Uses::Changes(_) => Err(Error::text(
             "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching \
              between policies at runtime LRU and LFU data will take some time to adjust.",
         )),

@@ -14,6 +14,7 @@ pub mod row;
 mod arrays;
 mod bitmaps;
 pub mod blocking;
+pub mod cluster_scan;
 pub mod debugging;
 mod dump;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod expiry;
 mod filters;
 mod geo;
 mod hash_fields;
+pub mod hash_import;
 mod hashes;
 mod hyperloglogs;
 mod indexes;
@@ -210,7 +212,7 @@ pub(crate) fn work(reply: &mut Reply, bytes: usize) -> Result<()> {
 
 /// Notes the keys that a command's reply depends on.
 fn depend(row: &Row, db: &mut Keyspace<'_>, request: Request<'_>) {
-    let finds_keys = row.keys.is_empty() || row.keys.iter().any(|spec| spec.find == Find::Unknown);
+    let finds_keys = !row.has_keys() || row.keys.iter().any(|spec| spec.find == Find::Unknown);
     db.depend_on((!finds_keys).then(|| row.key_indexes(request).map(|key| request.arg(key))));
 }
 

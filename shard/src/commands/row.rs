@@ -9,6 +9,7 @@ use dormouse_protocol::{Request, Version};
 use crate::commands::args::Word;
 use crate::commands::reach::{Channels, Databases, UnnamedKeys};
 use crate::keyspace::changes::KeyEvent;
+use crate::keyspace::field_sets::FieldSets;
 use crate::keyspace::tracking::Tracker;
 use crate::keyspace::{Keyspace, Shared};
 
@@ -398,6 +399,9 @@ pub struct Context {
 /// them, so this must exactly predict the command.
 pub type Foresee = fn(Request<'_>, &mut Context);
 
+/// The change that a command makes to the field sets of the connection: the same for them.
+pub type ForeseeFields = fn(Request<'_>, &mut FieldSets);
+
 /// One command, or one subcommand, without the function that runs it.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
@@ -441,6 +445,9 @@ pub struct Row {
     pub is_stateless: Option<bool>,
     /// The argument that names the receipt of a request: it is no key, but clients with other keys must not take it.
     pub receipt: Option<usize>,
+    /// The argument that names a field set of the connection.
+    pub field_set: Option<usize>,
+    pub foresee_fields: Option<ForeseeFields>,
 }
 
 impl Row {
@@ -471,6 +478,8 @@ impl Row {
             in_script: None,
             is_stateless: None,
             receipt: None,
+            field_set: None,
+            foresee_fields: None,
         }
     }
 
@@ -680,6 +689,16 @@ impl<R: Copy> Command<R> {
 
     pub const fn stateless(mut self, is_stateless: bool) -> Self {
         self.row.is_stateless = Some(is_stateless);
+        self
+    }
+
+    pub const fn field_set(mut self, argument: usize) -> Self {
+        self.row.field_set = Some(argument);
+        self
+    }
+
+    pub const fn foresee_fields(mut self, foresee: ForeseeFields) -> Self {
+        self.row.foresee_fields = Some(foresee);
         self
     }
 

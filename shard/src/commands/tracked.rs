@@ -38,7 +38,7 @@ pub(super) fn attend(
 
 /// Whether the keys of a command are tracked. Those of a script are not: its commands are, each by itself.
 fn reads(row: &Row) -> bool {
-    row.flags.contains(Flags::READ) && !row.flags.intersects(Flags::NO_MANDATORY_KEYS | Flags::PUBSUB)
+    row.flags.contains(Flags::READ) && row.has_keys() && !row.flags.intersects(Flags::NO_MANDATORY_KEYS | Flags::PUBSUB)
 }
 
 /// Writes the push that tells a client what to forget.

@@ -545,10 +545,11 @@ fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, F
         Blocking::First => Asked::MayWait,
         Blocking::Again(_) => Asked::Again,
     });
-    for step in &plan.steps {
+    for (at, step) in plan.steps.iter().enumerate() {
         match step {
             Step::Command(PlannedCommand { row, run, request, context }) => {
                 db.select(context.select);
+                db.bind_fields(plan.field_set(at));
                 db.no_touch(context.no_touch);
                 db.set_tracker(context.tracker);
                 db.set_script_user(plan.script_user.clone());

@@ -12,6 +12,7 @@ use crate::commands::{Context, Flags, Row, Run, cost};
 use crate::database::Counts;
 use crate::error::Error;
 use crate::keyspace::changes::Watching;
+use crate::keyspace::field_sets::FieldSet;
 use crate::keyspace::scripts::{Published, ScriptTrace, ScriptUser};
 use crate::keyspace::tracking::Invalidated;
 use crate::keyspace::{Fault, Keyspace, Left};
@@ -40,6 +41,8 @@ pub struct Plan {
     pub array: Option<usize>,
     /// It is no use of the database: it wakes it [briefly](crate::database::Database::awake_briefly).
     pub is_poll: bool,
+    /// The field sets that its steps name, with their numbers.
+    pub field_sets: Vec<(usize, Arc<FieldSet>)>,
     /// It runs at most once under this key. Its commands may not wait then.
     pub once: Option<Once>,
 }
@@ -165,8 +168,15 @@ impl Plan {
             blocking: Blocking::No,
             array: None,
             is_poll: false,
+            field_sets: Vec::new(),
             once: None,
         }
+    }
+
+    /// The field set that a step names, if its connection has it.
+    pub(super) fn field_set(&self, step: usize) -> Option<Arc<FieldSet>> {
+        let found = self.field_sets.binary_search_by_key(&step, |(of, _)| *of).ok()?;
+        Some(Arc::clone(&self.field_sets[found].1))
     }
 
     /// A plan of one command.

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use dormouse_protocol::{Reply, Request};
 
-use super::plan::Plan;
+use super::plan::{Plan, Step};
 use super::serving::Replies;
 use crate::commands::growth::{check_records, needs};
 use crate::commands::{self, Flags, Row, Run};
@@ -110,12 +110,14 @@ impl Admission {
             all = Needs::of_receipt(once.bytes());
             adds = self.is_bounded;
         }
-        for command in plan.commands() {
+        for (at, step) in plan.steps.iter().enumerate() {
+            let Step::Command(command) = step else { continue };
             let (row, request) = (command.row, command.request.as_request());
             let grows = row.flags.contains(Flags::DENY_OOM);
             if grows && self.is_bounded || may_need_much(row, request) {
                 // Each sees an index of its own.
                 db.select(command.context.select);
+                db.bind_fields(plan.field_set(at));
                 let needs = needs(db, row, request);
                 adds |= grows || needs.adds > 0;
                 all.add(needs);

@@ -1,5 +1,5 @@
-//! The access field of a record, 24 bits about its uses: when it was last used, or, under a policy by
-//! frequency (LFU), how often.
+//! The access field of a record, 24 bits about its uses: when it was last used, or last changed (LRM), or, under a policy
+//! by frequency (LFU), how often it was used.
 //!
 //! ```text
 //! seconds (24)                  wraps after 194 days
@@ -14,7 +14,7 @@
 
 use dormouse_types::record::access_clock;
 
-use super::settings::{EngineSettings, LfuSettings};
+use super::settings::{EngineSettings, Eviction, LfuSettings};
 
 /// The counter of a new record.
 const COUNTER_FIRST: u8 = 5;
@@ -24,6 +24,8 @@ const COUNTER_FIRST: u8 = 5;
 pub enum Uses {
     /// The clock of the access field.
     Clock(u32),
+    /// The same clock, for changes alone.
+    Changes(u32),
     Frequency(Frequency),
 }
 
@@ -36,26 +38,50 @@ pub struct Frequency {
 
 impl Uses {
     pub fn new(settings: &EngineSettings, now_ms: u64) -> Self {
-        match settings.eviction.is_by_frequency() {
-            false => Self::Clock(access_clock(now_ms)),
-            true => Self::Frequency(Frequency { minutes: minutes(now_ms), settings: settings.lfu }),
+        match settings.eviction {
+            Eviction::AllKeysLfu | Eviction::VolatileLfu => {
+                Self::Frequency(Frequency { minutes: minutes(now_ms), settings: settings.lfu })
+            }
+            Eviction::AllKeysLrm | Eviction::VolatileLrm => Self::Changes(access_clock(now_ms)),
+            _ => Self::Clock(access_clock(now_ms)),
         }
     }
 
     /// The access field of a new record.
     pub fn first(self) -> u32 {
         match self {
-            Self::Clock(clock) => clock,
+            Self::Clock(clock) | Self::Changes(clock) => clock,
             Self::Frequency(frequency) => frequency.access(COUNTER_FIRST),
         }
     }
 
-    /// The access field after a use. `chance`: gives uniform 64 bits.
+    /// The access field after a read. `chance`: gives uniform 64 bits.
     #[inline]
     pub fn next(self, access: u32, chance: impl FnOnce() -> u64) -> u32 {
+        self.written(access, false, chance)
+    }
+
+    /// The access field after a write, which may have changed nothing.
+    #[inline]
+    pub fn written(self, access: u32, has_changed: bool, chance: impl FnOnce() -> u64) -> u32 {
         match self {
             Self::Clock(clock) => clock,
+            Self::Changes(clock) => {
+                if has_changed {
+                    clock
+                } else {
+                    access
+                }
+            }
             Self::Frequency(frequency) => frequency.access(frequency.raised(frequency.counter(access), chance())),
+        }
+    }
+
+    /// Seconds since the last use, or since the last change where that is kept; `None`: uses are counted.
+    pub fn idle_seconds(self, access: u32) -> Option<u32> {
+        match self {
+            Self::Clock(clock) | Self::Changes(clock) => Some(clock.wrapping_sub(access) & 0xff_ffff),
+            Self::Frequency(_) => None,
         }
     }
 }
@@ -90,7 +116,6 @@ mod tests {
     use fastrand::Rng;
 
     use super::*;
-    use crate::keyspace::Eviction;
 
     const NOW: u64 = 1_700_000_000_000;
 
@@ -98,8 +123,24 @@ mod tests {
         let settings = EngineSettings { eviction: Eviction::AllKeysLfu, lfu, ..EngineSettings::new(7) };
         match Uses::new(&settings, now_ms) {
             Uses::Frequency(frequency) => frequency,
-            Uses::Clock(_) => unreachable!("the policy is by frequency"),
+            Uses::Clock(_) | Uses::Changes(_) => unreachable!("the policy is by frequency"),
         }
+    }
+
+    #[test]
+    fn only_changes_count_under_a_policy_by_change() {
+        let uses = |eviction, now_ms| Uses::new(&EngineSettings { eviction, ..EngineSettings::new(7) }, now_ms);
+        for eviction in [Eviction::AllKeysLrm, Eviction::VolatileLrm] {
+            let first = uses(eviction, NOW).first();
+            let later = uses(eviction, NOW + 10_000);
+            assert_eq!(later.next(first, || 0), first, "a read");
+            assert_eq!(later.written(first, false, || 0), first, "a write without a change");
+            assert_eq!(later.idle_seconds(first), Some(10));
+            assert_eq!(later.idle_seconds(later.written(first, true, || 0)), Some(0));
+        }
+        let lru = uses(Eviction::AllKeysLru, NOW + 10_000);
+        assert_eq!(lru.idle_seconds(lru.next(uses(Eviction::AllKeysLru, NOW).first(), || 0)), Some(0));
+        assert_eq!(uses(Eviction::AllKeysLfu, NOW).idle_seconds(0), None);
     }
 
     #[test]

@@ -35,6 +35,10 @@ pub enum EventClass {
     /// Events of the types that other servers have in modules: documents of JSON.
     Module,
     Array,
+    /// The whole value of a key was replaced.
+    Overwritten,
+    /// The same, by a value of another type.
+    TypeChanged,
 }
 
 impl EventClass {
@@ -54,6 +58,8 @@ impl EventClass {
             Self::New => 'n',
             Self::Module => 'd',
             Self::Array => 'a',
+            Self::Overwritten => 'o',
+            Self::TypeChanged => 'c',
         }
     }
 }
@@ -73,10 +79,13 @@ impl KeyEvent {
     pub const HDEL: Self = Self::hash("hdel");
     pub const HEXPIRE: Self = Self::hash("hexpire");
     pub const HEXPIRED: Self = Self::hash("hexpired");
+    pub const HSET: Self = Self::hash("hset");
     pub const HPERSIST: Self = Self::hash("hpersist");
     pub const KEY_MISS: Self = Self::new(EventClass::KeyMiss, "keymiss");
     pub const NEW: Self = Self::new(EventClass::New, "new");
     pub const EVICTED: Self = Self::new(EventClass::Evicted, "evicted");
+    pub const OVERWRITTEN: Self = Self::new(EventClass::Overwritten, "overwritten");
+    pub const TYPE_CHANGED: Self = Self::new(EventClass::TypeChanged, "type_changed");
 
     pub const fn new(class: EventClass, name: &'static str) -> Self {
         Self { class, name }

@@ -163,7 +163,7 @@ impl Keyspace<'_> {
             let change = change.take().expect("a record is updated once");
             let (changed, result) = change(collection, limits).split();
             let empty = collection.is_empty() && !T::MAY_BE_EMPTY;
-            record.set_access(uses.next(record.access(), || random.u64(..)));
+            record.set_access(uses.written(record.access(), changed, || random.u64(..)));
             (changed, Ok((changed, empty, result)))
         });
         let Some(outcome) = outcome else { return Ok(None) };

@@ -366,12 +366,10 @@ impl Index {
 impl Eviction {
     /// Whether only keys with an expiry are dropped.
     pub fn is_volatile(self) -> bool {
-        matches!(self, Self::VolatileLfu | Self::VolatileLru | Self::VolatileRandom | Self::VolatileTtl)
-    }
-
-    /// Whether records count their uses.
-    pub fn is_by_frequency(self) -> bool {
-        matches!(self, Self::AllKeysLfu | Self::VolatileLfu)
+        matches!(
+            self,
+            Self::VolatileLfu | Self::VolatileLrm | Self::VolatileLru | Self::VolatileRandom | Self::VolatileTtl
+        )
     }
 
     /// The policy's dislike of a record: the one with the most goes first.
@@ -379,8 +377,8 @@ impl Eviction {
         match (self, uses) {
             (Self::NoEviction | Self::AllKeysRandom | Self::VolatileRandom, _) => 0,
             (Self::VolatileTtl, _) => u64::MAX - record.expiry().unwrap_or(u64::MAX),
-            (_, Uses::Clock(clock)) => u64::from(clock.wrapping_sub(record.access()) & 0xff_ffff),
             (_, Uses::Frequency(now)) => u64::from(u8::MAX - now.counter(record.access())),
+            (_, uses) => u64::from(uses.idle_seconds(record.access()).unwrap_or(0)),
         }
     }
 }

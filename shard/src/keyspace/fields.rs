@@ -35,6 +35,10 @@ pub struct Lapsed {
 impl Lapsed {
     pub(super) fn tell(&self, shared: &Shared, noted: &mut Noted, select: u8) {
         shared.changed(noted, Some(KeyEvent::HEXPIRED), select, &self.key);
+        if shared.notices.wants_fields() {
+            let fields = self.fields.iter().map(|field| &**field);
+            shared.notices.name_fields(noted, (KeyEvent::HEXPIRED, select, &self.key), fields);
+        }
         shared.tracking.dropped(&self.key);
         if self.is_gone {
             shared.dropped(noted, KeyEvent::DEL, select, &self.key);

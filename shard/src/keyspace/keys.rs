@@ -4,6 +4,7 @@ use dormouse_storage::effect;
 use dormouse_types::Kind;
 use dormouse_types::record::{Record, Value};
 
+use super::access::Uses;
 use super::changes::KeyEvent;
 use super::recording::Recording;
 use super::{Keyspace, kind_of};
@@ -112,12 +113,16 @@ impl Keyspace<'_> {
     pub fn set_expiry(&mut self, key: &[u8], expiry: Option<u64>) -> bool {
         let position = self.position(key);
         let (select, at, placement) = (self.select, self.ready(position, key), self.shared.placement);
+        let uses = self.uses;
         let index = at.and_then(|at| self.shards[at].index_mut(select));
         let changed = index.and_then(|index| {
             index.update(position, key, &placement, |record| {
                 let changed = record.expiry().is_some() || expiry.is_some();
                 if changed {
                     record.set_expiry(expiry);
+                    if let Uses::Changes(clock) = uses {
+                        record.set_access(clock);
+                    }
                 }
                 (changed, changed)
             })

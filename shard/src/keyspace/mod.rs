@@ -23,6 +23,7 @@ pub mod damage;
 pub mod detached;
 pub mod eviction;
 pub mod expiry;
+pub mod field_sets;
 pub mod fields;
 pub mod foreseen;
 pub mod functions;
@@ -55,9 +56,9 @@ use std::sync::atomic::Ordering;
 use dormouse_storage::codec::value::pieces;
 use dormouse_storage::effect;
 use dormouse_storage::log::{self, Lsn};
-use dormouse_types::Object;
 use dormouse_types::record::{Entry, Record, Value};
 use dormouse_types::segment::Placement;
+use dormouse_types::{Kind, Object};
 use fastrand::Rng;
 use smallvec::SmallVec;
 
@@ -80,6 +81,7 @@ pub use dormouse_types::stream::Idempotency;
 
 use self::access::Uses;
 use self::changes::KeyEvent;
+use self::field_sets::{FieldSet, FieldSets};
 use self::index::prefix;
 use self::notices::Noted;
 use self::recording::Recording;
@@ -182,6 +184,10 @@ pub struct Keyspace<'a> {
     suspended: Option<Box<dyn Any + Send>>,
     /// The cost of commands beyond their estimates.
     spent: usize,
+    /// The fields that the command names as a set.
+    bound_fields: Option<Arc<FieldSet>>,
+    /// Those that a script has named.
+    field_sets: Option<Box<FieldSets>>,
 }
 
 impl<'a> Keyspace<'a> {
@@ -238,6 +244,8 @@ impl<'a> Keyspace<'a> {
             script_user: None,
             suspended: None,
             spent: 0,
+            bound_fields: None,
+            field_sets: None,
         }
     }
 
@@ -517,6 +525,28 @@ impl<'a> Keyspace<'a> {
         self.shared.changed(&mut self.noted, Some(event), self.select, key);
     }
 
+    /// Names the fields of the hash under `key` that its last `event` is about. Subscribers may ask for them.
+    #[inline]
+    pub fn tell_fields<'f>(&mut self, event: KeyEvent, key: &[u8], fields: impl Iterator<Item = &'f [u8]>) {
+        if self.shared.notices.wants_fields() {
+            self.shared.notices.name_fields(&mut self.noted, (event, self.select, key), fields);
+        }
+    }
+
+    /// The same for a command of which only some fields have changed: it collects them only if this is true.
+    pub fn wants_fields(&self) -> bool {
+        self.shared.notices.wants_fields()
+    }
+
+    /// Reports that a value of kind `old` under `key` was replaced as a whole.
+    #[cold]
+    fn tell_overwritten(&mut self, old: Kind, new: Kind, key: &[u8]) {
+        self.shared.note_only(&mut self.noted, KeyEvent::OVERWRITTEN, self.select, key);
+        if old != new {
+            self.shared.note_only(&mut self.noted, KeyEvent::TYPE_CHANGED, self.select, key);
+        }
+    }
+
     /// Reports once more that `key` was read in vain.
     pub fn tell_missed(&mut self, key: &[u8]) {
         self.shared.tell_event(&mut self.noted, KeyEvent::KEY_MISS, self.select, key);
@@ -536,18 +566,29 @@ impl<'a> Keyspace<'a> {
     pub(super) fn put_record(&mut self, key: &[u8], record: Record, tells_new: bool) {
         let (position, select, placement) = (self.position(key), self.select, self.shared.placement);
         let (mut access, mut is_new) = (self.uses.first(), tells_new);
+        let mut overwritten = None;
         if let Some(at) = self.ready(position, key) {
             let old = self.shards[at].index_mut(select).and_then(|index| index.remove(position, key, true, &placement));
             if let Some(old) = &old {
                 is_new = false;
-                access = self.uses.next(old.access(), || self.random.u64(..));
+                access = self.uses.written(old.access(), true, || self.random.u64(..));
+                if self.shared.notices.wants_overwrites() {
+                    overwritten = Some((kind_of(old), kind_of(&record)));
+                }
             }
             self.bury(old);
         }
         if is_new {
             self.tell_new(key);
         }
+        // Where the caller tells of the key itself, Redis does so before.
+        if let Some((old, new)) = overwritten.filter(|_| tells_new) {
+            self.tell_overwritten(old, new, key);
+        }
         self.add_used(position, record, access);
+        if let Some((old, new)) = overwritten.filter(|_| !tells_new) {
+            self.tell_overwritten(old, new, key);
+        }
     }
 
     fn add(&mut self, position: u64, record: Record) {

@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use dormouse_storage::log::Lsn;
@@ -26,6 +26,9 @@ use super::outbox::CapturedEvents;
 const BYTES_MAX: usize = 32 << 20;
 /// Bytes that a notice takes beside its words.
 const NOTICE_BYTES: usize = size_of::<PendingMessage>();
+
+/// How many notices may have come since an event whose fields are named: the end of its key, and of a key that expired.
+const NAMED_AMONG: usize = 4;
 
 /// The classes of the letter `A`, in the order in which Redis writes their own letters.
 pub const CLASSES_OF_ALL: [EventClass; 11] = [
@@ -42,23 +45,40 @@ pub const CLASSES_OF_ALL: [EventClass; 11] = [
     EventClass::Array,
 ];
 
-/// A set of classes of events, and of the two kinds of channels that tell them.
+/// The classes that `A` leaves out and that are written behind it, in this order. [`EventClass::KeyMiss`] comes later.
+pub const CLASSES_BESIDE_ALL: [EventClass; 3] = [EventClass::New, EventClass::Overwritten, EventClass::TypeChanged];
+
+/// A set of classes of events, and of the kinds of channels that tell them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Classes(u32);
+pub struct Classes(u64);
 
 impl Classes {
     pub const NONE: Self = Self(0);
-    /// The letter `A`: all classes except [`EventClass::KeyMiss`] and [`EventClass::New`].
+    /// The letter `A`: all classes except [`EventClass::KeyMiss`] and [`CLASSES_BESIDE_ALL`].
     pub const ALL: Self = Self::of(&CLASSES_OF_ALL);
     /// Events are told in `__keyspace@N__:key`.
-    pub const KEYSPACE: Self = Self(1 << 30);
+    pub const KEYSPACE: Self = Self(1 << 60);
     /// Events are told in `__keyevent@N__:event`.
-    pub const KEYEVENT: Self = Self(1 << 31);
+    pub const KEYEVENT: Self = Self(1 << 61);
+    /// Events of fields are told in `__subkeyspace@N__:key`.
+    pub const SUBKEYSPACE: Self = Self(1 << 56);
+    /// Events of fields are told in `__subkeyevent@N__:event`.
+    pub const SUBKEYEVENT: Self = Self(1 << 57);
+    /// Events of fields are told in `__subkeyspaceitem@N__:key`, a line feed, and the field.
+    pub const SUBKEYSPACE_ITEM: Self = Self(1 << 58);
+    /// Events of fields are told in `__subkeyspaceevent@N__:event|key`.
+    pub const SUBKEYSPACE_EVENT: Self = Self(1 << 59);
+
+    /// The kinds of channels that name fields.
+    const OF_FIELDS: Self =
+        Self::SUBKEYSPACE.with(Self::SUBKEYEVENT).with(Self::SUBKEYSPACE_ITEM).with(Self::SUBKEYSPACE_EVENT);
+    /// All kinds of channels. Without any of them nothing is told.
+    const CHANNELS: Self = Self::KEYSPACE.with(Self::KEYEVENT).with(Self::OF_FIELDS);
 
     /// The bits of the classes that triggers want are so much higher than those of classes that are told.
-    const TRIGGER_SHIFT: u32 = 15;
-    const TRIGGERS: u32 = 0x7fff << Self::TRIGGER_SHIFT;
-    const TOLD: u32 = !Self::TRIGGERS;
+    const TRIGGER_SHIFT: u32 = 24;
+    const TRIGGERS: u64 = 0xff_ffff << Self::TRIGGER_SHIFT;
+    const TOLD: u64 = !Self::TRIGGERS;
 
     pub const fn of(classes: &[EventClass]) -> Self {
         let (mut bits, mut at) = (0, 0);
@@ -82,18 +102,35 @@ impl Classes {
 /// Something to tell subscribers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PendingMessage {
-    Event { event: KeyEvent, select: u8, key: Box<[u8]> },
-    Message { channel: Box<[u8]>, message: Box<[u8]>, is_sharded: bool },
+    Event {
+        event: KeyEvent,
+        select: u8,
+        key: Box<[u8]>,
+        /// The fields of a hash that it is about, if a subscriber may want to know them.
+        fields: Box<[Box<[u8]>]>,
+    },
+    Message {
+        channel: Box<[u8]>,
+        message: Box<[u8]>,
+        is_sharded: bool,
+    },
 }
 
 impl PendingMessage {
     fn bytes(&self) -> usize {
         NOTICE_BYTES
             + match self {
-                Self::Event { key, .. } => key.len(),
+                Self::Event { key, fields, .. } => {
+                    key.len() + fields.iter().map(|field| bytes_of(field)).sum::<usize>()
+                }
                 Self::Message { channel, message, .. } => channel.len() + message.len(),
             }
     }
+}
+
+/// The bytes of a field in an event.
+fn bytes_of(field: &[u8]) -> usize {
+    size_of::<Box<[u8]>>() + field.len()
 }
 
 /// The memory that notices are charged to, and what is woken by them.
@@ -140,7 +177,7 @@ pub struct PendingBatch {
 #[derive(Default)]
 pub struct Notices {
     /// The chosen [`Classes`], none if none is told, and a bit for each class that [triggers](super::outbox) want.
-    classes: AtomicU32,
+    classes: AtomicU64,
     /// Number of channels and patterns that events may be told to.
     pub listeners: Arc<AtomicUsize>,
     /// Bytes that wait, those that are not handed over yet included.
@@ -165,17 +202,17 @@ impl fmt::Debug for Notices {
 impl Notices {
     /// Chooses what is told from now on.
     pub fn choose(&self, classes: Classes) {
-        let is_told = classes.0 & (Classes::KEYSPACE.0 | Classes::KEYEVENT.0) != 0;
+        let is_told = classes.0 & Classes::CHANNELS.0 != 0;
         self.replace(Classes::TOLD, if is_told { classes.0 } else { 0 });
     }
 
     /// Chooses what triggers want from now on: a bit for each class.
     pub fn choose_for_triggers(&self, classes: u32) {
-        self.replace(Classes::TRIGGERS, classes << Classes::TRIGGER_SHIFT);
+        self.replace(Classes::TRIGGERS, u64::from(classes) << Classes::TRIGGER_SHIFT);
     }
 
-    fn replace(&self, mask: u32, bits: u32) {
-        let replaced = |before: u32| Some(before & !mask | bits & mask);
+    fn replace(&self, mask: u64, bits: u64) {
+        let replaced = |before: u64| Some(before & !mask | bits & mask);
         // It never refuses.
         let _ = self.classes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, replaced);
     }
@@ -206,6 +243,18 @@ impl Notices {
         self.classes.load(Ordering::Relaxed) & 1 << class as u32 != 0 && self.listeners.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether a subscriber wants to know that values are replaced as a whole.
+    #[inline]
+    pub fn wants_overwrites(&self) -> bool {
+        self.wants(EventClass::Overwritten) || self.wants(EventClass::TypeChanged)
+    }
+
+    /// Whether subscribers may want to know which fields of a hash an event is about.
+    #[inline]
+    pub fn wants_fields(&self) -> bool {
+        self.classes.load(Ordering::Relaxed) & Classes::OF_FIELDS.0 != 0 && self.listeners.load(Ordering::Relaxed) > 0
+    }
+
     /// Whether any event is told to anybody.
     pub fn is_on(&self) -> bool {
         self.chosen() != Classes::NONE && self.listeners.load(Ordering::Relaxed) > 0
@@ -216,7 +265,33 @@ impl Notices {
     pub(super) fn note(&self, noted: &mut Noted, event: KeyEvent, select: u8, key: &[u8]) {
         // Staged indexes are no client's.
         if usize::from(select) < INDEXES && self.makes_room(noted, NOTICE_BYTES + key.len()) {
-            noted.notices.push(PendingMessage::Event { event, select, key: key.into() });
+            noted.notices.push(PendingMessage::Event { event, select, key: key.into(), fields: Box::default() });
+        }
+    }
+
+    /// Adds the fields that the event of `key` is about, which was noted a moment ago if it is wanted.
+    #[cold]
+    pub(super) fn name_fields<'f>(
+        &self,
+        noted: &mut Noted,
+        (named, select, key): (KeyEvent, u8, &[u8]),
+        fields: impl Iterator<Item = &'f [u8]>,
+    ) {
+        let is_it = |notice: &PendingMessage| {
+            matches!(notice, PendingMessage::Event { event, select: of, key: about, .. }
+                if *event == named && *of == select && **about == *key)
+        };
+        let first = noted.notices.len().saturating_sub(NAMED_AMONG);
+        let Some(at) = noted.notices[first..].iter().rposition(is_it).map(|at| first + at) else { return };
+        let mut kept = Vec::new();
+        for field in fields {
+            if !self.makes_room(noted, bytes_of(field)) {
+                return;
+            }
+            kept.push(Box::from(field));
+        }
+        if let PendingMessage::Event { fields, .. } = &mut noted.notices[at] {
+            *fields = kept.into();
         }
     }
 

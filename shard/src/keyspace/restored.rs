@@ -26,7 +26,9 @@ impl Keyspace<'_> {
         self.tell_new(key);
         self.put_record(key, record, false);
         let access = match (self.uses, used) {
-            (Uses::Clock(clock), (Some(idle), _)) => clock.wrapping_sub(idle.min(IDLE_MAX) as u32) & IDLE_MAX as u32,
+            (Uses::Clock(clock) | Uses::Changes(clock), (Some(idle), _)) => {
+                clock.wrapping_sub(idle.min(IDLE_MAX) as u32) & IDLE_MAX as u32
+            }
             (Uses::Frequency(now), (_, Some(counter))) => now.access(counter),
             _ => return,
         };

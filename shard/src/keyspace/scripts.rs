@@ -140,6 +140,9 @@ pub trait ScriptSurroundings: Send + Sync {
     /// Unix microseconds.
     fn now_us(&self) -> u64;
 
+    /// Whether the process shows its databases as clusters.
+    fn shows_cluster(&self) -> bool;
+
     /// Takes a line that a script has logged.
     fn log(&self, level: i64, line: &str);
 

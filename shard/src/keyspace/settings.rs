@@ -30,9 +30,11 @@ use crate::memory::{MEMORY, Memory};
 pub enum Eviction {
     NoEviction,
     AllKeysLfu,
+    AllKeysLrm,
     AllKeysLru,
     AllKeysRandom,
     VolatileLfu,
+    VolatileLrm,
     VolatileLru,
     VolatileRandom,
     VolatileTtl,
@@ -257,6 +259,13 @@ impl Shared {
         self.listener.tell(event, select, key);
         if self.notices.is_followed(event.class) {
             self.note_event(noted, event, select, key);
+        }
+    }
+
+    /// Notes an event for subscribers alone: it tells more of a change that another event has reported.
+    pub(super) fn note_only(&self, noted: &mut Noted, event: KeyEvent, select: u8, key: &[u8]) {
+        if self.notices.wants(event.class) {
+            self.notices.note(noted, event, select, key);
         }
     }
 

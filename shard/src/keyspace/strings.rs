@@ -2,11 +2,11 @@
 
 use dormouse_storage::effect;
 use dormouse_types::record::{Origin, RAW_MAX, Record, Value};
-use dormouse_types::{Object, ObjectMut, ObjectRef};
+use dormouse_types::{Kind, Object, ObjectMut, ObjectRef};
 
 use super::changes::KeyEvent;
 use super::graveyard::Dead;
-use super::text::text_of;
+use super::text::{kind_of, text_of};
 use super::{BURY_ABOVE, Change, Expiry, Keyspace, Text};
 use crate::error::Result;
 
@@ -40,7 +40,11 @@ impl Keyspace<'_> {
     pub fn put_string(&mut self, key: &[u8], value: &[u8], expires: Expiry) {
         let position = self.position(key);
         let shared = self.shared;
+        let (wants_overwrites, mut overwritten) = (shared.notices.wants_overwrites(), None);
         let set = self.update_record(position, key, |record| {
+            if wants_overwrites {
+                overwritten = Some(kind_of(record));
+            }
             let expiry = expires.after(record.expiry());
             // The memory of a long text may serve again.
             let is_laid_down = match record.value() {
@@ -59,6 +63,9 @@ impl Keyspace<'_> {
                 };
                 if let Some(dead) = dead {
                     self.lay_down(self.shard_at(position), dead);
+                }
+                if let Some(old) = overwritten {
+                    self.tell_overwritten(old, Kind::String, key);
                 }
                 self.changed(self.event, key);
                 if self.records_by_key() {
@@ -140,8 +147,10 @@ impl Keyspace<'_> {
         let at = self.ready(position, key)?;
         let random = &mut self.random;
         self.shards[at].index_mut(select)?.update(position, key, &placement, |record| {
-            record.set_access(uses.next(record.access(), || random.u64(..)));
-            change(record)
+            let access = record.access();
+            let (changed, result) = change(record);
+            record.set_access(uses.written(access, changed, || random.u64(..)));
+            (changed, result)
         })
     }
 
@@ -163,7 +172,8 @@ impl Keyspace<'_> {
             has_object = matches!(record.value(), Value::Object(_));
             let Some(bytes) = bytes_in_place(record).filter(|bytes| bytes.len() >= len) else { return (false, None) };
             let outcome = change(bytes).map(Change::split);
-            record.set_access(uses.next(access, || random.u64(..)));
+            let has_changed = matches!(outcome, Ok((true, _)));
+            record.set_access(uses.written(access, has_changed, || random.u64(..)));
             match outcome {
                 Ok((changed, result)) => (changed, Some(Ok((changed, result)))),
                 Err(error) => (false, Some(Err(error))),

@@ -292,6 +292,7 @@ impl<'d, 'k, 'r> Calls<'d, 'k, 'r> {
             self.db.shared().scripts.end(running);
         }
         self.db.select(self.select);
+        self.db.forget_field_sets();
         self.ended
     }
 
