@@ -231,6 +231,18 @@ async function keyspaceEvents(r) {
   listener.disconnect();
 }
 
+async function documents(r) {
+  // Other servers have JSON in a module.
+  if (!isDormouse) return;
+  equal(await r.call('JSON.SET', 'doc', '$', '{"a":1,"list":[1,2]}'), 'OK');
+  equal(await r.call('JSON.GET', 'doc', '$.list'), '[[1,2]]');
+  deepEqual(await r.call('JSON.ARRAPPEND', 'doc', '$.list', '3'), [3]);
+  deepEqual(await r.multi().call('JSON.NUMINCRBY', 'doc', '.a', '1').call('JSON.GET', 'doc', '.a').exec(), [
+    [null, '2'],
+    [null, '2'],
+  ]);
+}
+
 async function values(r) {
   await r.set(everyByte, oneMiB);
   deepEqual(await r.getBuffer(everyByte), oneMiB);
@@ -317,7 +329,7 @@ await run(
   [
     strings, keysAndExpiry, hashes, lists, sets, sortedSets, scanning, pipelines, transactions, publishSubscribe,
     shardedChannels, keyspaceEvents,
-    values, concurrency, errors, resp3, sleepAndWake, restart,
+    documents, values, concurrency, errors, resp3, sleepAndWake, restart,
   ],
   connect,
 );

@@ -213,6 +213,23 @@ async function publishSubscribe(c) {
   listener.destroy();
 }
 
+async function documents(c) {
+  // Other servers have JSON in a module.
+  if (!isDormouse) return;
+  equal(await c.json.set('doc', '$', { a: 1, list: [1, 'x', null], nested: { a: 'é' } }), 'OK');
+  deepEqual(await c.json.get('doc'), { a: 1, list: [1, 'x', null], nested: { a: 'é' } });
+  deepEqual(await c.json.get('doc', { path: ['$..a'] }), [1, 'é']);
+  deepEqual(await c.json.numIncrBy('doc', '$.a', 2), [3]);
+  deepEqual(await c.json.arrAppend('doc', '$.list', 4, { n: true }), [5]);
+  deepEqual(await c.json.arrPop('doc', { path: '$.list', index: -1 }), [{ n: true }]);
+  deepEqual(await c.json.mGet(['doc', 'none'], '$.a'), [[3], null]);
+  deepEqual(await c.json.objKeys('doc', { path: '$.nested' }), [['a']]);
+  equal(await c.json.merge('doc', '$', { list: null }), 'OK');
+  equal(await c.json.del('doc', { path: '$.nested' }), 1);
+  deepEqual(await c.json.get('doc'), { a: 3 });
+  await rejects(c.json.set('fresh', '$.a', 1), /new objects must be created at the root/);
+}
+
 async function values(c) {
   const raw = c.withTypeMapping({ [RESP_TYPES.BLOB_STRING]: Buffer });
   await raw.set(everyByte, oneMiB);
@@ -335,7 +352,7 @@ async function checkFilled(c) {
 await run(
   [
     strings, keysAndExpiry, hashes, lists, sets, sortedSets, scanning, pipelines, transactions, publishSubscribe,
-    values, concurrency, errors, resp3, clientSideCaching, sleepAndWake, restart,
+    documents, values, concurrency, errors, resp3, clientSideCaching, sleepAndWake, restart,
   ],
   connect,
 );

@@ -46,6 +46,25 @@ async function values(r) {
   await rejects(r.exec(['NOTHING']), /unknown command/);
 }
 
+async function documents(r) {
+  equal(await r.json.set('doc', '$', { a: 1, list: [1, 'x', null], nested: { a: 'é' } }), 'OK');
+  deepEqual(await r.json.get('doc'), { a: 1, list: [1, 'x', null], nested: { a: 'é' } });
+  deepEqual(await r.json.get('doc', '$..a'), [1, 'é']);
+  deepEqual(await r.json.numincrby('doc', '$.a', 2), [3]);
+  deepEqual(await r.json.arrappend('doc', '$.list', 4, { n: true }), [5]);
+  deepEqual(await r.json.arrlen('doc', '$.list'), [5]);
+  deepEqual(await r.json.mget(['doc', 'none'], '$.a'), [[3], null]);
+  deepEqual(await r.json.objkeys('doc', '$.nested'), [['a']]);
+  deepEqual(await r.json.type('doc', '$.list'), ['array']);
+  equal(await r.json.merge('doc', '$', { list: null }), 'OK');
+  equal(await r.json.del('doc', '$.nested'), 1);
+  deepEqual(await r.json.get('doc'), { a: 3 });
+  equal(await r.json.set('doc', '$.a', 1, { nx: true }), null);
+  equal(await r.json.get('none'), null);
+  equal(await r.type('doc'), 'ReJSON-RL');
+  await rejects(r.json.set('fresh', '$.a', 1), /new objects must be created at the root/);
+}
+
 async function collections(r) {
   equal(await r.hset('h', { a: 1, b: { c: true } }), 2);
   deepEqual(await r.hgetall('h'), { a: 1, b: { c: true } });
@@ -239,7 +258,7 @@ async function lostConnections() {
   equal(await r.get('kept'), 1);
 }
 
-const steps = [values, collections, pipelines, autoPipelines, transactions, scripts, largeValues, subscriptions, rateLimits,
+const steps = [values, documents, collections, pipelines, autoPipelines, transactions, scripts, largeValues, subscriptions, rateLimits,
   locks, realtime, vercel, tokens];
 // The restart would cut the connection of whoever puts the database to sleep.
 if (!process.env.DORMOUSE_TEST_AMONG_SLEEPS) steps.push(lostConnections);

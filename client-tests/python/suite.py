@@ -247,6 +247,36 @@ def next_message(listener):
     return message
 
 
+def documents(r):
+    # Other servers have JSON in a module.
+    if not DORMOUSE:
+        return
+    for client in r, connect(protocol=3):
+        client.flushall()
+        json = client.json()
+        assert json.set("doc", "$", {"a": 1, "list": [1, 2, 3], "nested": {"a": "x", "on": True}}) is True
+        assert json.get("doc") == {"a": 1, "list": [1, 2, 3], "nested": {"a": "x", "on": True}}
+        assert json.get("doc", "$..a") == [1, "x"] and json.get("doc", ".nested.a") == "x"
+        assert json.get("doc", "$.a", "$.none") == {"$.a": [1], "$.none": []}
+        assert json.set("doc", "$.a", 5, nx=True) is None and json.set("doc", "$.b", 5, nx=True) is True
+        assert json.numincrby("doc", "$.a", 2) == [3] and json.nummultby("doc", "$.a", 0.5) == [1.5]
+        assert json.arrappend("doc", "$.list", 4, {"n": None}) == [5] and json.arrlen("doc", "$.list") == [5]
+        assert json.arrindex("doc", "$.list", 3) == [2] and json.arrtrim("doc", "$.list", 1, 2) == [2]
+        assert json.strappend("doc", "y", "$.nested.a") == [2] and json.strlen("doc", "$.nested.a") == [2]
+        assert json.toggle("doc", "$.nested.on") == [0] and json.objkeys("doc", "$.nested") == [["a", "on"]]
+        assert json.mget(["doc", "none"], "$.b") == [[5], None] and json.objlen("doc", "$") == [4]
+        assert json.mset([("doc", "$.b", 6), ("other", "$", [])]) is True and json.get("other") == []
+        assert json.merge("doc", "$", {"b": None, "c": {"d": 1}}) is True and json.get("doc", "$.c") == [{"d": 1}]
+        assert json.clear("doc", "$.list") == 1 and json.delete("doc", "$.nested") == 1 and json.forget("doc", "$.c") == 1
+        assert json.get("doc") == {"a": 1.5, "list": []} and client.type("doc") == "ReJSON-RL"
+        pipe = client.json().pipeline()
+        pipe.set("piped", "$", {"n": 1})
+        pipe.numincrby("piped", "$.n", 1)
+        pipe.get("piped", "$.n")
+        assert pipe.execute()[0] is True and json.get("piped", "$.n") == [2]
+        error(redis.ResponseError, "new objects must be created at the root", json.set, "fresh", "$.a", 1)
+
+
 def values(_r):
     raw = connect(decode_responses=False)
     every_byte = bytes(range(256))
@@ -454,7 +484,7 @@ def until(condition):
 
 STEPS = [
     strings, keys_and_expiry, hashes, lists, sets, sorted_sets, scanning, pipelines, transactions, publish_subscribe,
-    sharded_channels, keyspace_events, values, bloom_filters, cuckoo_filters, concurrency, errors, connections, resp3, client_side_caching, sleep_and_wake, restart,
+    sharded_channels, keyspace_events, documents, values, bloom_filters, cuckoo_filters, concurrency, errors, connections, resp3, client_side_caching, sleep_and_wake, restart,
 ]  # fmt: skip
 
 if __name__ == "__main__":

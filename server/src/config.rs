@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use self::absent::ABSENT;
 use self::hints::{HINTS, Hints};
-use crate::command_log::{LogKind, LogRule};
+use crate::log_rules::{LogKind, LogRule};
 use crate::metering::prices::Prices;
 use crate::options::{
     ClusterMode, DebugCommand, EvictionPolicy, HistorySpan, Interval, Options, OutputBufferLimits,

@@ -32,6 +32,7 @@ pub mod late;
 pub mod latency;
 pub mod ledger;
 pub mod listener;
+pub mod log_rules;
 pub mod logging;
 pub mod memory;
 pub mod metering;

@@ -82,6 +82,10 @@ const NEWER: &[(&[&str], &[&str], &[Kind])] = &[
     (&["ZUNION", "ZINTER", "ZUNIONSTORE", "ZINTERSTORE"], &["COUNT"], &[Kind::Redis8]),
     (&["BITOP"], &["DIFF", "DIFF1", "ANDOR", "ONE"], &[Kind::Redis8]),
     (&["GEOSEARCH", "GEOSEARCHSTORE"], &["BYPOLYGON"], &[Kind::Valkey]),
+    (&["XDELEX", "XACKDEL", "XNACK", "XCFGSET", "XIDMPRECORD"], &[], &[Kind::Redis8]),
+    (&["XADD"], &["IDMP", "IDMPAUTO", "KEEPREF", "DELREF", "ACKED"], &[Kind::Redis8]),
+    (&["XTRIM"], &["KEEPREF", "DELREF", "ACKED"], &[Kind::Redis8]),
+    (&["XREAD", "XREADGROUP"], &["CLAIM", "MAXCOUNT", "MAXSIZE"], &[Kind::Redis8]),
 ];
 
 /// Whether a server is too old for a command.

@@ -7,8 +7,9 @@ use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exact
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::execution::budget::TURN;
 
-use crate::command_log::{CommandLog, LogKind, LoggedCommand};
+use crate::command_log::{CommandLog, LoggedCommand};
 use crate::commands::{help, now};
+use crate::log_rules::LogKind;
 use crate::session::Session;
 use crate::table::{SessionRun, Weighed};
 

@@ -4,7 +4,6 @@
 
 use super::StreamId;
 use super::blocks::{Blocks, Keyed};
-use super::group::Pending;
 
 /// A pending entry in the order in which it may be claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,9 +17,10 @@ pub(super) struct Due {
 impl Due {
     pub const MIN: Due = Due { since_ms: i64::MIN, turn: 0, id: StreamId::MIN };
 
-    pub fn of(pending: &Pending) -> Due {
-        let since_ms = if pending.is_released() { i64::MIN } else { pending.delivered_ms.max(i64::MIN + 1) };
-        Due { since_ms, turn: pending.turn, id: pending.id }
+    /// `delivered_ms`: none of a released entry.
+    pub fn new(delivered_ms: Option<i64>, turn: u32, id: StreamId) -> Due {
+        let since_ms = delivered_ms.map_or(i64::MIN, |delivered_ms| delivered_ms.max(i64::MIN + 1));
+        Due { since_ms, turn, id }
     }
 
     /// The place after this one; `None` after the last.
@@ -38,8 +38,8 @@ impl Keyed for Due {
 }
 
 /// The order of all of a group's pending entries.
-pub(super) fn order_of<'p>(pending: impl Iterator<Item = &'p Pending>) -> Blocks<Due> {
-    let mut due: Vec<Due> = pending.map(Due::of).collect();
+pub(super) fn order_of(pending: impl Iterator<Item = Due>) -> Blocks<Due> {
+    let mut due: Vec<Due> = pending.collect();
     due.sort_unstable();
     let mut order = Blocks::default();
     due.into_iter().for_each(|due| _ = order.insert(due));

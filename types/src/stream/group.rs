@@ -32,6 +32,12 @@ impl Pending {
         self.owner == Owner::RELEASED
     }
 
+    /// Its place among those that may be claimed.
+    fn due(&self) -> Due {
+        let delivered_ms = Some(self.delivered_ms).filter(|_| !self.is_released());
+        Due::new(delivered_ms, self.turn, self.id)
+    }
+
     /// Later deliveries of the group have higher turns.
     pub fn turn(&self) -> u32 {
         self.turn
@@ -433,7 +439,7 @@ impl Group {
             if !is_idle || pending.turn.wrapping_sub(first_turn) < claimed && pending.owner == owner {
                 return;
             }
-            from = Due::of(&pending);
+            from = pending.due();
             let wants_more = visit(&entry, &pending);
             let deliveries = Deliveries::next(pending.deliveries);
             self.put(Pending { delivered_ms: now_ms, deliveries, owner, ..pending });
@@ -453,7 +459,7 @@ impl Group {
     /// The first entry that may be claimed from `from` on. Those before it that do not exist leave the order: they come back
     /// only if the stream's last id is set to a lower one.
     fn next_due<'e>(&mut self, entries: &'e StreamEntries, mut from: Due) -> Option<(Pending, StreamEntry<'e>)> {
-        let due = self.due.get_or_insert_with(|| order_of(self.pending.from(StreamId::MIN)));
+        let due = self.due.get_or_insert_with(|| order_of(self.pending.from(StreamId::MIN).map(Pending::due)));
         loop {
             let first = *due.from(from).next()?;
             if let Some(pending) = self.pending.get(first.id)
@@ -486,10 +492,10 @@ impl Group {
         self.released = self.released + is_released(after) - is_released(before);
         if let Some(due) = &mut self.due {
             if let Some(before) = before {
-                due.remove(Due::of(&before));
+                due.remove(before.due());
             }
             if let Some(after) = after {
-                due.insert(Due::of(&after));
+                due.insert(after.due());
             }
         }
     }
@@ -668,7 +674,7 @@ impl Group {
         assert_eq!(owned + self.released, self.pending.len());
         if let Some(due) = &self.due {
             let mut places = due.from(Due::MIN);
-            assert!(places.all(|due| self.pending(due.id).is_some_and(|pending| Due::of(pending) == *due)));
+            assert!(places.all(|due| self.pending(due.id).is_some_and(|pending| pending.due() == *due)));
         }
         let consumers = self.slots.iter().flatten();
         let due = |due: fn(&Blocks<Due>) -> usize| self.due.as_ref().map_or(0, due);

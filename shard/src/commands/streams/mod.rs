@@ -76,6 +76,8 @@ const NODE_COST: usize = 10;
 const NODE_BYTES_PER_ELEMENT: usize = 128;
 /// Consumers whose places are moved in about the time of one element.
 const CONSUMERS_PER_ELEMENT: usize = 32;
+/// Memory that a pending entry takes: its record, and its id among its consumer's.
+const PENDING_BYTES: usize = 80;
 
 const fn streams(from: u8) -> KeySpec {
     KeySpec { access: READS, find: Find::Streams { from }, notes: "" }

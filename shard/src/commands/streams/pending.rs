@@ -7,8 +7,7 @@ use smallvec::SmallVec;
 
 use super::groups::{change, growth_of_consumer};
 use super::ids::{ids, range_end, range_start, strict_id, write_entry, write_id};
-use super::reading::PENDING_BYTES;
-use super::{CONSUMERS_PER_ELEMENT, event, look};
+use super::{CONSUMERS_PER_ELEMENT, PENDING_BYTES, event, look};
 use crate::commands::args::{Args, Argument, Rest, integer, parse};
 use crate::error::{Error, Result, repeated};
 use crate::keyspace::{Change, Keyspace};

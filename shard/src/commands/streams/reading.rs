@@ -8,16 +8,13 @@ use smallvec::SmallVec;
 use super::groups::growth_of_consumer;
 use super::ids::{strict_id, unlimited, write_entry, write_fields, write_id};
 use super::pending::record_due;
-use super::{CONSUMERS_PER_ELEMENT, NODE_COST, look};
+use super::{CONSUMERS_PER_ELEMENT, NODE_COST, PENDING_BYTES, look};
 use crate::commands::args::{Args, Argument, Rest, integer, parse};
 use crate::commands::blocking::{Timeout, wait_or};
 use crate::commands::cost;
 use crate::error::{Error, Result, repeated};
 use crate::keyspace::changes::{EventClass, KeyEvent};
 use crate::keyspace::{Change, Keyspace, Offer, Wait};
-
-/// Memory that a pending entry takes: its record, and its id among its consumer's.
-pub const PENDING_BYTES: usize = 80;
 
 /// Memory that a pending entry takes in the order of those that may be claimed.
 const DUE_BYTES: usize = 40;

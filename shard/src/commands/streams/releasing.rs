@@ -11,9 +11,8 @@ use dormouse_types::stream::Deliveries;
 use smallvec::SmallVec;
 
 use super::ids::ids;
-use super::look;
 use super::pending::{group_of, no_group};
-use super::reading::PENDING_BYTES;
+use super::{PENDING_BYTES, look};
 use crate::commands::args::{Rest, integer};
 use crate::error::{Error, Result, repeated};
 use crate::keyspace::{Change, Keyspace};
