@@ -683,3 +683,42 @@ fn every_write_waits_while_writes_are_paused() {
         other.read().expect("a reply");
     }
 }
+
+/// As in Redis: consumers of a stream are no change of the stream to those who watch it.
+#[test]
+fn a_watched_stream_is_touched_by_its_entries_only() {
+    let server = Served::start(&[]);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    let commands = [
+        ("XGROUP CREATE s h 0", true),
+        ("XGROUP SETID s g 0", true),
+        ("XGROUP CREATECONSUMER s g d", true),
+        ("XREADGROUP GROUP g c COUNT 1 STREAMS s >", true),
+        ("XREADGROUP GROUP g new STREAMS s >", true),
+        ("XCLAIM s g d 0 1-1", true),
+        ("XAUTOCLAIM s g e 0 0", true),
+        ("XNACK s g FAIL IDS 1 1-1", true),
+        ("XACKDEL s g ACKED IDS 1 1-1", true),
+        ("XACK s g 2-1", true),
+        ("XGROUP DELCONSUMER s g c", true),
+        ("XGROUP DESTROY s h", true),
+        ("XSETID s 9-1", true),
+        ("XCFGSET s IDMP-DURATION 50", true),
+        ("XGROUP CREATE made g $ MKSTREAM", false),
+        ("XADD s * f v", false),
+        ("XDEL s 2-1", false),
+        ("XTRIM s MAXLEN 1", false),
+        ("EXPIRE s 100", false),
+    ];
+    for entry in ["XADD s 1-1 f v", "XADD s 2-1 f v", "XADD s 3-1 f v", "XGROUP CREATE s g 0"] {
+        other.say(entry);
+    }
+    for (command, goes_on) in commands {
+        client.say("WATCH s made");
+        let reply = other.say(command).to_string();
+        assert!(!reply.contains("ERR") && !reply.contains("NOGROUP"), "{command}: {reply}");
+        client.say("MULTI");
+        let ran = client.say("EXEC").to_string();
+        assert_eq!(ran == "[]", goes_on, "{command}: {ran}");
+    }
+}

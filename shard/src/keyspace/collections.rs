@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy)]
 pub enum Change<R> {
     Yes(R),
+    /// Something changed beside the elements, such as the groups of a stream. As in Redis, transactions that watch the key go on, and
+    /// clients that have it cached keep it.
+    Beside(R),
     No(R),
 }
 
@@ -19,9 +22,22 @@ impl<R> Change<R> {
         if changed { Self::Yes(result) } else { Self::No(result) }
     }
 
+    pub fn beside_when(changed: bool, result: R) -> Self {
+        if changed { Self::Beside(result) } else { Self::No(result) }
+    }
+
+    pub fn map<T>(self, map: impl FnOnce(R) -> T) -> Change<T> {
+        match self {
+            Self::Yes(result) => Change::Yes(map(result)),
+            Self::Beside(result) => Change::Beside(map(result)),
+            Self::No(result) => Change::No(map(result)),
+        }
+    }
+
+    /// Returns whether anything has changed, and the result.
     pub(super) fn split(self) -> (bool, R) {
         match self {
-            Self::Yes(result) => (true, result),
+            Self::Yes(result) | Self::Beside(result) => (true, result),
             Self::No(result) => (false, result),
         }
     }
@@ -161,18 +177,22 @@ impl Keyspace<'_> {
                 return (false, Err(Error::WrongType));
             };
             let change = change.take().expect("a record is updated once");
-            let (changed, result) = change(collection, limits).split();
+            let change = change(collection, limits);
+            let is_beside = matches!(change, Change::Beside(_));
+            let (changed, result) = change.split();
             let empty = collection.is_empty() && !T::MAY_BE_EMPTY;
             record.set_access(uses.written(record.access(), changed, || random.u64(..)));
-            (changed, Ok((changed, empty, result)))
+            (changed, Ok((changed, is_beside, empty, result)))
         });
         let Some(outcome) = outcome else { return Ok(None) };
-        let (changed, empty, result) = outcome?;
+        let (changed, is_beside, empty, result) = outcome?;
         if empty {
             let record = index.remove(position, key, true, &placement);
             self.bury(record);
         }
-        if changed || empty {
+        if is_beside && !empty {
+            self.changed_beside(key);
+        } else if changed || empty {
             self.changed(self.event, key);
         }
         // A module of other servers tells of its own event only.

@@ -520,9 +520,18 @@ impl<'a> Keyspace<'a> {
         self.note_ready(key);
     }
 
+    /// Called after a change of `key` that leaves its elements as they were.
+    fn changed_beside(&mut self, key: &[u8]) {
+        self.count_change();
+        if let Some(event) = self.event {
+            self.tell(event, key);
+        }
+        self.note_ready(key);
+    }
+
     /// Reports `event` for `key` too, beside the event of the change itself.
     pub fn tell(&mut self, event: KeyEvent, key: &[u8]) {
-        self.shared.changed(&mut self.noted, Some(event), self.select, key);
+        self.shared.tell_event(&mut self.noted, event, self.select, key);
     }
 
     /// Names the fields of the hash under `key` that its last `event` is about. Subscribers may ask for them.

@@ -98,7 +98,7 @@ pub fn create(
             stream.set_idempotency(settings);
         }
         let added = stream.add_group(name, last, options.read);
-        Change::when(added, added)
+        Change::beside_when(added, added)
     })?;
     if !added {
         return Err(Error::text("BUSYGROUP Consumer Group name already exists"));
@@ -132,7 +132,7 @@ pub fn set_id(
     };
     change(db, key, name, |group| {
         group.set(last, options.read);
-        Change::Yes(())
+        Change::Beside(())
     })?;
     reply.ok();
     Ok(())
@@ -142,7 +142,7 @@ pub fn set_id(
 pub fn destroy(db: &mut Keyspace<'_>, reply: &mut Reply, (key, name): (&[u8], &[u8])) -> Result<()> {
     let destroyed = db.update_existing(key, |stream: &mut Stream, _| {
         let destroyed = stream.remove_group(name);
-        Change::when(destroyed, destroyed)
+        Change::beside_when(destroyed, destroyed)
     })?;
     reply.integer(destroyed.ok_or(NO_KEY)?.into());
     Ok(())
@@ -158,7 +158,7 @@ pub fn create_consumer(
     check_group(db, key, name)?;
     let created = change(db, key, name, |group| {
         let (_, created) = group.owner_or_new(consumer, now);
-        Change::when(created, created)
+        Change::beside_when(created, created)
     })?;
     reply.integer(created.unwrap_or_default().into());
     Ok(())
@@ -173,7 +173,7 @@ pub fn delete_consumer(
     check_group(db, key, name)?;
     let deleted = change(db, key, name, |group| {
         let deleted = group.delete_consumer(consumer);
-        Change::when(deleted.is_some(), deleted.unwrap_or(0))
+        Change::beside_when(deleted.is_some(), deleted.unwrap_or(0))
     })?;
     reply.integer(deleted.unwrap_or(0) as i64);
     Ok(())
@@ -240,11 +240,8 @@ pub fn change<R>(
     name: &[u8],
     change: impl FnOnce(&mut Group) -> Change<R>,
 ) -> Result<Option<R>> {
-    let changed =
-        db.update_existing(key, |stream: &mut Stream, _| match stream.change_group(name, |_, group| change(group)) {
-            Some(Change::Yes(result)) => Change::Yes(Some(result)),
-            Some(Change::No(result)) => Change::No(Some(result)),
-            None => Change::No(None),
-        })?;
+    let changed = db.update_existing(key, |stream: &mut Stream, _| {
+        stream.change_group(name, |_, group| change(group)).map_or(Change::No(None), |change| change.map(Some))
+    })?;
     Ok(changed.flatten())
 }

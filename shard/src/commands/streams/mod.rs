@@ -625,7 +625,7 @@ fn xsetid(db: &mut Keyspace<'_>, reply: &mut Reply, (key, wanted): (&[u8], NewHe
         if let Ok(head) = head {
             stream.set_head(head);
         }
-        Change::when(head.is_ok(), head.map(drop))
+        Change::beside_when(head.is_ok(), head.map(drop))
     })?;
     set.ok_or(Error::NoSuchKey)??;
     reply.ok();

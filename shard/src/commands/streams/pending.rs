@@ -35,7 +35,7 @@ pub fn xack(db: &mut Keyspace<'_>, reply: &mut Reply, (key, group, words): (&[u8
     let ids = ids(words.iter())?;
     let acknowledged = change(db, key, group, |group| {
         let acknowledged = ids.iter().filter(|id| group.acknowledge(**id)).count();
-        Change::when(acknowledged > 0, acknowledged)
+        Change::beside_when(acknowledged > 0, acknowledged)
     })?;
     reply.integer(acknowledged.unwrap_or(0) as i64);
     Ok(())
@@ -316,7 +316,7 @@ fn claim_with(
             (claim(entries, group, owner), is_new)
         });
         let (changed, is_new) = claimed.unwrap_or_default();
-        Change::when(changed || is_new, is_new)
+        Change::beside_when(changed || is_new, is_new)
     })?;
     Ok(is_new.unwrap_or(false))
 }

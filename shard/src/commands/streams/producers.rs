@@ -86,7 +86,7 @@ pub fn xcfgset(db: &mut Keyspace<'_>, reply: &mut Reply, (key, words): (&[u8], R
             size_max: size_max.unwrap_or(before.size_max),
         };
         match stream.set_idempotency(settings) {
-            true => Change::Yes(Some(settings)),
+            true => Change::Beside(Some(settings)),
             false => Change::No(None),
         }
     })?;
@@ -126,7 +126,7 @@ pub fn xidmprecord(
         match stream.message(producer, message, now) {
             None => {
                 stream.add_message(producer, message, id, now);
-                Change::Yes(Ok(true))
+                Change::Beside(Ok(true))
             }
             Some(bound) if bound == id => Change::No(Ok(false)),
             Some(_) => {

@@ -424,7 +424,7 @@ fn read_one(
             (served, is_new)
         });
         let (served, is_new) = read.unwrap_or((false, false));
-        Change::when(served || is_new, (served, is_new))
+        Change::beside_when(served || is_new, (served, is_new))
     })?;
     let (served, is_new) = read.unwrap_or((false, false));
     if is_new {

@@ -109,7 +109,10 @@ pub fn xdelex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, words): (&[u8], Re
             };
             outcome.codes.push(code);
         }
-        Change::when(outcome.has_changed(), outcome)
+        match outcome.deleted.is_empty() {
+            true => Change::beside_when(outcome.has_changed(), outcome),
+            false => Change::Yes(outcome),
+        }
     })?;
     let outcome = outcome.unwrap_or_default();
     outcome.write(reply);
@@ -137,7 +140,10 @@ pub fn xackdel(db: &mut Keyspace<'_>, reply: &mut Reply, (key, name, words): (&[
             let is_kept = outcome.delete(stream, *id, references);
             outcome.codes.push(if is_kept { REFERRED_TO } else { DELETED });
         }
-        Change::when(outcome.has_changed(), outcome)
+        match outcome.deleted.is_empty() {
+            true => Change::beside_when(outcome.has_changed(), outcome),
+            false => Change::Yes(outcome),
+        }
     })?;
     let outcome = outcome.unwrap_or_default();
     outcome.write(reply);

@@ -80,7 +80,7 @@ pub fn xnack(
             ids.iter().filter(release).copied().collect::<SmallVec<[StreamId; 8]>>()
         });
         let released = released.unwrap_or_default();
-        Change::when(!released.is_empty(), released)
+        Change::beside_when(!released.is_empty(), released)
     })?;
     let released = released.unwrap_or_default();
     reply.integer(released.len() as i64);
