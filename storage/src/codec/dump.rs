@@ -16,8 +16,8 @@ use super::{
     reader::{ByteCount, ByteSink},
     string::skip_string,
     value::{
-        LoadedValue, RDB_VERSION_OF_ARRAYS, RdbReaders, array, decode_value, encode_filter_of_module, encoding_of,
-        is_known_module, kind,
+        LoadedValue, RDB_VERSION_OF_ARRAYS, RdbReaders, array, decode_value, encode_filter_of_module, encode_value,
+        encoding_of, is_known_module, kind,
         newer::{Dialect, Templates, flatten, is_newer_hash, unsupported},
     },
 };
@@ -84,6 +84,7 @@ pub fn dump_into(value: &Value<'_>, out: &mut Vec<u8>) {
 fn encode(value: &Value<'_>, out: &mut impl ByteSink) -> u8 {
     match value {
         Value::Object(ObjectRef::Filter(filter)) => encode_filter_of_module(filter, out),
+        Value::Object(ObjectRef::Json(_)) => encode_value(value, out),
         _ => {
             // An array has one form, which other readers lack.
             RdbReaders::REDIS_7_2.encode(value, out);
@@ -186,6 +187,7 @@ pub fn restored_bytes_max(payload: &[u8]) -> usize {
     let mut reader = Reader::new(value);
     match kind {
         kind::STRING => size_class(skip_string(&mut reader).unwrap_or(0)),
+        kind::JSON => reader.remaining(),
         kind::LIST | kind::SET => elements_bytes(&mut reader, 1, 0),
         kind::HASH => elements_bytes(&mut reader, 2, 0),
         kind::SORTED_SET => elements_bytes(&mut reader, 1, 8),

@@ -35,6 +35,7 @@ pub const GROWTH: u32 = 2;
 
 /// ln² 2, with the digits that RedisBloom has.
 const LN_2_SQUARED: f64 = 0.480_453_013_918_201;
+#[expect(clippy::approx_constant, reason = "with one digit more, some filters would have another number of hashes")]
 const LN_2: f64 = 0.693_147_180_559_945;
 
 /// By how much a link's error rate is lower than that of the one before.

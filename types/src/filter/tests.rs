@@ -66,7 +66,7 @@ fn error_rates_are_kept() {
         (500, 0.01, 2, false, 20_000),
         (2000, 0.05, 1, false, 12_000),
         (1000, 0.001, 4, false, 30_000),
-        (20_000, 0.25, 2, true, 20_000),
+        (20_000, 0.03, 2, true, 20_000),
     ] {
         let mut filter = bloom(capacity, rate, growth, is_fixed);
         let mut known = 0;

@@ -52,6 +52,7 @@ pub(super) const NAMES: &[(EventClass, &[&str])] = &[
             "xtrim",
         ],
     ),
+    (EventClass::Array, &["ardel", "ardelrange", "arinsert", "armset", "arring", "arseek", "arset"]),
     (
         EventClass::Module,
         &[
@@ -85,6 +86,7 @@ const CLASSES: &[(&str, EventClass)] = &[
     ("@hash", EventClass::Hash),
     ("@zset", EventClass::SortedSet),
     ("@stream", EventClass::Stream),
+    ("@array", EventClass::Array),
     ("@module", EventClass::Module),
     ("@expired", EventClass::Expired),
     ("@evicted", EventClass::Evicted),
