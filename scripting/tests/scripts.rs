@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 
 use dormouse_protocol::{Reply, Request, Version};
-use dormouse_scripting::vm::{self, Ended, RunLimits, Runnable};
+use dormouse_scripting::vm::{self, RunLimits, Runnable, ScriptEnd};
 use dormouse_scripting::{Course, Halt, Host, Library, Script};
 
 /// Answers commands by their names, and ends a script after some questions.
@@ -140,7 +140,7 @@ fn run_within(
         host,
         &mut reply,
     );
-    if let Ended::Suspended(suspended) = ended.ok()? {
+    if let ScriptEnd::Suspended(suspended) = ended.ok()? {
         assert!(reply.is_empty());
         let elsewhere = || vm::go_on(suspended, run, LIMITS, host, &mut reply);
         thread::scope(|scope| scope.spawn(elsewhere).join().expect("it does not panic")).ok()?;

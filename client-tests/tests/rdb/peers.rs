@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use dormouse_client_tests::{
     Kind, Server,
-    resp::{Connection, Words},
+    resp::{Connection, Reply, Words},
     script::{Script, Step},
 };
 

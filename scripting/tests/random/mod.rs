@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use dormouse_protocol::{Reply, Request, Response, Version};
-use dormouse_scripting::vm::{self, Ended, RunLimits, Runnable};
+use dormouse_scripting::vm::{self, RunLimits, Runnable, ScriptEnd};
 use dormouse_scripting::{Course, Halt, Host, Script};
 use fastrand::Rng;
 
@@ -380,7 +380,7 @@ fn any_script_ends_with_one_reply_or_none() {
         let (keys, arguments) = (keys.iter().map(Vec::as_slice), arguments.iter().map(Vec::as_slice));
         let run = Runnable::Script(&script);
         let ran = match vm::run(run, keys, arguments, limits, &mut host, &mut reply) {
-            Ok(Ended::Suspended(suspended)) => {
+            Ok(ScriptEnd::Suspended(suspended)) => {
                 assert!(reply.is_empty(), "{seed}: {text}");
                 suspended_runs += 1;
                 vm::go_on(suspended, run, limits, &mut host, &mut reply)

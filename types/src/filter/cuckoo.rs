@@ -93,7 +93,7 @@ impl Fingerprint {
 /// The other of the two buckets of a fingerprint.
 #[inline]
 fn other(fingerprint: u8, bucket: u64) -> u64 {
-    bucket ^ u64::from(fingerprint) * 0x5bd1_e995
+    bucket ^ (u64::from(fingerprint) * 0x5bd1_e995)
 }
 
 /// The number of buckets of the first layer.

@@ -349,8 +349,10 @@ fn change<R>(
 ) -> Result<Option<R>> {
     let most = db.settings().records.value_bytes_max;
     let changed = db.update_existing(key, |json: &mut Json, _| match change(json, most) {
-        Ok(Change::Yes(result)) => Change::Yes(Ok((true, result))),
-        Ok(Change::No(result)) => Change::No(Ok((false, result))),
+        Ok(change) => {
+            let is_changed = !matches!(change, Change::No(_));
+            change.map(|result| Ok((is_changed, result)))
+        }
         Err(error) => Change::No(Err(error)),
     })?;
     let Some((is_changed, result)) = changed.transpose()? else { return Ok(None) };
