@@ -69,7 +69,7 @@ pub fn xnack(
     reply: &mut Reply,
     (key, name, mode, words): (&[u8], &[u8], &[u8], Rest<'_>),
 ) -> Result<()> {
-    if !db.read_to_change::<Stream>(key)?.is_some_and(|stream| stream.group(name).is_some()) {
+    if db.read_to_change::<Stream>(key)?.is_none_or(|stream| stream.group(name).is_none()) {
         return Err(no_group(key, name));
     }
     let options = options(mode, words)?;
