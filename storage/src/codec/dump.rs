@@ -17,7 +17,7 @@ use super::{
     string::skip_string,
     value::{
         LoadedValue, RDB_VERSION_OF_ARRAYS, RdbReaders, array, decode_value, encode_filter_of_module, encode_value,
-        encoding_of, is_known_module, kind,
+        is_known_module, kind,
         newer::{Dialect, Templates, flatten, is_newer_hash, unsupported},
     },
 };
@@ -84,12 +84,14 @@ pub fn dump_into(value: &Value<'_>, out: &mut Vec<u8>) {
 fn encode(value: &Value<'_>, out: &mut impl ByteSink) -> u8 {
     match value {
         Value::Object(ObjectRef::Filter(filter)) => encode_filter_of_module(filter, out),
-        Value::Object(ObjectRef::Json(_)) => encode_value(value, out),
-        _ => {
-            // An array has one form, which other readers lack.
-            RdbReaders::REDIS_7_2.encode(value, out);
-            encoding_of(value)
-        }
+        _ => match RdbReaders::REDIS_8.encoding_of(value) {
+            Some(encoding) => {
+                RdbReaders::REDIS_8.encode(value, out);
+                encoding
+            }
+            // A document.
+            None => encode_value(value, out),
+        },
     }
 }
 
