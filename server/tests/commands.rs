@@ -221,7 +221,7 @@ fn clients_are_filtered() {
         ("CLIENT LIST IDLE 0", "-ERR idle should be greater than 0"),
         ("CLIENT LIST MAXAGE x", "-ERR maxage is not an integer or out of range"),
         ("CLIENT LIST ID x", "-ERR Invalid client ID"),
-        ("CLIENT KILL ID 0", "-ERR No such client"),
+        ("CLIENT KILL ID 0", "-ERR client-id should be greater than 0"),
         ("CLIENT KILL ID 0 SKIPME no", "-ERR client-id should be greater than 0"),
         ("CLIENT KILL NAME nope NOT-DB 0", ":0"),
         ("CLIENT KILL USER bob NOT-DB 3", ":0"),

@@ -412,7 +412,7 @@ impl Number {
 
 /// The elements of the range; texts are read as numbers, which takes a few times as long.
 pub(super) fn cost_of_operation(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    const READING: usize = 4;
+    const READING: usize = 24;
     let Some(span) = Span::of(request.arg(2), request.arg(3)) else { return 0 };
     cost_of_span(db, request.arg(1), span).saturating_mul(READING)
 }

@@ -89,7 +89,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             ),
         Command::new("JSON.MERGE", at_least(4), KEY_CHANGE, GROW, run!(writing::merge))
             .event(event("json.merge"))
-            .cost(cost_of_change)
+            .cost(cost_of_merge)
             .grows(growth_of_values)
             .needs(needs_of_change)
             .doc(
@@ -231,7 +231,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
         ),
         Command::new("JSON.CLEAR", at_least(2), KEY_CHANGE, WRITE, run!(writing::clear))
             .event(event("json.clear"))
-            .cost(cost_of_change)
+            .cost(cost_of_clear)
             .needs(needs_of_change)
             .doc(
                 "2.0.0",
@@ -442,6 +442,19 @@ fn cost_of_mget(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 /// The document is looked at and copied, and the values in the request are read.
 fn cost_of_change(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     cost_of_read(db, request).saturating_add(request.extent() / (BYTES_PER_UNIT / 2))
+}
+
+/// A value that is merged moves all that is behind it, so several cost the square.
+fn cost_of_merge(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let once = cost_of_change(db, request);
+    let path = request.get(2).unwrap_or_default();
+    let names_several = path.iter().any(|byte| b"*,:?".contains(byte)) || path.windows(2).any(|pair| pair == b"..");
+    if names_several { once.saturating_mul(once) } else { once }
+}
+
+/// Values of all sizes are cleared, of which the places are noted.
+fn cost_of_clear(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    cost_of_change(db, request).saturating_mul(4)
 }
 
 fn cost_of_mset(db: &Keyspace<'_>, request: Request<'_>) -> usize {

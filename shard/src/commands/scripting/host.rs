@@ -407,6 +407,14 @@ impl<'d, 'k, 'r> Calls<'d, 'k, 'r> {
         if !self.db.is_resident() && self.load(row, request, can_suspend)? == Course::Suspend {
             return Ok(None);
         }
+        if self.is_guest && row.flags.contains(Flags::MAY_REPLICATE) {
+            // Messages leave at the end of a plan: a batch has no place for them.
+            return match (self.has_written, can_suspend) {
+                (false, _) => self.halt(Ended::Long),
+                (true, true) => Ok(None),
+                (true, false) => self.halt(Ended::Unsuspendable),
+            };
+        }
         let cost = row.cost.map_or(0, |cost| cost(self.db, request));
         if cost > TURN
             && !self.is_guest
