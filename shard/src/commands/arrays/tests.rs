@@ -421,7 +421,7 @@ fn costs() {
         ("ARSCAN a 0 18446744073709551614 LIMIT 7", Some(7)),
         ("ARDELRANGE a 0 9 5 14", Some(20)),
         ("ARDELRANGE a 0 18446744073709551614", Some(1000)),
-        ("AROP a 10 19 SUM", Some(40)),
+        ("AROP a 10 19 SUM", Some(240)),
         ("ARLASTITEMS a 50", Some(150)),
         ("ARRING a 1000 x", Some(0)),
         ("ARRING a 10 x", Some(1000)),
