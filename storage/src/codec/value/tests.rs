@@ -428,7 +428,12 @@ fn object() -> impl Strategy<Value = Object> {
     (0..6, proptest::collection::vec((element(), element(), any::<f64>()), 1..300)).prop_map(move |(kind, elements)| {
         let (mut list, mut hash, mut set, mut sorted) = (List::new(), Hash::new(), Set::new(), SortedSet::new());
         let mut stream = Stream::new();
+        // A hash stays a table when the long value that made it one is replaced, and would be packed after loading.
+        let mut names = std::collections::BTreeSet::new();
         for (first, second, score) in &elements {
+            if matches!(kind, 1 | 5) && !names.insert(first) {
+                continue;
+            }
             match kind {
                 0 => list.push(End::Tail, first, &limits),
                 1 => drop(hash.set(first, second, &limits)),
