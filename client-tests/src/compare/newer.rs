@@ -114,6 +114,13 @@ pub(super) fn is_listed(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply)
         (Kind::Valkey, "GETEX") => ours.is_null() && theirs.is_error(),
         // The end of the range is optional.
         (Kind::Valkey, "BITCOUNT") => words.len() == 3 && *ours == Reply::error("ERR syntax error"),
+        // Valkey refuses the count that has no opposite.
+        (Kind::Valkey, "LREM") => {
+            *theirs
+                == Reply::error(
+                    "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+                )
+        }
         // Valkey keeps longer strings in one allocation with their keys.
         (Kind::Valkey, "OBJECT") if ours.bytes() == Some(b"raw") => theirs.bytes() == Some(b"embstr"),
         // After a bit command that changed nothing. Redis 8 chooses by the length of key and value together.
