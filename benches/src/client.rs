@@ -87,6 +87,25 @@ impl Client {
         if self.input.is_empty() { Ok(()) } else { Err("more replies than commands".into()) }
     }
 
+    /// Sends `count` commands, built by `write`, a few at a time. Returns their replies as text.
+    ///
+    /// # Errors
+    /// When a reply is an error.
+    pub fn texts(&mut self, count: usize, write: impl Fn(usize, &mut Vec<u8>)) -> Result<Vec<String>> {
+        const PIPELINE: usize = 16;
+        let mut texts = Vec::with_capacity(count);
+        while texts.len() < count {
+            let (from, to) = (texts.len(), count.min(texts.len() + PIPELINE));
+            let mut request = Vec::new();
+            (from..to).for_each(|at| write(at, &mut request));
+            self.stream.write_all(&request)?;
+            for _ in from..to {
+                texts.push(text(self.frame()?)?);
+            }
+        }
+        Ok(texts)
+    }
+
     /// Reads this many replies of one line each, with a line of its length before a string.
     fn lines(&mut self, mut count: u64) -> Result<()> {
         let mut consumed = 0;

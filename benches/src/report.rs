@@ -68,6 +68,8 @@ pub(crate) enum Target {
     TimesValkey(f64),
     /// At most this share of the lowest value of a peer in the same run.
     OfBest(f64),
+    /// At least this multiple of the highest value of a peer in the same run.
+    TimesBest(f64),
     /// At most this share of the value of the bare loop in the same run.
     OfLimit(f64),
 }
@@ -86,6 +88,9 @@ impl Table {
             Some(Target::OfLimit(_)) => of(Kind::Limit),
             Some(Target::OfBest(_)) => {
                 [Kind::Redis, Kind::Valkey, Kind::Redis8].into_iter().filter_map(of).min_by(f64::total_cmp)
+            }
+            Some(Target::TimesBest(_)) => {
+                [Kind::Redis, Kind::Valkey, Kind::Redis8].into_iter().filter_map(of).max_by(f64::total_cmp)
             }
             _ => of(Kind::Redis),
         };
@@ -162,7 +167,9 @@ impl Target {
             Target::OfRedis(limit) | Target::OfValkey(limit) | Target::OfBest(limit) | Target::OfLimit(limit) => {
                 ratio.map(|ratio| ratio <= limit)
             }
-            Target::TimesRedis(limit) | Target::TimesValkey(limit) => ratio.map(|ratio| ratio >= limit),
+            Target::TimesRedis(limit) | Target::TimesValkey(limit) | Target::TimesBest(limit) => {
+                ratio.map(|ratio| ratio >= limit)
+            }
         }
     }
 
@@ -176,6 +183,7 @@ impl Target {
             Target::OfLimit(limit) => format!("<= {limit:.2} of limit"),
             Target::TimesRedis(limit) => format!(">= {limit:.2} of redis"),
             Target::TimesValkey(limit) => format!(">= {limit:.2} of valkey"),
+            Target::TimesBest(limit) => format!(">= {limit:.2} of the best"),
         }
     }
 }

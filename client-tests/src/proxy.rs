@@ -28,6 +28,7 @@ struct Shared {
     held_back: AtomicBool,
     over: AtomicBool,
     losses: Option<Losses>,
+    change: Option<Change>,
 }
 
 /// Answers that are lost, each with its link.
@@ -43,6 +44,30 @@ impl Losses {
         let is_lost = self.random.lock().expect("no thread panics while it holds this").one_in(self.one_in);
         self.count.fetch_add(usize::from(is_lost), Ordering::SeqCst);
         is_lost
+    }
+}
+
+/// Bytes that stand in answers in place of others.
+struct Change {
+    from: Vec<u8>,
+    to: Vec<u8>,
+}
+
+impl Change {
+    /// Changes what has come. Returns how much of it can be passed on: the rest may be the beginning of what is to be changed.
+    fn apply(&self, bytes: &mut [u8]) -> usize {
+        let mut at = 0;
+        while let Some(rest) = bytes.get_mut(at..).filter(|rest| !rest.is_empty()) {
+            if rest.starts_with(&self.from) {
+                rest[..self.to.len()].copy_from_slice(&self.to);
+                at += self.to.len();
+            } else if self.from.starts_with(rest) {
+                break;
+            } else {
+                at += 1;
+            }
+        }
+        at
     }
 }
 
@@ -70,6 +95,13 @@ impl Proxy {
     pub fn losing(server: u16, one_in: usize, seed: u64) -> Self {
         let losses = Losses { one_in, random: Mutex::new(Random::new(seed)), count: AtomicUsize::new(0) };
         Self::over(server, Shared { losses: Some(losses), ..Shared::default() })
+    }
+
+    /// A wire on which `to` arrives in answers of the server where it says `from`, which is as long.
+    pub fn changing(server: u16, from: &[u8], to: &[u8]) -> Self {
+        assert!(!from.is_empty() && from.len() == to.len(), "no byte is more or less");
+        let change = Change { from: from.to_vec(), to: to.to_vec() };
+        Self::over(server, Shared { change: Some(change), ..Shared::default() })
     }
 
     fn over(server: u16, shared: Shared) -> Self {
@@ -199,7 +231,10 @@ impl Shared {
         {
             let (from, to) = (from.try_clone()?, to.try_clone()?);
             let shared = Arc::clone(self);
-            std::thread::spawn(move || copy(from, to, &late, shared.losses.as_ref().filter(|_| is_answer)));
+            std::thread::spawn(move || match is_answer {
+                true => copy(from, to, &late, shared.losses.as_ref(), shared.change.as_ref()),
+                false => copy(from, to, &late, None, None),
+            });
         }
         links.push(Link { client, server, late });
         Ok(())
@@ -207,19 +242,25 @@ impl Shared {
 }
 
 /// Passes bytes on until one end closes, or some are lost. Bytes that were read before a cut are still passed on.
-fn copy(mut from: TcpStream, mut to: TcpStream, late: &Late, losses: Option<&Losses>) {
+fn copy(mut from: TcpStream, mut to: TcpStream, late: &Late, losses: Option<&Losses>, change: Option<&Change>) {
     let mut buffer = vec![0; 64 << 10];
+    // Bytes at the beginning of the buffer that are to be passed on with the next.
+    let mut kept = 0;
     loop {
-        match from.read(&mut buffer) {
+        match from.read(&mut buffer[kept..]) {
             Ok(0) | Err(_) => break,
             Ok(read) => {
                 if late.keeps.load(Ordering::SeqCst) {
                     late.has.store(true, Ordering::SeqCst);
                     _ = wait_for(LIMIT, || (!late.keeps.load(Ordering::SeqCst)).then_some(()));
                 }
-                if losses.is_some_and(Losses::take) || to.write_all(&buffer[..read]).is_err() {
+                let have = kept + read;
+                let passed = change.map_or(have, |change| change.apply(&mut buffer[..have]));
+                if losses.is_some_and(Losses::take) || to.write_all(&buffer[..passed]).is_err() {
                     break;
                 }
+                buffer.copy_within(passed..have, 0);
+                kept = have - passed;
             }
         }
     }

@@ -104,6 +104,8 @@ pub struct Settings {
     pub takes_debug: bool,
     /// The value of `--tls-auth-clients`, for a server with a second port for TLS.
     pub tls: Option<&'static str>,
+    /// Whether Redis writes files and copies of its data without a checksum.
+    pub is_unchecked: bool,
     /// Further options of Dormouse.
     pub options: &'static [&'static str],
 }
@@ -321,6 +323,9 @@ pub fn command(kind: Kind, port: u16, data: &Path, settings: Settings) -> Comman
             }
             if let Some(password) = settings.tokens.first() {
                 command.args(["--requirepass", password]);
+            }
+            if settings.is_unchecked {
+                command.args(["--rdbchecksum", "no"]);
             }
             command
         }

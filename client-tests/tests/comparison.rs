@@ -33,6 +33,7 @@ const WORKERS: Settings = Settings {
     loss_window: None,
     takes_debug: false,
     tls: None,
+    is_unchecked: false,
     options: &[],
 };
 

@@ -60,6 +60,7 @@ fn shown(record: &Record) -> String {
             (ObjectRef::Filter(filter).kind().name(), vec![format!("{filter:?}").into_bytes()])
         }
         Value::Object(ObjectRef::Json(json)) => ("json", vec![format!("{json:?}").into_bytes()]),
+        Value::Object(ObjectRef::VectorSet(set)) => ("vectorset", vec![format!("{set:?}").into_bytes()]),
         Value::Object(ObjectRef::SortedSet(set)) => {
             ("zset", set.iter().map(|(it, score)| pair(it, score.to_string())).collect())
         }

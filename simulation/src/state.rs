@@ -47,6 +47,7 @@ fn entry(select: u8, record: &Record) -> Entry {
         // No schedule makes any.
         Held::Object(ObjectRef::Filter(filter)) => Value::Text(format!("{filter:?}")),
         Held::Object(ObjectRef::Json(json)) => Value::Text(format!("{json:?}")),
+        Held::Object(ObjectRef::VectorSet(set)) => Value::Text(format!("{set:?}")),
     };
     Entry { value, expiry: record.expiry() }
 }

@@ -94,6 +94,7 @@ fn show(record: &Record) -> String {
         Value::Object(ObjectRef::Filter(filter)) => vec![format!("{filter:?}")],
         Value::Object(ObjectRef::Array(array)) => vec![format!("{array:?}")],
         Value::Object(ObjectRef::Json(json)) => vec![format!("{json:?}")],
+        Value::Object(ObjectRef::VectorSet(set)) => vec![format!("{set:?}")],
         Value::Object(ObjectRef::SortedSet(set)) => {
             set.iter().map(|(it, score)| item(it) + "=" + &score.to_string()).collect()
         }

@@ -7,7 +7,7 @@ use dormouse_storage::codec::dump::{RestoreError, restore};
 use dormouse_storage::codec::value::{LoadedValue, decode_value};
 use dormouse_storage::codec::{Reader, checksum};
 use dormouse_storage::rdb::{RdbEntry, RdbReader};
-use dormouse_types::{Item, Limits, Object};
+use dormouse_types::{Item, Limits, Object, VectorSet};
 
 fn golden(name: &str) -> Vec<u8> {
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/golden", name].iter().collect();
@@ -35,12 +35,25 @@ fn show(loaded: LoadedValue<'_>) -> String {
         LoadedValue::Object(Object::Array(array)) => return format!("{array:?}"),
         LoadedValue::Object(Object::Filter(filter)) => return format!("{filter:?}"),
         LoadedValue::Object(Object::Json(json)) => return format!("{json:?}"),
+        LoadedValue::Object(Object::VectorSet(set)) => return vectors(set),
         LoadedValue::Object(Object::SortedSet(set)) => {
             set.iter().map(|(member, score)| format!("{}={score}", item(member))).collect()
         }
     };
     elements.sort();
     elements.join(" ")
+}
+
+/// The elements of a vector set by their names, with their vectors, rounded, and their neighbours.
+fn vectors(set: &VectorSet) -> String {
+    let element = |id: u32| {
+        let node = set.node(id);
+        let components: Vec<String> = node.components().iter().map(|x| format!("{x:.1}")).collect();
+        let mut near: Vec<String> = node.links(0).iter().map(|link| text(set.node(*link).name())).collect();
+        near.sort();
+        format!("{}=({}) near {}", text(node.name()), components.join(" "), near.join(" "))
+    };
+    set.names_from(b"").map(element).collect::<Vec<_>>().join(", ")
 }
 
 /// The contents of a file: index and key, and the value, or what it is that cannot be taken.
@@ -152,7 +165,7 @@ fn a_file_of_redis_8_10_2() {
     let long = "n".repeat(100);
     for (key, shown) in [
         ("stream", STREAM_OF_REDIS.to_owned()),
-        ("vectors", "cannot be taken: a vector set".to_owned()),
+        ("vectors", "one=(1.0 2.0 3.0) near two, two=(3.0 2.0 1.0) near one".to_owned()),
         ("array", ARRAY.to_owned()),
         // Hashes that were made with HIMPORT: packed, with a long value, with many fields, with long ones.
         ("person:1", "age=41 name=dora".to_owned()),

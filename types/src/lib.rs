@@ -14,6 +14,7 @@
 //! | [`Array`] | a run of elements, in a format of its own | slices of elements, by their index |
 //! | [`Filter`] | | blocks of bytes |
 //! | [`Json`] | an encoded document | |
+//! | [`VectorSet`] | | a graph over arrays of nodes |
 //!
 //! They must not know commands, replies, time, chance (random numbers are handed in), or how keys are stored.
 //!
@@ -36,6 +37,7 @@ pub mod segment;
 pub mod set;
 pub mod sorted_set;
 pub mod stream;
+pub mod vector_set;
 
 mod heap;
 mod limits;
@@ -53,3 +55,4 @@ pub use object::{Collection, Kind, Object, ObjectMut, ObjectRef};
 pub use set::{Lookup, Set};
 pub use sorted_set::{Inserted, LexBound, LexRange, ScoreRange, SortedSet};
 pub use stream::{Stream, StreamId};
+pub use vector_set::VectorSet;

@@ -10,6 +10,7 @@ use crate::pace;
 use crate::set::Set;
 use crate::sorted_set::SortedSet;
 use crate::stream::Stream;
+use crate::vector_set::VectorSet;
 
 /// A value that is not the plain bytes of a record.
 #[derive(Clone, Debug)]
@@ -24,6 +25,7 @@ pub enum Object {
     Array(Array),
     Filter(Filter),
     Json(Json),
+    VectorSet(VectorSet),
 }
 
 /// An object to be read. A record stores it in the space of a pointer, so it has no `Object` to lend.
@@ -38,6 +40,7 @@ pub enum ObjectRef<'a> {
     Array(&'a Array),
     Filter(&'a Filter),
     Json(&'a Json),
+    VectorSet(&'a VectorSet),
 }
 
 /// An object to be changed.
@@ -52,6 +55,7 @@ pub enum ObjectMut<'a> {
     Array(&'a mut Array),
     Filter(&'a mut Filter),
     Json(&'a mut Json),
+    VectorSet(&'a mut VectorSet),
 }
 
 impl Object {
@@ -66,6 +70,7 @@ impl Object {
             Object::Array(array) => ObjectRef::Array(array),
             Object::Filter(filter) => ObjectRef::Filter(filter),
             Object::Json(json) => ObjectRef::Json(json),
+            Object::VectorSet(set) => ObjectRef::VectorSet(set),
         }
     }
 
@@ -80,6 +85,7 @@ impl Object {
             Object::Array(array) => ObjectMut::Array(array),
             Object::Filter(filter) => ObjectMut::Filter(filter),
             Object::Json(json) => ObjectMut::Json(json),
+            Object::VectorSet(set) => ObjectMut::VectorSet(set),
         }
     }
 }
@@ -96,6 +102,7 @@ impl ObjectRef<'_> {
             ObjectRef::Array(array) => Object::Array(array.clone()),
             ObjectRef::Filter(filter) => Object::Filter(filter.clone()),
             ObjectRef::Json(json) => Object::Json(json.clone()),
+            ObjectRef::VectorSet(set) => Object::VectorSet(set.clone()),
         }
     }
 
@@ -111,6 +118,7 @@ impl ObjectRef<'_> {
             ObjectRef::Filter(filter) if filter.bloom().is_some() => Kind::Bloom,
             ObjectRef::Filter(_) => Kind::Cuckoo,
             ObjectRef::Json(_) => Kind::Json,
+            ObjectRef::VectorSet(_) => Kind::VectorSet,
         }
     }
 
@@ -126,6 +134,7 @@ impl ObjectRef<'_> {
             ObjectRef::Array(array) => array.heap_bytes(),
             ObjectRef::Filter(filter) => filter.heap_bytes(),
             ObjectRef::Json(json) => json.heap_bytes(),
+            ObjectRef::VectorSet(set) => set.heap_bytes(),
         }
     }
 
@@ -141,6 +150,7 @@ impl ObjectRef<'_> {
             ObjectRef::Array(array) => array.address(),
             ObjectRef::Filter(filter) => filter.address(),
             ObjectRef::Json(json) => json.address(),
+            ObjectRef::VectorSet(set) => set.address(),
         }
     }
 
@@ -156,6 +166,7 @@ impl ObjectRef<'_> {
             ObjectRef::Array(array) => array.encoding(),
             ObjectRef::Filter(filter) => filter.encoding(),
             ObjectRef::Json(json) => json.encoding(),
+            ObjectRef::VectorSet(set) => set.encoding(),
         }
     }
 
@@ -171,6 +182,7 @@ impl ObjectRef<'_> {
             ObjectRef::Array(array) => array.len(),
             ObjectRef::Filter(filter) => filter.len(),
             ObjectRef::Json(json) => json.len(),
+            ObjectRef::VectorSet(set) => set.len(),
         }
     }
 
@@ -191,6 +203,7 @@ impl ObjectMut<'_> {
             ObjectMut::Array(array) => ObjectMut::Array(array),
             ObjectMut::Filter(filter) => ObjectMut::Filter(filter),
             ObjectMut::Json(json) => ObjectMut::Json(json),
+            ObjectMut::VectorSet(set) => ObjectMut::VectorSet(set),
         }
     }
 
@@ -205,6 +218,7 @@ impl ObjectMut<'_> {
             ObjectMut::Array(array) => ObjectRef::Array(array),
             ObjectMut::Filter(filter) => ObjectRef::Filter(filter),
             ObjectMut::Json(json) => ObjectRef::Json(json),
+            ObjectMut::VectorSet(set) => ObjectRef::VectorSet(set),
         }
     }
 
@@ -224,6 +238,7 @@ impl ObjectMut<'_> {
             ObjectMut::Array(array) => array.dismantle(budget),
             ObjectMut::Filter(filter) => filter.dismantle(budget),
             ObjectMut::Json(json) => json.dismantle(budget),
+            ObjectMut::VectorSet(set) => set.dismantle(budget),
         }
     }
 }
@@ -241,6 +256,7 @@ pub enum Kind {
     Bloom,
     Cuckoo,
     Json,
+    VectorSet,
 }
 
 impl Kind {
@@ -257,6 +273,7 @@ impl Kind {
             Kind::Bloom => "MBbloom--",
             Kind::Cuckoo => "MBbloomCF",
             Kind::Json => "ReJSON-RL",
+            Kind::VectorSet => "vectorset",
         }
     }
 }
@@ -267,7 +284,7 @@ pub trait Collection: Sized {
     /// Whether a collection without elements is a value. Others are deleted when their last element goes.
     const MAY_BE_EMPTY: bool;
 
-    /// An empty collection; only a stream allocates anything.
+    /// An empty collection; only streams and vector sets allocate anything.
     fn new() -> Self;
     fn len(&self) -> usize;
     fn is_empty(&self) -> bool {
@@ -331,7 +348,7 @@ macro_rules! collections {
     )*};
 }
 
-collections!(List: false, Hash: false, Set: false, SortedSet: false, Stream: true, Array: false, Json: false);
+collections!(List: false, Hash: false, Set: false, SortedSet: false, Stream: true, Array: false, Json: false, VectorSet: false);
 
 macro_rules! filters {
     ($($kind:ident: $of:ident, $of_mut:ident, $into:ident),*) => {$(

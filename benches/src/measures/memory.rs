@@ -203,7 +203,7 @@ fn per_element(program: &Program, shape: &Shape, count: u64) -> Result<(f64, f64
 }
 
 /// `used_memory` once it is stable for 300 ms (Redis rehashes its tables in the background), at most 5 s.
-fn settled_used_memory(client: &mut Client) -> Result<u64> {
+pub(super) fn settled_used_memory(client: &mut Client) -> Result<u64> {
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut read = || client.info("memory", "used_memory")?.ok_or_else(|| "INFO memory has no used_memory".into());
     let mut reference: u64 = read()?;

@@ -14,6 +14,7 @@ mod sidecar;
 mod stalls;
 mod tls;
 mod triggers;
+mod vectors;
 mod waiting;
 mod wake;
 
@@ -57,6 +58,8 @@ pub(crate) enum Measure {
     Sidecar,
     /// CPU that triggers add to a SET, and events that one core delivers.
     Triggers,
+    /// Searches in a vector set with their recall, and bytes a vector.
+    Vectors,
 }
 
 impl Measure {
@@ -82,12 +85,13 @@ impl Measure {
             Measure::Http => "http",
             Measure::Sidecar => "sidecar",
             Measure::Triggers => "triggers",
+            Measure::Vectors => "vectors",
         }
     }
 
     /// Whether the newest Valkey and Redis are measured too, besides Debian's Redis.
     pub fn has_newest_peers(self) -> bool {
-        matches!(self, Measure::Cpu | Measure::Memory | Measure::Applications | Measure::Waiting)
+        matches!(self, Measure::Cpu | Measure::Memory | Measure::Applications | Measure::Waiting | Measure::Vectors)
     }
 
     /// Whether the bare loop is measured too.
@@ -113,6 +117,7 @@ impl Measure {
             Measure::Http => http::measure(bench),
             Measure::Sidecar => sidecar::measure(bench),
             Measure::Triggers => triggers::measure(bench),
+            Measure::Vectors => vectors::measure(bench),
         }
     }
 }

@@ -335,6 +335,28 @@ const BOTH: &[Kind] = &[Kind::Valkey, Kind::Redis8];
 const NEWER: &[(&[Kind], u32, &[&str])] = &[
     (BOTH, 1, &["(SCAN | SSCAN <set> | ZSCAN <zset>) 0 NOVALUES"]),
     (&[Kind::Valkey], 1, &["(SCAN | SSCAN <set> | HSCAN <hash>) 0 NOSCORES"]),
+    // Vector sets have keys of their own, as Redis does not copy them. Elements that are equally near come in any order.
+    (
+        &[Kind::Redis8],
+        10,
+        &[
+            "VADD (v1 | v2) VALUES 2 (1 | 2 | -3 | 0.5 | <number>) (1 | -2 | 4 | <number>) <member> [SETATTR <value>] [EF 10 | EF <int>] [CAS | Q8]",
+            "VADD (v1 | v2) VALUES 2 <number> 7 <member>",
+            "VADD (v1 | v2) VALUES 2 3 <number> <member> SETATTR <value>",
+            "VADD v3 [REDUCE 2 | REDUCE <count>] VALUES (3 | <count>) 1 <number> (0.5 | -2.25 | 1e3 | x | nan) <member> [NOQUANT | BIN | Q8] [M 8 | M <int>]",
+            "VADD v3 REDUCE 2 VALUES 3 1 <number> 5 <member> NOQUANT",
+            "(VCARD | VDIM) (v1 | v2 | v3 | <string>)",
+            "VEMB (v1 | v2 | v3) <member> [RAW | junk]",
+            "(VISMEMBER | VGETATTR) (v1 | v2 | v3 | <hash>) <member>",
+            "VSETATTR (v1 | v2 | <set>) <member> <value>",
+            "VREM (v1 | v2 | v3 | <list>) <member>",
+            "VRANGE (v1 | v2 | v3 | <zset>) (- | <lexmin>) (+ | <lexmax>) [<int>]",
+            "VSIM (v1 | v2) (ELE <member> | VALUES 3 1 2 3 | FP32 <value>) junk",
+            "VSIM v4 (ELE <member> | junk) [WITHSCORES] [COUNT <int>]",
+            "VRANDMEMBER (v4 | <string>) [<count>]",
+            "(VINFO v4 | VLINKS v4 <member> [WITHSCORES] | DEL v3)",
+        ],
+    ),
 ];
 
 pub(super) const ITERATIONS: [&str; 6] = [

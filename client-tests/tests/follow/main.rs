@@ -251,15 +251,35 @@ impl MoveIn {
     }
 
     fn start_from(source: Kind, target: Kind, seed: u64) -> Option<Self> {
+        Self::start_over(source, target, Settings::default(), Proxy::start, seed)
+    }
+
+    /// From a server of Redis 8.10. What it sends has another module's values in place of its vector sets: Dormouse knows all
+    /// types that such a server has by itself.
+    fn start_with_unknown(target: Kind, seed: u64) -> Option<Self> {
+        const VECTOR_SET: &[u8; 9] = b"\x81\xbd\xe7\x2d\xa2\xbb\x1e\xb4\x00";
+        const UNKNOWN: &[u8; 9] = b"\x81\xbd\xe7\x2d\xa2\xbb\x1e\xb8\x00";
+        let settings = Settings { is_unchecked: true, ..Settings::default() };
+        let wire = |port| Proxy::changing(port, VECTOR_SET, UNKNOWN);
+        Self::start_over(Kind::Redis8, target, settings, wire, seed)
+    }
+
+    fn start_over(
+        source: Kind,
+        target: Kind,
+        settings: Settings,
+        wire: impl FnOnce(u16) -> Proxy,
+        seed: u64,
+    ) -> Option<Self> {
         if !source.is_present("imports from running servers") {
             return None;
         }
-        let source = Server::start_with(source, Settings::default());
+        let source = Server::start_with(source, settings);
         let target = Server::start_with(target, Settings { workers: Some(3), ..Settings::default() });
         let mut connection = Connection::open(source.port());
         connection.run("CONFIG SET repl-diskless-sync-delay 0");
         connection.run("CONFIG SET repl-backlog-size 268435456");
-        let (to_source, to_target) = (Proxy::start(source.port()), Proxy::start(target.port()));
+        let (to_source, to_target) = (wire(source.port()), Proxy::start(target.port()));
         let (log, seen) = (String::new(), String::new());
         Some(Self { source, target, to_source, to_target, importer: None, log, random: Random::new(seed), seen })
     }

@@ -131,7 +131,7 @@ impl Digest {
             Value::Object(ObjectRef::SortedSet(_)) => 3,
             Value::Object(ObjectRef::Hash(_)) => 4,
             // Those of a module.
-            Value::Object(ObjectRef::Filter(_) | ObjectRef::Json(_)) => 5,
+            Value::Object(ObjectRef::Filter(_) | ObjectRef::Json(_) | ObjectRef::VectorSet(_)) => 5,
             Value::Object(ObjectRef::Stream(_)) => 6,
             Value::Object(ObjectRef::Array(_)) => 7,
         };
@@ -169,6 +169,13 @@ impl Digest {
                 });
             }),
             Value::Object(ObjectRef::Array(array)) => self.add_array(array),
+            Value::Object(ObjectRef::VectorSet(set)) => (0..set.len() as u32).map(|id| set.node(id)).for_each(|node| {
+                let mut element = Self::default();
+                let mut vector = Vec::new();
+                node.vector().append_to(&mut vector);
+                [node.name(), node.attributes(), &vector].iter().for_each(|part| element.mix(part));
+                self.add(&element.0);
+            }),
         }
         if record.expiry().is_some() {
             self.add(b"!!expire!!");

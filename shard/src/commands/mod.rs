@@ -49,6 +49,7 @@ mod table_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tracked;
+mod vector_sets;
 #[cfg(test)]
 mod work_tests;
 
@@ -94,6 +95,7 @@ pub const FAMILIES: &[Family<Run>] = &[
     filters::BLOOM,
     filters::CUCKOO,
     json::FAMILY,
+    vector_sets::FAMILY,
     scripting::FAMILY,
 ];
 

@@ -36,6 +36,8 @@ bitflags! {
         const NO_ASYNC_LOADING = 1 << 16;
         const MOVABLE_KEYS = 1 << 17;
         const ASKING = 1 << 18;
+        /// Redis has it in a module, so it is in no category.
+        const MODULE = 1 << 19;
 
         /// Its effects are recorded key by key by the keyspace's own primitives, not as the command verbatim: because
         /// it writes several keys, or its outcome depends on another key or on chance.
@@ -154,6 +156,7 @@ impl Flags {
             (Flags::NO_MULTI, "no_multi"),
             (Flags::MOVABLE_KEYS, "movablekeys"),
             (Flags::ALLOW_BUSY, "allow_busy"),
+            (Flags::MODULE, "module"),
         ];
         NAMES.iter().filter(move |(flag, _)| self.contains(*flag)).map(|(_, name)| *name)
     }
@@ -566,7 +569,8 @@ impl Row {
         }
     }
 
-    /// All ACL categories: the row's own, its `family`'s, and those that Redis derives from the flags.
+    /// All ACL categories: the row's own, its `family`'s, and those that Redis derives from the flags
+    /// of commands of its own.
     pub fn categories(&self, family: Category) -> Category {
         const IMPLIED: &[(Flags, Category)] = &[
             (Flags::WRITE, Category::WRITE),
@@ -575,6 +579,9 @@ impl Row {
             (Flags::BLOCKING, Category::BLOCKING),
         ];
         let mut categories = self.category | family;
+        if self.flags.contains(Flags::MODULE) {
+            return categories;
+        }
         for (flag, implied) in IMPLIED {
             if self.flags.contains(*flag) {
                 categories |= *implied;

@@ -574,6 +574,31 @@ const SAMPLES: &[(&str, &str)] = &[
     ("RESTORE d 0 {dump}", "json"),
     ("COPY k d", "json"),
     ("DEL k", "json"),
+    ("VADD k VALUES 2 1 3 new M 4 NOQUANT", "vectors"),
+    ("VADD k VALUES 2 1 3 m1 M 4 NOQUANT", "vectors"),
+    ("VADD d FP32 {bytes} new", "none"),
+    ("VADD d REDUCE 2 FP32 {bytes} new", "none"),
+    ("VREM k m1", "vectors"),
+    ("VSIM k ELE m1", "vectors"),
+    ("VSIM k ELE m1 EF {n}", "vectors"),
+    ("VSIM k VALUES 2 1 3 TRUTH WITHSCORES", "vectors"),
+    ("VSIM k ELE m1 FILTER .x>1andnot(.x==5)", "vectors"),
+    ("VDIM k", "vectors"),
+    ("VCARD k", "vectors"),
+    ("VEMB k m1", "vectors"),
+    ("VLINKS k m1 WITHSCORES", "vectors"),
+    ("VSETATTR k m1 {bytes}", "vectors"),
+    ("VGETATTR k m1", "vectors"),
+    ("VINFO k", "vectors"),
+    ("VRANDMEMBER k", "vectors"),
+    ("VRANDMEMBER k {half}", "vectors"),
+    ("VRANDMEMBER k -{n}", "vectors"),
+    ("VISMEMBER k m1", "vectors"),
+    ("VRANGE k - +", "vectors"),
+    ("DEL k", "vectors"),
+    ("COPY k d", "vectors"),
+    ("DUMP k", "vectors"),
+    ("RESTORE d 0 {dump}", "vectors"),
 ];
 
 /// Collections are tried twice: with many elements, and with few that are long.
@@ -723,6 +748,9 @@ fn filled(size: usize) -> Bench {
     for n in 1..=size {
         bench.run(&format!("XADD messages MAXLEN 5 IDMP p m{n} * f v"));
         bench.run(&format!("XADD messages MAXLEN 5 IDMP p{n} m * f v"));
+    }
+    for n in 0..size {
+        bench.run(&format!("VADD vectors VALUES 2 {n} {} m{n} M 4 EF 4 NOQUANT SETATTR {{\"x\":{n}}}", n % 7));
     }
     bench.run("XADD groups 1 f v");
     for n in 0..4 * size {

@@ -66,6 +66,7 @@ fn show(object: &Object) -> String {
         Object::Array(array) => format!("{array:?}"),
         Object::Filter(filter) => format!("{filter:?}"),
         Object::Json(json) => format!("{json:?}"),
+        Object::VectorSet(set) => format!("{set:?}"),
         Object::SortedSet(set) => format!("{:?}", set.iter().map(|(m, score)| (m.to_vec(), score)).collect::<Vec<_>>()),
     }
 }

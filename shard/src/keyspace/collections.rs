@@ -1,7 +1,7 @@
 //! Collections in the keyspace: read, looked at without a trace, changed in place.
 
 use dormouse_types::record::{Record, Value};
-use dormouse_types::{Collection, Limits, ObjectRef};
+use dormouse_types::{Collection, Kind, Limits, ObjectRef};
 
 use super::changes::{EventClass, KeyEvent};
 use super::{Keyspace, Text};
@@ -195,9 +195,9 @@ impl Keyspace<'_> {
         } else if changed || empty {
             self.changed(self.event, key);
         }
-        // A module of other servers tells of its own event only.
+        // A module of other servers tells of its own event only, and that of vector sets of none.
         let is_of_module = self.event.is_some_and(|event| event.class == EventClass::Module);
-        if empty && !is_of_module {
+        if empty && !is_of_module && T::KIND != Kind::VectorSet {
             self.tell(KeyEvent::DEL, key);
         }
         Ok(Some(result))

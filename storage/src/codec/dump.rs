@@ -19,6 +19,7 @@ use super::{
         LoadedValue, RDB_VERSION_OF_ARRAYS, RdbReaders, array, decode_value, encode_filter_of_module, encode_value,
         is_known_module, kind,
         newer::{Dialect, Templates, flatten, is_newer_hash, unsupported},
+        vector_set::{is_of_vector_sets, module_bytes_max},
     },
 };
 
@@ -215,6 +216,7 @@ pub fn restored_bytes_max(payload: &[u8]) -> usize {
             nodes.saturating_add(reader.remaining().saturating_mul(unpacked)).saturating_add(ELEMENT_BYTES * 8)
         }
         kind::ARRAY => array_bytes(&mut reader),
+        kind::MODULE_2 if reader.rdb_plain_length().is_ok_and(is_of_vector_sets) => module_bytes_max(&mut reader),
         _ => payload.len().saturating_mul(INFLATED),
     }
 }

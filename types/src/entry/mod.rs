@@ -10,6 +10,8 @@
 //! The key is near the front, so that it is compared after one cache miss. An allocation is a [block](block), always as
 //! large as its [block size](block_size), which it would take anyway: so content that fits it is changed in place, and the
 //! block to free follows from the content. Small blocks have an allocator of their own, the [slabs](slab).
+//!
+//! Beside them are operations that depend on the processor: prefetches, and sums over arrays.
 
 pub(crate) mod block;
 mod buffer;
@@ -18,6 +20,7 @@ mod form;
 mod member;
 pub(crate) mod number;
 mod pointer;
+mod products;
 mod scored;
 mod size_class;
 pub mod slab;
@@ -31,6 +34,7 @@ pub use self::{
     member::Member,
     number::canonical_integer,
     pointer::{CACHE_LINE, Entry, prefetch, prefetch_to_write},
+    products::{differing_bits, dot_bytes, dot_floats},
     scored::Scored,
     size_class::size_class,
 };

@@ -6,7 +6,7 @@ use crate::entry::block::{self, block_size, read_bytes, write_bytes};
 use crate::entry::number::{self, canonical_integer};
 use crate::entry::{Entry, size_class};
 use crate::object::{Object, ObjectMut, ObjectRef};
-use crate::{Array, Filter, Hash, Json, List, Set, SortedSet, Stream, pace};
+use crate::{Array, Filter, Hash, Json, List, Set, SortedSet, Stream, VectorSet, pace};
 
 /// Longer strings are kept in an allocation of their own, which has room to grow.
 pub const RAW_MAX: usize = 16 << 10;
@@ -85,6 +85,7 @@ const STREAM: u8 = 5 << KIND | OBJECT;
 const ARRAY: u8 = 6 << KIND | OBJECT;
 const FILTER: u8 = 1 << KIND | OBJECT | INT;
 const JSON: u8 = 0 << KIND | OBJECT | INT;
+const VECTOR_SET: u8 = 7 << KIND | OBJECT;
 /// The bits of a meta that give an object and its kind. [`INT`] is one of them: beside [`OBJECT`] it says that the kind is one
 /// of the second eight, which are written as `0 << KIND | OBJECT | INT`. Code that tests for an integer looks at [`OBJECT`]
 /// first.
@@ -107,6 +108,7 @@ const _: () = {
     fits::<Array>();
     fits::<Filter>();
     fits::<Json>();
+    fits::<VectorSet>();
 };
 
 const ACCESS: usize = 1;
@@ -146,6 +148,7 @@ impl Body<'_> {
                 Object::Array(_) => ARRAY,
                 Object::Filter(_) => FILTER,
                 Object::Json(_) => JSON,
+                Object::VectorSet(_) => VECTOR_SET,
             },
         }
     }
@@ -266,6 +269,7 @@ impl Record {
                 ARRAY => Some(ObjectMut::Array(&mut *at.cast())),
                 FILTER => Some(ObjectMut::Filter(&mut *at.cast())),
                 JSON => Some(ObjectMut::Json(&mut *at.cast())),
+                VECTOR_SET => Some(ObjectMut::VectorSet(&mut *at.cast())),
                 _ => None,
             }
         }
@@ -408,6 +412,7 @@ impl Record {
                 ARRAY => ObjectRef::Array(&*at.cast()),
                 FILTER => ObjectRef::Filter(&*at.cast()),
                 JSON => ObjectRef::Json(&*at.cast()),
+                VECTOR_SET => ObjectRef::VectorSet(&*at.cast()),
                 TEXT => ObjectRef::Text(&*at.cast::<BoxedText>()),
                 _ => unreachable!("a record's object is of a known kind"),
             }
@@ -522,6 +527,7 @@ unsafe fn read_object(at: *mut u8, meta: u8) -> Object {
             ARRAY => Object::Array(at.cast::<Array>().read()),
             FILTER => Object::Filter(at.cast::<Filter>().read()),
             JSON => Object::Json(at.cast::<Json>().read()),
+            VECTOR_SET => Object::VectorSet(at.cast::<VectorSet>().read()),
             TEXT => Object::Text(*at.cast::<BoxedText>().read()),
             _ => unreachable!("a record's object is of a known kind"),
         }
@@ -543,6 +549,7 @@ unsafe fn write_object(at: *mut u8, object: Object) {
             Object::Array(array) => at.cast::<Array>().write(array),
             Object::Filter(filter) => at.cast::<Filter>().write(filter),
             Object::Json(json) => at.cast::<Json>().write(json),
+            Object::VectorSet(set) => at.cast::<VectorSet>().write(set),
         }
     }
 }

@@ -11,7 +11,8 @@
 //! | 3 / 5 / 12 / 17 | sorted set: decimal scores / binary scores / ziplist / listpack | 5, 17 | all |
 //! | 15 / 19 / 21 / 26 / 27 | stream, see [`stream`] | 15, 19, 21, 27 | all |
 //! | 28 | array, see [`array`] | yes | yes |
-//! | 7 | a module's value, see [`module`] | filters, for others | filters, documents |
+//! | 7 | a module's value, see [`module`] | filters and vector sets, for others | filters, documents, vector sets |
+//! | 200 | vector set, see [`vector_set`] | yes | yes |
 //! | 202 / 203 | filter: Bloom / Cuckoo, see [`filter`] | yes | yes |
 //! | 201 | document of JSON, see [`json`] | yes | yes |
 //!
@@ -34,6 +35,7 @@ mod redis_json;
 mod set;
 mod sorted_set;
 mod stream;
+pub mod vector_set;
 
 pub use filter::encode_module as encode_filter_of_module;
 pub use readers::RdbReaders;
@@ -98,6 +100,8 @@ pub mod kind {
 
     /// The numbers from here on are of our own: no other server knows them.
     pub const OWN: u8 = 200;
+    /// Vector sets, see [`super::vector_set`].
+    pub const VECTOR_SET: u8 = 200;
     /// Documents of JSON, see [`super::json`].
     pub const JSON: u8 = 201;
     /// Filters, see [`super::filter`].
@@ -141,6 +145,10 @@ pub fn encode_object(object: ObjectRef<'_>, out: &mut impl ByteSink) -> u8 {
         ObjectRef::Array(array) => array::encode(array, out),
         ObjectRef::Filter(filter) => filter::encode(filter, out),
         ObjectRef::Json(json) => json::encode(json, out),
+        ObjectRef::VectorSet(set) => {
+            vector_set::encode(set, out);
+            kind::VECTOR_SET
+        }
     }
 }
 
@@ -164,6 +172,7 @@ pub fn encoding_of(value: &Value<'_>) -> u8 {
         Value::Object(ObjectRef::Array(_)) => kind::ARRAY,
         Value::Object(ObjectRef::Filter(filter)) => filter::encoding_of(filter),
         Value::Object(ObjectRef::Json(_)) => kind::JSON,
+        Value::Object(ObjectRef::VectorSet(_)) => kind::VECTOR_SET,
     }
 }
 
@@ -199,6 +208,10 @@ pub fn encode_unpacked(object: ObjectRef<'_>, out: &mut impl ByteSink) -> u8 {
             kind::SORTED_SET
         }
         ObjectRef::Stream(stream) => stream::encode_for_others(kind::STREAM, stream, out),
+        ObjectRef::VectorSet(set) => {
+            vector_set::encode_module(set, out);
+            kind::MODULE_2
+        }
         ObjectRef::Text(_) | ObjectRef::Array(_) | ObjectRef::Filter(_) => encode_object(object, out),
         // Other servers have no such type.
         ObjectRef::Json(json) => json::encode_text(json, out),
@@ -214,6 +227,7 @@ pub fn unpacked_encoding_of(object: ObjectRef<'_>) -> u8 {
         ObjectRef::SortedSet(_) => kind::SORTED_SET,
         ObjectRef::Stream(_) => kind::STREAM,
         ObjectRef::Filter(filter) => filter::encoding_of(filter),
+        ObjectRef::VectorSet(_) => kind::MODULE_2,
         ObjectRef::Text(_) => kind::STRING,
         ObjectRef::Array(_) => kind::ARRAY,
         ObjectRef::Json(_) => kind::STRING,
@@ -245,9 +259,10 @@ pub fn decode_value<'a>(kind: u8, reader: &mut Reader<'a>, limits: &Limits) -> R
             stream::decode(kind, reader)?
         }
         kind::ARRAY => array::decode(reader)?,
-        kind::MODULE_2 => decode_module(reader)?,
+        kind::MODULE_2 => decode_module(reader, limits)?,
         kind::BLOOM | kind::CUCKOO => filter::decode(kind, reader)?,
         kind::JSON => json::decode(reader)?,
+        kind::VECTOR_SET => vector_set::decode(reader, limits)?,
         other => return Err(CodecError::Type(other)),
     };
     if object.as_ref().is_empty() && object.as_ref().kind() != Kind::Stream {
@@ -263,6 +278,7 @@ pub fn type_name(encoding: u8) -> &'static str {
         kind::BLOOM => Kind::Bloom,
         kind::CUCKOO => Kind::Cuckoo,
         kind::JSON => Kind::Json,
+        kind::VECTOR_SET => Kind::VectorSet,
         _ => Kind::String,
     }
     .name()
@@ -271,12 +287,16 @@ pub fn type_name(encoding: u8) -> &'static str {
 /// Whether [`decode_value`] reads values of the module's type with this id.
 pub fn is_known_module(id: u64) -> bool {
     let (name, version) = module::without_version(id);
-    filter::is_module(name) || redis_json::is_module(name, version)
+    vector_set::is_of_vector_sets(id) || filter::is_module(name) || redis_json::is_module(name, version)
 }
 
 /// Reads a value of a module, from its id on.
-fn decode_module(reader: &mut Reader<'_>) -> Result<Object, CodecError> {
-    let (id, version) = module::without_version(reader.rdb_plain_length()?);
+fn decode_module(reader: &mut Reader<'_>, limits: &Limits) -> Result<Object, CodecError> {
+    let id = reader.rdb_plain_length()?;
+    if vector_set::is_of_vector_sets(id) {
+        return vector_set::decode_module(reader, limits);
+    }
+    let (id, version) = module::without_version(id);
     let mut fields = module::Fields(reader);
     let object = match id {
         id if filter::is_module(id) => filter::decode_module(id, version, &mut fields)?,

@@ -14,9 +14,10 @@
 //! | 202, 203 | a byte of the filter, its head first |
 //! | 24 | expiry (a length: Unix milliseconds and 1 more, 0: none), field, value |
 //! | 28 | head, then index, tag, value, see [`super::array`] |
+//! | 200 | head or node of a vector set, see [`super::vector_set`] |
 //!
-//! So the number of all elements, followed by all pieces of a value, is the value as RDB has it, except of a stream. Of a
-//! hash whose fields expire, RDB has an earliest expiry before the number, which is 0 here. The head of an array is none of
+//! So the number of all elements, followed by all pieces of a value, is the value as RDB has it, except of a stream and a vector
+//! set. Of a hash whose fields expire, RDB has an earliest expiry before the number, which is 0 here. The head of an array is none of
 //! the elements that RDB counts.
 //!
 //! Writing: [`begin`] takes an [`Outline`] at one moment and makes the value remember it, [`take`] writes the elements of
@@ -32,6 +33,7 @@ use dormouse_types::{Array, Hash, Item, Limits, List, Object, ObjectMut, ObjectR
 
 use super::filter::{self, PartialFilter};
 use super::stream::{self, PartialStream};
+use super::vector_set::{self, PartialVectorSet};
 use super::{RdbReaders, array, hash, json, kind, list};
 use crate::codec::reader::{ByteSink, write_rdb_length};
 use crate::codec::string::{read_string, skip_string, write_item, write_plain_string};
@@ -84,7 +86,7 @@ pub fn is_large(object: ObjectRef<'_>, sizes: &Sizes) -> bool {
         ObjectRef::Hash(hash) => !hash.is_packed(),
         ObjectRef::Set(set) => set.integers().is_none() && set.packed().is_none(),
         ObjectRef::SortedSet(set) => set.packed().is_none(),
-        ObjectRef::Stream(_) | ObjectRef::Filter(_) | ObjectRef::Json(_) => true,
+        ObjectRef::Stream(_) | ObjectRef::Filter(_) | ObjectRef::Json(_) | ObjectRef::VectorSet(_) => true,
         ObjectRef::Array(array) => !array.is_packed(),
     };
     in_parts && object.heap_bytes() > sizes.large_bytes
@@ -117,6 +119,11 @@ pub fn begin(object: ObjectMut<'_>, id: u64, sizes: &Sizes) -> Option<Outline> {
         ObjectMut::Stream(stream) => (stream::form_of(stream), stream.begin_capture(id)),
         ObjectMut::Array(array) => (kind::ARRAY, array.begin_capture(id)?),
         ObjectMut::Filter(filter) => (filter::encoding_of(filter), filter.begin_capture(id, cell)),
+        ObjectMut::VectorSet(set) => {
+            let mut head = Vec::new();
+            vector_set::write_head(&set.head(), &mut head);
+            (kind::VECTOR_SET, set.begin_capture(id, head, |node, out| vector_set::write_node(node, out)))
+        }
     };
     Some(Outline { kind, elements: elements as u64 })
 }
@@ -179,6 +186,7 @@ pub fn take(object: ObjectMut<'_>, id: u64, bytes_max: usize, out: &mut Vec<u8>)
             })?;
             Some(Captured { entries, is_done })
         }
+        ObjectMut::VectorSet(set) => set.capture_some(id, bytes_max, out),
     }
 }
 
@@ -193,6 +201,7 @@ pub fn remembered(object: ObjectRef<'_>) -> Option<u64> {
         ObjectRef::Stream(stream) => stream.captured_id(),
         ObjectRef::Array(array) => array.captured_id(),
         ObjectRef::Filter(filter) => filter.captured_id(),
+        ObjectRef::VectorSet(set) => set.captured_id(),
     }
 }
 
@@ -207,6 +216,7 @@ pub fn aside_bytes(object: ObjectRef<'_>) -> usize {
         ObjectRef::Stream(stream) => stream.aside_bytes(),
         ObjectRef::Array(array) => array.aside_bytes(),
         ObjectRef::Filter(filter) => filter.aside_bytes(),
+        ObjectRef::VectorSet(set) => set.aside_bytes(),
     }
 }
 
@@ -221,6 +231,7 @@ pub fn end(object: ObjectMut<'_>) {
         ObjectMut::Stream(stream) => stream.end_capture(),
         ObjectMut::Array(array) => array.end_capture(),
         ObjectMut::Filter(filter) => filter.end_capture(),
+        ObjectMut::VectorSet(set) => set.end_capture(),
     }
 }
 
@@ -280,6 +291,7 @@ enum Partial {
     /// An array, after its head.
     Array(Option<Array>),
     Filter(PartialFilter),
+    VectorSet(PartialVectorSet),
 }
 
 impl Assembly {
@@ -298,6 +310,7 @@ impl Assembly {
             kind::STREAM_3 | kind::STREAM_5 => Partial::Stream(PartialStream::default()),
             kind::ARRAY => Partial::Array(None),
             kind::BLOOM | kind::CUCKOO => Partial::Filter(PartialFilter::new(outline.kind)),
+            kind::VECTOR_SET => Partial::VectorSet(PartialVectorSet::default()),
             other => return Err(CodecError::Type(other)),
         };
         Ok(Assembly { outline, left: outline.elements, value })
@@ -351,6 +364,10 @@ impl Assembly {
                     array::read_head(&mut reader, before.insert(Array::new()))?;
                     true
                 }
+                Partial::VectorSet(set) => {
+                    set.read_part(&mut reader, limits)?;
+                    true
+                }
             };
             if !is_new {
                 return Err(TWICE);
@@ -380,13 +397,14 @@ impl Assembly {
             Partial::Stream(stream) => stream.finish()?,
             Partial::Array(array) => Object::Array(array.filter(|array| !array.is_empty()).ok_or(NO_ELEMENTS)?),
             Partial::Filter(filter) => filter.finish()?,
+            Partial::VectorSet(set) => set.finish()?,
         })
     }
 }
 
 /// Appends what RDB has of a value before its pieces. All pieces after it are the value.
 ///
-/// Those of a stream are in another order than in RDB, which [`is_passed_on`] says.
+/// Those of a stream and of a vector set are others than in RDB, which [`is_passed_on`] says.
 pub fn write_outline(outline: Outline, out: &mut impl ByteSink) {
     if outline.kind == kind::HASH_TTL {
         out.extend_from_slice(&EARLIEST.to_le_bytes());

@@ -10,6 +10,8 @@
 //! | [`RdbReaders::REDIS_7_2`] | 11 | 20 | 21 | 24, 25, for readers that are newer |
 //! | [`RdbReaders::REDIS_8`] | 15 | 20 | 21, 27 | 24, 25 |
 //! | [`RdbReaders::VALKEY_9`] | 80 | 20 | 21 | 22 |
+//!
+//! Vector sets are values of a module, which Redis has from version 13 on. Others lack them.
 
 use dormouse_types::record::Value;
 use dormouse_types::{ObjectRef, Stream};
@@ -19,6 +21,9 @@ use super::{
     RDB_VERSION_OF_ARRAYS, encode_unpacked, encode_value, encoding_of, hash, kind, stream, unpacked_encoding_of,
 };
 use crate::codec::reader::ByteSink;
+
+/// The first version of RDB whose readers all have vector sets. Redis 8.0 has the same as Redis 7.4, which has none.
+const RDB_VERSION_OF_VECTOR_SETS: u16 = 13;
 
 /// The readers of what is encoded: a family of servers, and the version of RDB that they know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +88,7 @@ impl RdbReaders {
             kind::ARRAY => self.dialect != Dialect::Redis || self.version < RDB_VERSION_OF_ARRAYS,
             kind::BLOOM | kind::CUCKOO => true,
             kind::JSON => !self.json_as_string,
+            kind::VECTOR_SET => self.is_valkey() || self.version < RDB_VERSION_OF_VECTOR_SETS,
             _ => false,
         }
     }

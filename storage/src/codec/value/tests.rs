@@ -1,9 +1,10 @@
 use dormouse_types::stream::{Deliveries, Head, Idempotency, name_of_message};
-use dormouse_types::{End, Hash, Inserted, Limits, List, Set, SetExpiry, SortedSet, Stream, StreamId};
+use dormouse_types::vector_set::{Projection, Quantization, VectorShape};
+use dormouse_types::{End, Hash, Inserted, Limits, List, Set, SetExpiry, SortedSet, Stream, StreamId, VectorSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::codec::dump::{RestoreError, dump, dump_bytes, restore};
+use crate::codec::dump::{RestoreError, dump, dump_bytes, restore, restored_bytes_max};
 
 /// Payloads that redis-server 7.0 answered to `DUMP`, with what was in them. The last two streams are those of Valkey 9.1
 /// and Redis 8.10.
@@ -76,6 +77,7 @@ fn show(object: &Object) -> String {
         Object::Array(array) => return format!("{array:?}"),
         Object::Filter(filter) => return format!("{filter:?}"),
         Object::Json(json) => return format!("{json:?}"),
+        Object::VectorSet(set) => return format!("{set:?}"),
     };
     if let Object::Set(_) | Object::Hash(_) = object {
         elements.sort();
@@ -170,7 +172,23 @@ fn collections() -> Vec<Object> {
         all.push(Object::Hash(expiring));
     }
     all.push(json::of_text(document.as_bytes()).unwrap());
+    all.extend(
+        [Quantization::Q8, Quantization::None, Quantization::Binary].map(|form| Object::VectorSet(vectors(form))),
+    );
     all
+}
+
+/// A vector set whose vectors are projected.
+fn vectors(quantization: Quantization) -> VectorSet {
+    let shape = VectorShape { dim: 9, quantization, links: 4 };
+    let mut set = VectorSet::with_shape(shape, Some(Projection::new(12)));
+    for at in 0..60u32 {
+        let given: Vec<f32> = (0..12).map(|place| (at * 17 + place * 5) as f32 % 23.0 - 11.0).collect();
+        let vector = set.projection().unwrap().apply(&given, 9);
+        let attributes = if at % 3 == 0 { &b"{}"[..] } else { b"" };
+        set.add(format!("element {at}").as_bytes(), &vector, Some(attributes), 20, 3);
+    }
+    set
 }
 
 #[test]
@@ -187,6 +205,85 @@ fn the_first_pass_knows_encoding_and_length() {
         assert_eq!(encode_value(&value, &mut Vec::new()), encoding_of(&value));
         assert_eq!(dump(&value).len() as u64, dump_bytes(&value));
     }
+}
+
+/// A payload of another server's has no number for the set, so that of the restored one is another.
+#[test]
+fn vector_sets_survive_both_forms() {
+    for object in [Quantization::Q8, Quantization::None, Quantization::Binary].map(vectors) {
+        let mut bytes = Vec::new();
+        let kind = encode_object(ObjectRef::VectorSet(&object), &mut bytes);
+        assert_eq!((kind, decode(kind, &bytes).unwrap()), (kind::VECTOR_SET, format!("{object:?}")));
+        for end in 0..bytes.len() {
+            assert!(decode(kind, &bytes[..end]).is_err());
+        }
+        let payload = dump(&Value::Object(ObjectRef::VectorSet(&object)));
+        assert_eq!(payload[0], kind::MODULE_2);
+        assert!(restored_bytes_max(&payload) >= ObjectRef::VectorSet(&object).heap_bytes());
+        let body = &payload[1..payload.len() - 10];
+        assert_eq!(decode(kind::MODULE_2, body).unwrap(), format!("{object:?}"));
+        for at in 0..body.len() {
+            assert!(decode(kind::MODULE_2, &body[..at]).is_err());
+            let mut damaged = body.to_vec();
+            damaged[at] ^= 1 << (at % 8);
+            let _ = decode(kind::MODULE_2, &damaged);
+        }
+    }
+}
+
+/// The stored form, which never changes: two elements without quantization, one with, and one of signs.
+#[test]
+fn stored_vector_sets_stay_readable() {
+    let floats = b"\x02\x00\x04\x00\x02\x00\x02\x07\0\0\0\0\0\0\0\
+        \x01a\x02{}\x00\x00\x00\x40\x9a\x99\x19\x3f\xcd\xcc\x4c\x3f\x01\x01\x01\0\0\0\
+        \x01b\x00\x00\x00\x80\x3f\x00\x00\x80\x3f\0\0\0\0\x01\x01\0\0\0\0";
+    let bytes = b"\x02\x01\x10\x00\x01\x00\x03\x07\0\0\0\0\0\0\0\
+        \x01a\x00\x00\x00\x00\x40\xcd\xcc\x4c\x3f\x5f\x81\x02\x00\x00";
+    let bits = b"\x02\x02\x10\x03\x00\x01\x00\x01\x07\0\0\0\0\0\0\0\
+        \x01a\x00\x00\x00\x00\x40\x02\0\0\0\0\0\0\0\x01\x00";
+    let components: [&[f32]; 3] = [&[1.2, 1.6], &[95.0 * 0.8 / 127.0 * 2.0, -1.6], &[-1.0, 1.0]];
+    for (stored, components) in [&floats[..], bytes, bits].into_iter().zip(components) {
+        let LoadedValue::Object(Object::VectorSet(set)) =
+            decode_value(kind::VECTOR_SET, &mut Reader::new(stored), &Limits::default()).unwrap()
+        else {
+            panic!("it is a vector set")
+        };
+        let node = set.node(set.find(b"a").unwrap());
+        assert!(node.components().iter().zip(components).all(|(x, y)| (x - y).abs() < 1e-6), "{set:?}");
+        assert_eq!((node.norm(), set.uid()), (2.0, 7));
+        let mut again = Vec::new();
+        encode_object(ObjectRef::VectorSet(&set), &mut again);
+        assert_eq!(again.escape_ascii().to_string(), stored.escape_ascii().to_string());
+    }
+}
+
+/// `DUMP` of Redis 8.10.2, after VADD of a = (1 2 3), b = (3 2 1) with attributes, c = (-1 0.5 0), and a again.
+#[test]
+fn a_payload_of_redis_has_its_links() {
+    let payload = b"\x07\x81\xbd\xe7-\xa2\xbb\x1e\xb4\x00\x02\x03\x02\x03\x02P\x01\x02\x02\x05\x01a\x05\x00\x05\x03*U\x7f\x02\x0c\
+        \x02\x04\x02\x80\x01\x00\x00\x01\x02\x02\x02 \x02\x02\x02\x03\x02\x81?\x7f\xc2\xcf\x00\x00\x00\x01\x02\x01\x02\x10\
+        \x02\x02\x02\x81>\x92\xdc\x02\x00\x00\x00\x00\x02\x81?MA\xb2@owQ\x05\x01c\x05\x00\x05\x03\x81?\x00\x02\x08\
+        \x02\x03\x02\x80\x01\x00\x00\x00\x02\x02\x02 \x02\x02\x02\x04\x02\x81?\xbdQ.\x00\x00\x00\x00\x02\x81?d\xf9.?\x8f\x1b\
+        \xbd\x05\x01b\x05\x07{\"x\":1}\x05\x03\x7fU*\x02\x0c\x02\x02\x02\x80\x01\x00\x00\x01\x02\x02\x02 \x02\x03\x02\x04\
+        \x02\x81?\xbdQ.\x00\x00\x00\x00\x02\x01\x02\x10\x02\x04\x02\x81>\x92\xdc\x02\x00\x00\x00\x00\x02\x81?MA\xb2@owQ\x00\
+        \x0f\x00\x85\xe9X.\x99\xf5\xcf\xd2";
+    let LoadedValue::Object(Object::VectorSet(set)) = restore(payload, &Limits::default()).unwrap() else { panic!() };
+    assert_eq!(set.shape(), VectorShape { dim: 3, quantization: Quantization::Q8, links: 16 });
+    assert_eq!((set.len(), set.inserted(), set.level_max(), set.attribute_count()), (3, 4, 1, 1));
+    let node = |name: &[u8]| set.node(set.find(name).unwrap());
+    let names =
+        |name: &[u8], layer| -> Vec<&[u8]> { node(name).links(layer).iter().map(|id| set.node(*id).name()).collect() };
+    assert_eq!(node(b"a").components(), [0.992_125_93, 2.007_874, 3.0]);
+    assert_eq!(node(b"b").attributes(), b"{\"x\":1}");
+    assert_eq!((names(b"a", 0), names(b"a", 1)), (vec![&b"b"[..], b"c"], vec![&b"b"[..]]));
+    assert_eq!((names(b"c", 0), node(b"c").level()), (vec![&b"b"[..], b"a"], 0));
+    let found = set.nearest(&node(b"a").components(), 10);
+    assert_eq!(
+        found.iter().map(|found| 1.0 - f64::from(found.distance) / 2.0).collect::<Vec<_>>(),
+        [1.0, 0.856_380_671_262_741_1, 0.500_466_585_159_301_8]
+    );
+    let other = [&payload[..2], b"\xbd\xe8", &payload[4..payload.len() - 8], &[0; 8]].concat();
+    assert!(matches!(restore(&other, &Limits::default()), Err(RestoreError::Unsupported(_))), "another module's");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use dormouse_types::filter::{Bloom, Cuckoo};
 use dormouse_types::stream::{Deliveries, Head, Idempotency, Trim, Until};
-use dormouse_types::{Array, Collection, End, Limits, SetExpiry, Stream, StreamId};
+use dormouse_types::vector_set::{Quantization, VectorShape};
+use dormouse_types::{Array, Collection, End, Limits, SetExpiry, Stream, StreamId, VectorSet};
 use proptest::prelude::*;
 
 use super::*;
@@ -41,6 +42,11 @@ fn name(number: u16) -> Vec<u8> {
 
 const SIZES: Sizes = Sizes::DEFAULT;
 const LIMITS: Limits = Limits { seed: 7, list_max_listpack_size: 64, ..Limits::REDIS };
+
+/// A vector that depends on a number.
+fn vector(number: u16) -> Vec<f32> {
+    (0..24).map(|at| ((u32::from(number) * 31 + at * 7) % 101) as f32 - 50.0).collect()
+}
 
 fn apply(object: &mut Object, step: &Step) {
     let end = |head: bool| if head { End::Head } else { End::Tail };
@@ -158,6 +164,15 @@ fn apply(object: &mut Object, step: &Step) {
             Some(most) if from % 8 == 0 => array.lay_out_ring(most),
             _ => drop(array.remove_range(5 * u64::from(*from), 5 * u64::from(*to))),
         },
+        (Object::VectorSet(set), Step::Set(number)) => {
+            set.add(&name(*number % 500), &vector(*number), None, 10, LIMITS.seed);
+        }
+        (Object::VectorSet(set), Step::Change(number)) => {
+            set.set_attributes(&name(*number % 400), &name(*number));
+        }
+        (Object::VectorSet(set), Step::Remove(number) | Step::Pop(_, number)) => {
+            set.remove(&name(*number % 400));
+        }
         (Object::List(list), Step::Push(head, number)) => list.push(end(*head), &name(*number), &LIMITS),
         (Object::List(list), Step::Pop(head, count)) => list.drop_end(end(*head), usize::from(*count), &LIMITS),
         (Object::List(list), Step::Trim(from, to)) => list.trim(usize::from(*from), usize::from(*to), &LIMITS),
@@ -245,6 +260,14 @@ fn filled(kind: u8) -> Object {
             assert_eq!(cuckoo.layers(), 2);
             Object::Filter(cuckoo.into())
         }
+        10 => {
+            let shape = VectorShape { dim: 24, quantization: Quantization::None, links: 8 };
+            let mut set = VectorSet::with_shape(shape, None);
+            for number in 0..400u16 {
+                set.add(&name(number), &vector(number), Some(&name(number / 2)), 10, LIMITS.seed);
+            }
+            set.into_object()
+        }
         _ => {
             let mut list = List::new();
             numbers.for_each(|number| list.push(End::Tail, &name(number), &LIMITS));
@@ -277,6 +300,7 @@ fn shown(object: &Object) -> Vec<Vec<u8>> {
             vec![head, filter.parts().all().collect::<Vec<_>>().concat()]
         }
         Object::Json(json) => vec![json.bytes().to_vec()],
+        Object::VectorSet(set) => vec![format!("{set:?}").into_bytes()],
     };
     if matches!(object, Object::Hash(_) | Object::Set(_)) {
         elements.sort();
@@ -307,7 +331,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_value_is_taken_as_it_was(kind in 0u8..10, steps in proptest::collection::vec(step(), 0..300)) {
+    fn a_value_is_taken_as_it_was(kind in 0u8..11, steps in proptest::collection::vec(step(), 0..300)) {
         let mut object = filled(kind);
         prop_assert!(is_large(object.as_ref(), &SIZES));
         let then = shown(&object);
@@ -347,7 +371,7 @@ proptest! {
 
 #[test]
 fn only_the_moment_that_was_begun_last_is_remembered() {
-    for kind in 0..10 {
+    for kind in 0..11 {
         let mut object = filled(kind);
         let mut out = Vec::new();
         assert_eq!(take(object.as_mut(), 1, 100, &mut out), None);
@@ -366,7 +390,7 @@ fn only_the_moment_that_was_begun_last_is_remembered() {
 #[test]
 fn a_step_may_be_as_long_as_the_rest() {
     let sizes = Sizes { step_bytes: 16, ..SIZES };
-    for kind in 0..10 {
+    for kind in 0..11 {
         let mut object = filled(kind);
         begin(object.as_mut(), 1, &sizes).unwrap();
         assert!(!take(object.as_mut(), 1, 1, &mut Vec::new()).unwrap().is_done);
@@ -392,7 +416,7 @@ fn what_is_removed_from_a_list_puts_aside_its_own_chunk_only() {
 
 #[test]
 fn a_step_is_bounded() {
-    for kind in 0..10 {
+    for kind in 0..11 {
         let mut object = filled(kind);
         begin(object.as_mut(), 1, &SIZES).unwrap();
         let mut steps = 0;
@@ -455,7 +479,7 @@ fn documents_come_back() {
 
 #[test]
 fn what_does_not_fit_its_outline_is_refused() {
-    for kind in 0..10 {
+    for kind in 0..11 {
         let mut object = filled(kind);
         let outline = begin(object.as_mut(), 1, &SIZES).unwrap();
         let mut pieces = Vec::new();
