@@ -24,7 +24,7 @@ const FOLLOWED_EACH: usize = 10;
 /// A longer key is in the sums alone.
 const KEY_BYTES_MAX: usize = 4096;
 
-/// What a client asks for.
+/// The request of a client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HotKeysRequest {
     pub times: bool,
@@ -64,7 +64,7 @@ pub struct Measurement {
     pub by_bytes: TopKeys,
 }
 
-/// What commands have taken together.
+/// The sums over all commands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sums {
     pub nanoseconds: u64,

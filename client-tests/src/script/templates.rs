@@ -331,7 +331,7 @@ const TEMPLATES: &[(u32, &[&str])] = &[
 
 const BOTH: &[Kind] = &[Kind::Valkey, Kind::Redis8];
 
-/// What only newer servers have: (servers, weight, forms of about equal weight).
+/// The commands that only newer servers have: (servers, weight, forms of about equal weight).
 const NEWER: &[(&[Kind], u32, &[&str])] = &[
     (BOTH, 1, &["(SCAN | SSCAN <set> | ZSCAN <zset>) 0 NOVALUES"]),
     (&[Kind::Valkey], 1, &["(SCAN | SSCAN <set> | HSCAN <hash>) 0 NOSCORES"]),

@@ -58,7 +58,7 @@ pub fn translate(name: &str, command: &SourceCommand, abilities: &Abilities) -> 
     translated.unwrap_or(Translated::Unsupported)
 }
 
-/// What a target lacks that does not know `XIDMPRECORD`.
+/// The parts that a target lacks if it does not know `XIDMPRECORD`.
 const MESSAGES: &str = "the messages of a stream's producers (XADD IDMP)";
 
 fn nothing(without: Option<&'static str>) -> Translated {

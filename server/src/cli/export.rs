@@ -128,7 +128,7 @@ pub(super) fn parse_target(text: &str) -> Result<RdbReaders, String> {
     })
 }
 
-/// What an export for `target` says of itself.
+/// The fields in which an export for `target` describes itself.
 pub(super) fn about(target: RdbReaders) -> About<'static> {
     let server = target.server_version().unwrap_or(REDIS_VERSION);
     About { target, server, now_ms: now_ms(), keeps_expired: false }

@@ -93,7 +93,7 @@ const ENTRIES_OF_A_TURN: usize = TURN / COST_OF_ENTRY;
 const SLOWLOG_GET: Weighed = weighed!(slowlog_asked);
 const COMMANDLOG_GET: Weighed = weighed!(commandlog_asked);
 
-/// What a request asks for: entries of one log, and how many at most.
+/// The entries that a request asks for: of one log, and how many at most.
 type Asked = (LogKind, usize);
 
 /// `SLOWLOG GET [count]`

@@ -44,7 +44,7 @@ pub(super) const ABSENT: &[Parameter] = rows! {
     slave "": "announce-ip";
     always "ip": "cluster-preferred-endpoint-type";
     always "0": "cluster-announce-bus-port" "cluster-link-sendbuf-limit";
-    // What a cluster would count for each slot is counted for the database. Every logical index can be selected.
+    // A cluster's counts for each slot are counted for the whole database here. Every logical index can be selected.
     always "no": "cluster-slot-stats-enabled" "dual-channel-replication-enabled" "import-mode" "mptcp" "repl-mptcp";
     fact "16": "cluster-databases";
     // It answers as Redis does, its log has no data of users, and payloads of versions that it does not know are refused.

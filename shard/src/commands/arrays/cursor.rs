@@ -118,7 +118,7 @@ pub(super) fn arlastitems(
     Ok(())
 }
 
-/// The elements that move when a ring is laid out anew.
+/// The elements that move when a ring gets a new layout.
 pub(super) fn cost_of_ring(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     moves(db, request).map_or(0, |moves| cost::some(db, request.arg(1), moves))
 }

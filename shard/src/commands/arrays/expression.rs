@@ -85,7 +85,7 @@ pub(super) fn compile(expression: &[u8], nocase: bool) -> Result<Regex> {
     let mut builder = RegexBuilder::new(&translated);
     builder.unicode(false).dot_matches_new_line(true).case_insensitive(nocase);
     builder.size_limit(COMPILED_BYTES_MAX).dfa_size_limit(COMPILED_BYTES_MAX);
-    // What is translated is well formed, so it is only refused for its size or depth.
+    // A translated expression is well formed, so it is only refused for its size or depth.
     builder.build().map_err(|_| Error::text(Problem::Memory.text()))
 }
 
@@ -98,7 +98,7 @@ struct Translation<'a> {
     groups: usize,
 }
 
-/// What the last part of an expression was, for the repetition behind it.
+/// The last part of an expression, for the repetition behind it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
     Nothing,
@@ -420,7 +420,7 @@ mod tests {
         b"a[b",
     ];
 
-    /// What Redis 8.10.2 finds: an expression, and the numbers of the texts above.
+    /// Matches of Redis 8.10.2: an expression, and the numbers of the texts above.
     #[test]
     fn texts_are_found_as_in_redis() {
         let all: Vec<usize> = (0..TEXTS.len()).collect();

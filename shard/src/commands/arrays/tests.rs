@@ -501,7 +501,7 @@ fn show(text: &str) -> String {
     if text.is_empty() { "\"\"".into() } else { text.to_owned() }
 }
 
-/// What is set by effects is what the commands have set: cursors and rings too.
+/// Effects set the same elements, cursors and rings as the commands.
 #[test]
 fn effects_replay() {
     let lines = [

@@ -1,6 +1,6 @@
 //! Bloom filters.
 //!
-//! What a command does follows from the filter and the arguments, so each is its own effect. A filter grows by whole links,
+//! The outcome of a command follows from the filter and the arguments, so each is its own effect. A filter grows by whole links,
 //! whose size is known beforehand: a request that would need more memory than there is is refused before it changes anything.
 
 use dormouse_protocol::{Reply, Request};

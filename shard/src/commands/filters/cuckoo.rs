@@ -1,6 +1,6 @@
 //! Cuckoo filters.
 //!
-//! What a command does follows from the filter and the arguments, so each is its own effect. Whether an insertion needs a new
+//! The outcome of a command follows from the filter and the arguments, so each is its own effect. Whether an insertion needs a new
 //! layer is known only when it has run; what it may add at most is known before.
 
 use dormouse_protocol::{Reply, Request};
