@@ -19,7 +19,7 @@ use super::ahead::{self, Ahead, FoundCommand, Waiting};
 use super::budget::{self, Fit, TurnBudget};
 use super::plan::Outcome;
 use super::route::{self, slot_of};
-use super::serving::{Replies, serve};
+use super::serving::{Replies, missing_target, serve};
 use super::step::{Admission, missing, run_one};
 use super::suspended::Suspended;
 use super::{once, recall, step, try_hold};
@@ -197,6 +197,7 @@ pub fn run<'i, F: Front>(
             }
             let is_missing = || {
                 missing(&db, row, command).is_some()
+                    || missing_target(&db, database, row, command, db.selected()).is_some()
                     || once.is_some() && db.missing_receipt(request.arg(once::KEY)).is_some()
             };
             if !resident && is_missing() {

@@ -412,7 +412,7 @@ impl Attempt {
             Ok(true) => return Try::Done(Outcome::of(Ended::Changed)),
             Err(fault) => return Try::Fault(fault),
         }
-        if let Some(fault) = absent(db, plan) {
+        if let Some(fault) = absent(db, &self.database, plan) {
             return Try::Fault(fault);
         }
         if seat == Seat::Worker && !Estimate::of(db, plan).is_short() {
@@ -481,7 +481,7 @@ impl Attempt {
 
 /// A place that the plan needs and that is not in memory. Every place that several commands need must be in memory
 /// before the first of them changes anything; a single command says by itself which place it misses.
-fn absent(db: &mut Keyspace<'_>, plan: &Plan) -> Option<Fault> {
+fn absent(db: &mut Keyspace<'_>, database: &Database, plan: &Plan) -> Option<Fault> {
     let is_alone = plan.steps.len() == 1;
     // After a SWAPDB a command may see any index.
     let swaps = !is_alone && plan.commands().any(|command| command.row.flags.contains(Flags::SWAPS_INDEXES));
@@ -500,7 +500,8 @@ fn absent(db: &mut Keyspace<'_>, plan: &Plan) -> Option<Fault> {
         let (row, request, select) = (command.row, command.request.as_request(), command.context.select);
         for index in if swaps { 0..ALL_INDEXES as u8 } else { select..select + 1 } {
             db.select(index);
-            if let Some(fault) = step::missing(db, row, request) {
+            let fault = step::missing(db, row, request);
+            if let Some(fault) = fault.or_else(|| serving::missing_target(db, database, row, request, index)) {
                 return Some(fault);
             }
             if is_alone {

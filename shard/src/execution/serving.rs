@@ -16,14 +16,14 @@
 
 use std::sync::Arc;
 
-use dormouse_protocol::Reply;
+use dormouse_protocol::{Reply, Request};
 
 use super::budget::{self, TURN};
 use super::plan::ServedCommand;
-use crate::commands;
+use crate::commands::{self, Flags, Row};
 use crate::database::Database;
 use crate::keyspace::tracking::Tracker;
-use crate::keyspace::{Asked, Keyspace, Left, Offer, ReadyKey, Wait};
+use crate::keyspace::{Asked, Fault, Keyspace, Left, Offer, ReadyKey, Wait};
 use crate::waiters::{ServedReply, Waiter};
 
 /// Finding, claiming and waking a waiter, as a cost.
@@ -64,6 +64,26 @@ impl Replies {
             }
         }
     }
+}
+
+/// A place that is not in memory, and that a waiter would write if a request of a command made its key ready. It is loaded
+/// before the command runs, since a waiter that has to be nudged is served after those of other keys.
+pub(super) fn missing_target(
+    db: &Keyspace<'_>,
+    database: &Database,
+    row: &Row,
+    request: Request<'_>,
+    select: u8,
+) -> Option<Fault> {
+    if row.flags.contains(Flags::READ) || !database.waiters.has_moves() {
+        return None;
+    }
+    let mut keys: Vec<Box<[u8]>> = row.key_indexes(request).map(|key| request.arg(key).into()).collect();
+    let named = keys.len();
+    // If there are too many to follow, the missing ones are nudged.
+    let is_followed = database.waiters.follow(&mut keys);
+    let mut targets = keys.iter().skip(named).filter(|key| is_followed && db.holds(key));
+    targets.find_map(|key| db.missing_in(select, db.position(key)))
 }
 
 /// Serves the waiters of the keys that have become ready. Returns the cost.
