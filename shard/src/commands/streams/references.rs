@@ -92,7 +92,7 @@ impl Outcome {
 
 /// `XDELEX key [KEEPREF | DELREF | ACKED] IDS number id [id ...]`
 pub fn xdelex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, words): (&[u8], Rest<'_>)) -> Result<()> {
-    let exists = db.read_to_change::<Stream>(key)?.is_some();
+    let exists = db.read::<Stream>(key)?.is_some();
     let (references, words) = options(words)?;
     if !exists {
         return unknown(reply, words.len());
@@ -122,7 +122,7 @@ pub fn xdelex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, words): (&[u8], Re
 
 /// `XACKDEL key group [KEEPREF | DELREF | ACKED] IDS number id [id ...]`
 pub fn xackdel(db: &mut Keyspace<'_>, reply: &mut Reply, (key, name, words): (&[u8], &[u8], Rest<'_>)) -> Result<()> {
-    let exists = db.read_to_change::<Stream>(key)?.is_some_and(|stream| stream.group(name).is_some());
+    let exists = db.read::<Stream>(key)?.is_some_and(|stream| stream.group(name).is_some());
     let (references, words) = options(words)?;
     if !exists {
         return unknown(reply, words.len());
