@@ -118,8 +118,8 @@ impl<'a> ClientFilter<'a> {
                 b"MAXAGE" => self.age_seconds = Some(seconds(args.bytes()?, "maxage")?),
                 b"IDLE" => self.idle_seconds = Some(seconds(args.bytes()?, "idle")?),
                 _ => match word.strip_prefix(b"NOT-") {
-                    Some(word) => self.unwanted.read(word, args, acl, id_min)?,
-                    None => self.wanted.read(word, args, acl, id_min)?,
+                    Some(word) => self.unwanted.read((word, "NOT-"), args, acl, id_min.max(1))?,
+                    None => self.wanted.read((word, ""), args, acl, id_min)?,
                 },
             }
         }
@@ -138,11 +138,11 @@ impl<'a> ClientFilter<'a> {
 }
 
 impl<'a> Properties<'a> {
-    /// Reads one that `word` names.
-    fn read(&mut self, word: &[u8], args: &mut Args<'a>, acl: &Acl, id_min: i64) -> Result<()> {
+    /// Reads one that `word` names, which `before` stands in front of.
+    fn read(&mut self, (word, before): (&[u8], &str), args: &mut Args<'a>, acl: &Acl, id_min: i64) -> Result<()> {
         let value = args.bytes()?;
         match word {
-            b"ID" => self.ids = Some(ids(value, args, id_min)?),
+            b"ID" => self.ids = Some(ids(value, args, id_min, before.is_empty())?),
             b"TYPE" => self.class = Some(Class::named(value)?),
             b"USER" if acl.user(value).is_some() => self.user = Some(value),
             b"USER" => return Err(Error::Text(format!("ERR No such user '{}'", repeated(value)).into())),
@@ -153,14 +153,14 @@ impl<'a> Properties<'a> {
             b"LIB-NAME" => self.library = Some(value),
             b"LIB-VER" => self.library_version = Some(value),
             b"FLAGS" if value.iter().all(|letter| FLAGS.contains(letter)) => self.flags = Some(value),
-            b"FLAGS" => return Err(unknown("flags", value)),
+            b"FLAGS" => return Err(unknown("flags", before, value)),
             b"CAPA" if value.iter().all(|letter| *letter == b'r') => self.capabilities = Some(value),
-            b"CAPA" => return Err(unknown("capa", value)),
+            b"CAPA" => return Err(unknown("capa", before, value)),
             b"DB" => {
-                let index = integer(value).map_err(|_| Error::text("ERR DB is not an integer or out of range"))?;
+                let wrong = |problem: &str| Error::Text(format!("ERR {before}DB {problem}").into());
+                let index = integer(value).map_err(|_| wrong("is not an integer or out of range"))?;
                 let index = u8::try_from(index).ok().filter(|index| usize::from(*index) < INDEXES);
-                let last = INDEXES - 1;
-                let outside = || Error::Text(format!("ERR DB number should be between 0 and {last}").into());
+                let outside = || wrong(&format!("number should be between 0 and {}", INDEXES - 1));
                 self.index = Some(index.ok_or_else(outside)?);
             }
             _ => return Err(Error::Syntax),
@@ -227,10 +227,10 @@ fn check_shape(args: &mut Args<'_>) -> Result<()> {
 }
 
 /// `id [id ...]`, up to the first word that is no number.
-fn ids(first: &[u8], args: &mut Args<'_>, min: i64) -> Result<BTreeSet<i64>> {
+fn ids(first: &[u8], args: &mut Args<'_>, min: i64, is_wanted: bool) -> Result<BTreeSet<i64>> {
     let read = |word: &[u8]| match integer(word) {
         Ok(id) if id >= min => Ok(id),
-        Err(_) if min < 0 => Err(Error::Syntax),
+        Err(_) if min < 0 || !is_wanted => Err(Error::Syntax),
         _ => Err(Error::text("ERR client-id should be greater than 0")),
     };
     let mut ids = BTreeSet::from([read(first)?]);
@@ -255,6 +255,10 @@ fn yes_or_no(value: &[u8]) -> Result<bool> {
     }
 }
 
-fn unknown(what: &str, value: &[u8]) -> Error {
-    Error::Text(format!("ERR Unknown {what} found in the provided filter: {}", repeated(value)).into())
+fn unknown(what: &str, before: &str, value: &[u8]) -> Error {
+    let filter = match before {
+        "" => "provided".to_owned(),
+        before => format!("{before}{}", what.to_ascii_uppercase()),
+    };
+    Error::Text(format!("ERR Unknown {what} found in the {filter} filter: {}", repeated(value)).into())
 }
