@@ -13,7 +13,7 @@
 
 use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::{
-    Access, Category, Command, Family, Flags, KeySpec, at_least, cluster_scan, exactly, slots,
+    Access, Category, Command, Databases, Family, Flags, KeySpec, at_least, cluster_scan, exactly, slots,
 };
 use dormouse_shard::error::{Error, Result, repeated};
 use dormouse_shard::execution::route::slot_of;
@@ -50,7 +50,7 @@ pub const FAMILY: Family<SessionRun> = Family {
             Command::new("ADDSLOTS", at_least(3), &[], CHANGES, SessionRun::Now(refuse)).doc("3.0.0", "O(N) where N is the total number of hash slot arguments", "Assigns new hash slots to a node."),
             Command::new("ADDSLOTSRANGE", at_least(4), &[], CHANGES, SessionRun::Now(refuse)).doc("7.0.0", "O(N) where N is the total number of the slots between the start slot and end slot arguments.", "Assigns new hash slot ranges to a node."),
             Command::new("BUMPEPOCH", exactly(2), &[], CHANGES, SessionRun::Now(refuse)).doc("3.0.0", "O(1)", "Advances the cluster config epoch.").tips(VARIES),
-            Command::new("CANCELSLOTMIGRATIONS", exactly(2), &[], CHANGES, SessionRun::Now(refuse_move)).doc("9.0.0", "O(N) where N is the number of slot migrations", "Cancels all slot migrations."),
+            Command::new("CANCELSLOTMIGRATIONS", exactly(2), &[], CHANGES, SessionRun::Now(refuse_move)).doc("9.0.0", "O(N) where N is the number of slot migrations", "Cancels all slot migrations.").databases(Databases::All),
             Command::new("COUNT-FAILURE-REPORTS", exactly(3), &[], ADMIN, SessionRun::Now(failure_reports)).doc("3.0.0", "O(N) where N is the number of failure reports", "Returns the number of active failure reports for a node. No new reports are created once the node is marked as failed.").tips(VARIES),
             Command::new("COUNTKEYSINSLOT", exactly(3), &[], SLOT, SessionRun::Keyspace(slots::COUNT)).doc("3.0.0", "O(1)", "Returns the number of keys in a hash slot."),
             Command::new("DELSLOTS", at_least(3), &[], CHANGES, SessionRun::Now(refuse)).doc("3.0.0", "O(N) where N is the total number of hash slot arguments", "Sets hash slots as unbound for a node."),
@@ -66,7 +66,7 @@ pub const FAMILY: Family<SessionRun> = Family {
             Command::new("KEYSLOT", exactly(3), &[], Flags::STALE, now!(keyslot, 2)).doc("3.0.0", "O(N) where N is the number of bytes in the key", "Returns the hash slot for a key."),
             Command::new("LINKS", exactly(2), &[], Flags::STALE, now!(links, 2)).doc("7.0.0", "O(N) where N is the total number of Cluster nodes", "Returns a list of all TCP links to and from peer nodes.").tips(VARIES),
             Command::new("MEET", at_least(4), &[], CHANGES, SessionRun::Now(refuse)).doc("3.0.0", "O(1)", "Forces a node to handshake with another node."),
-            Command::new("MIGRATESLOTS", at_least(4), &[], CHANGES, SessionRun::Now(refuse_move)).doc("9.0.0", "O(N) where N is the number of slots", "Moves slots to another node."),
+            Command::new("MIGRATESLOTS", at_least(4), &[], CHANGES, SessionRun::Now(refuse_move)).doc("9.0.0", "O(N) where N is the number of slots", "Moves slots to another node.").databases(Databases::All),
             Command::new("MIGRATION", at_least(4), &[], CHANGES, SessionRun::Now(refuse_move)).doc("8.4.0", "O(N) where N is the number of slots", "Starts, cancels and reports migrations of slots."),
             Command::new("MYID", exactly(2), &[], ANY_TIME, now!(my_id, 2)).doc("3.0.0", "O(1)", "Returns the ID of a node."),
             Command::new("MYSHARDID", exactly(2), &[], ANY_TIME, now!(my_shard_id, 2)).doc("7.2.0", "O(1)", "Returns the shard ID of a node.").tips(VARIES),
