@@ -266,6 +266,12 @@ fn without_times(peer: Kind, reply: &Reply) -> Reply {
                     kept.push(without_times(peer, item));
                 }
             }
+            if *kind == '%' {
+                // A script returns a map in the order of Lua's table, in which the other fields have a place too.
+                let mut pairs: Vec<Vec<Reply>> = kept.chunks(2).map(<[Reply]>::to_vec).collect();
+                pairs.sort();
+                kept = pairs.concat();
+            }
             Reply::Many(*kind, Some(kept))
         }
         _ => reply.clone(),

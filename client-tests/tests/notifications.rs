@@ -109,6 +109,7 @@ fn depends_on_more(words: &Words) -> bool {
 /// - A consumer is made when it is first named. 7.0 makes it when it first gets an entry.
 /// - A time that has passed deletes a key, with the event `del`. Valkey says `expired`.
 /// - `BITFIELD` that only makes a string longer has changed it.
+/// - `MSETEX` tells `expire` before `set`, as in Redis. In Valkey it is the other way round.
 fn shared(peer: Kind, words: &Words, replies: [&Reply; 2], events: Vec<String>) -> Vec<String> {
     let has_error =
         |reply: &Reply| reply.is_error() || reply.items().is_some_and(|all| all.iter().any(Reply::is_error));
@@ -124,7 +125,11 @@ fn shared(peer: Kind, words: &Words, replies: [&Reply; 2], events: Vec<String>) 
         Kind::Valkey => event.replace("expired", "del"),
         _ => event,
     };
-    events.into_iter().filter(is_shared).map(named).collect()
+    let mut events: Vec<String> = events.into_iter().filter(is_shared).map(named).collect();
+    if peer == Kind::Valkey && [&b"MSETEX"[..], b"EXEC"].iter().any(|name| words[0].eq_ignore_ascii_case(name)) {
+        events.sort();
+    }
+    events
 }
 
 fn text(words: &Words) -> String {

@@ -95,14 +95,16 @@ const STREAM_OF_VALKEY: &str = "2 of 2, 1-1 to 2-1, deleted 0-0; 1-1 f=v; 2-1 f=
     group group at 1-1, Some(1) read, \
     alice seen 1795883612332 active Some(1795883612332) 1-1 at 1795883612332 x1";
 
+const VECTORS: &str = "one=(1.0 2.0 3.0) near two, two=(3.0 2.0 1.0) near one";
+
 /// Set and inserted.
 const ARRAY: &str = r#"{0: "inserted", 1: "one", 2: "2", 3: "3.5", 1000: "thousand", "last insert": Some(0)}"#;
 
 /// One entry was released by its consumer, and one came with the id of a producer.
 const STREAM_OF_REDIS: &str = "3 of 3, 1-1 to 1795883611579-0, deleted 0-0; 1-1 f=v; 2-1 f=v g=w; \
-    1795883611579-0 f=v; group group at 2-1, Some(2) read,  seen 0 active None 1-1 at 0 x1, \
-    alice seen 1795883611568 active Some(1795883611568), \
-    bob seen 1795883611579 active Some(1795883611579) 2-1 at 1795883611579 x1";
+    1795883611579-0 f=v; 100 messages for 100 s, 1 added; producer producer m1 1795883611579-0; \
+    group group at 2-1, Some(2) read, alice seen 1795883611568 active Some(1795883611568), \
+    bob seen 1795883611579 active Some(1795883611579) 2-1 at 1795883611579 x1, released 1-1 x1";
 
 /// The expiry of fields that expire.
 const UNTIL: &str = " until 4102444800000";
@@ -165,7 +167,7 @@ fn a_file_of_redis_8_10_2() {
     let long = "n".repeat(100);
     for (key, shown) in [
         ("stream", STREAM_OF_REDIS.to_owned()),
-        ("vectors", "one=(1.0 2.0 3.0) near two, two=(3.0 2.0 1.0) near one".to_owned()),
+        ("vectors", VECTORS.to_owned()),
         ("array", ARRAY.to_owned()),
         // Hashes that were made with HIMPORT: packed, with a long value, with many fields, with long ones.
         ("person:1", "age=41 name=dora".to_owned()),
@@ -240,7 +242,7 @@ fn payloads() -> Vec<(&'static str, String)> {
         ),
         (
             "0781bde72da2bb1eb400020302020250010200050374776f05037f552a0207020202800100000002010220020102813e92dc020000000002813f4d41b2406f775105036f6e6505032a557f0207020102800100000002010220020202813e92dc020000000002813f4d41b2406f7751000f00872e4e4a1d17180e",
-            "a module's value".to_owned(),
+            VECTORS.to_owned(),
         ),
         (
             "1f00121200000002008361676504846e616d6505ffc028c30940c8017878e0bb000178780f000a3f833d5b271c68",

@@ -196,7 +196,7 @@ fn form(line: &str, ours: &Reply, theirs: &Reply) -> bool {
             let mut rest = ours.iter();
             fields(theirs).iter().all(|name| rest.any(|other| other == name))
         }
-        ["CLIENT", "ID"] | ["TIME" | "LASTSAVE"] | ["INFO", ..] | ["SLOWLOG", "GET" | "LEN", ..] => {
+        ["CLIENT", "ID"] | ["TIME" | "LASTSAVE"] | ["INFO", ..] | ["SLOWLOG" | "COMMANDLOG", "GET" | "LEN", ..] => {
             same_kind(ours, theirs)
         }
         ["LATENCY", "LATEST" | "HISTORY" | "HISTOGRAM", ..] | ["MEMORY", "USAGE", ..] => same_kind(ours, theirs),
@@ -234,7 +234,9 @@ fn same_docs(ours: &Reply, theirs: &Reply) -> bool {
     ours.len() == theirs.len()
         && ours.chunks(2).zip(theirs.chunks(2)).all(|(ours, theirs)| {
             let same = |name| field(&ours[1], name) == field(&theirs[1], name);
-            ours[0] == theirs[0]
+            // Redis spells the commands of modules as they were registered.
+            let lower = |name: &Reply| text(name).map(|name| name.to_ascii_lowercase());
+            lower(&ours[0]) == lower(&theirs[0])
                 && ["since", "group"].into_iter().all(same)
                 && field(&ours[1], "arguments").map(plain) == field(&theirs[1], "arguments").map(plain)
                 && ["summary", "complexity"].into_iter().all(|name| field(&ours[1], name).is_some())
@@ -298,9 +300,10 @@ fn lines(port: u16) -> Vec<String> {
     lines
 }
 
-/// Whether a command is one that no other server has. The last one is Upstash's.
+/// Whether a command is one that none of these servers has: our own, Upstash's, and those of modules that they come without.
 fn is_own(name: &str) -> bool {
-    name.starts_with("dormouse") || ["once", "acl|resttoken"].contains(&name)
+    let starts = ["dormouse", "json.", "bf.", "cf."];
+    starts.iter().any(|start| name.starts_with(start)) || ["once", "acl|resttoken"].contains(&name)
 }
 
 fn error(reply: &Reply) -> Option<&str> {

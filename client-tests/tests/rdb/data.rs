@@ -34,6 +34,7 @@ pub fn content(connection: &mut Connection, key: &[u8]) -> (Vec<u8>, i64, Vec<Re
         b"set" => &[b"SMEMBERS", key],
         b"hash" => &[b"HGETALL", key],
         b"zset" => &[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"],
+        b"stream" => &[b"XRANGE", key, b"-", b"+"],
         other => panic!("a key of type {}", other.escape_ascii()),
     };
     let reply = connection.call(words);

@@ -191,7 +191,8 @@ mod tests {
             ("MONITOR", RequestRoute::Own),
             ("CLIENT TRACKING ON", RequestRoute::Own),
             ("CLIENT REPLY OFF", RequestRoute::Own),
-            ("JSON.GET a", RequestRoute::Own),
+            ("JSON.GET a", RequestRoute::Shared),
+            ("FT.SEARCH a x", RequestRoute::Own),
             ("WAIT 1 0", RequestRoute::Refused),
         ] {
             assert_eq!(with(line, route), expected, "{line}");
@@ -225,7 +226,8 @@ mod tests {
             ("SWAPDB 0 1", Effect::ChangesAll),
             ("ONCE k 1000 INCR a", Effect::Changes),
             ("ONCE k 1000 GET a", Effect::None),
-            ("JSON.SET a $ 1", Effect::ChangesAll),
+            ("JSON.SET a $ 1", Effect::Changes),
+            ("FT.ADD a", Effect::ChangesAll),
         ] {
             assert_eq!(with(line, effect), expected, "{line}");
         }
