@@ -122,7 +122,7 @@ impl<'a> Filter<'a> {
         for token in &self.0 {
             let value = match token {
                 Token::Value(value) => value.borrowed(),
-                Token::Field(name) if name.is_empty() => return None,
+                Token::Field([]) => return None,
                 Token::Field(name) => json::field(attributes, name)?,
                 Token::Operator(operator) => {
                     let last = stack.pop()?;

@@ -122,7 +122,7 @@ pub fn begin(object: ObjectMut<'_>, id: u64, sizes: &Sizes) -> Option<Outline> {
         ObjectMut::VectorSet(set) => {
             let mut head = Vec::new();
             vector_set::write_head(&set.head(), &mut head);
-            (kind::VECTOR_SET, set.begin_capture(id, head, |node, out| vector_set::write_node(node, out)))
+            (kind::VECTOR_SET, set.begin_capture(id, head, vector_set::write_node))
         }
     };
     Some(Outline { kind, elements: elements as u64 })
