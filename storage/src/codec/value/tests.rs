@@ -273,7 +273,7 @@ fn a_payload_of_redis_has_its_links() {
     let node = |name: &[u8]| set.node(set.find(name).unwrap());
     let names =
         |name: &[u8], layer| -> Vec<&[u8]> { node(name).links(layer).iter().map(|id| set.node(*id).name()).collect() };
-    assert_eq!(node(b"a").components(), [0.992_125_93, 2.007_874, 3.0]);
+    assert_eq!(node(b"a").components(), [0.992_125_9, 2.007_874, 3.0]);
     assert_eq!(node(b"b").attributes(), b"{\"x\":1}");
     assert_eq!((names(b"a", 0), names(b"a", 1)), (vec![&b"b"[..], b"c"], vec![&b"b"[..]]));
     assert_eq!((names(b"c", 0), node(b"c").level()), (vec![&b"b"[..], b"a"], 0));

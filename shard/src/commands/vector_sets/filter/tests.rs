@@ -179,7 +179,7 @@ const FILTERS: &[(&str, &str)] = &[
     ("[1,2] in [1,2]", ""),
     ("0 in [[]]", "near: []]"),
     ("\"a'b\" == 'a'", ""),
-    (".year >\01", "near: .year >"),
+    (".year >\x001", "near: .year >"),
     (".nested == 1 or 1", ""),
     ("or", "near: or"),
     ("1 or", "near: 1 or"),
