@@ -35,6 +35,8 @@ const COUNTINGS: u64 = 200;
 const FIELDS: u64 = 250;
 /// Batches in a thousand with commands over arrays.
 const ARRAYS: u64 = 300;
+/// Batches in a thousand with commands over documents, filters and vector sets.
+const DOCUMENTS: u64 = 300;
 /// Batches in a thousand with commands over streams.
 const STREAMS: u64 = 350;
 /// Batches in a thousand with a script.
@@ -81,6 +83,8 @@ pub struct Features {
     pub fields: bool,
     /// Clients use arrays.
     pub arrays: bool,
+    /// Clients use documents, filters and vector sets.
+    pub documents: bool,
     /// Clients use streams.
     pub streams: bool,
     /// Clients run scripts, and functions if there are any.
@@ -112,6 +116,7 @@ impl Features {
         waits: false,
         fields: false,
         arrays: false,
+        documents: false,
         streams: false,
         scripts: false,
         settings: false,
@@ -140,6 +145,7 @@ impl Features {
             waits: has(11),
             fields: has(12),
             arrays: has(23),
+            documents: has(24),
             streams: has(13),
             scripts: has(14),
             // Functions need a library.
@@ -166,8 +172,9 @@ pub struct Extras {
     waits: Chance,
     /// Chance for fields.
     fields: Chance,
-    /// Chances for arrays, streams, scripts and settings.
+    /// Chances for arrays, documents, streams, scripts and settings.
     arrays: Chance,
+    documents: Chance,
     streams: Chance,
     scripts: Chance,
     settings: Chance,
@@ -188,6 +195,7 @@ impl Extras {
             waits: Chance::new(seed.rotate_left(48)),
             fields: Chance::new(seed.rotate_left(24)),
             arrays: Chance::new(seed.rotate_left(20)),
+            documents: Chance::new(seed.rotate_left(52)),
             streams: Chance::new(seed.rotate_left(40)),
             scripts: Chance::new(seed.rotate_left(8)),
             settings: Chance::new(seed.rotate_left(56)),
@@ -329,6 +337,9 @@ impl Extras {
         }
         if self.features.arrays && self.arrays.permille(ARRAYS) {
             asked.extend((0..=self.arrays.below(4)).map(|_| script.array(&mut self.arrays)));
+        }
+        if self.features.documents && self.documents.permille(DOCUMENTS) {
+            asked.extend((0..=self.documents.below(4)).map(|_| script.document(&mut self.documents)));
         }
         if self.features.streams && self.streams.permille(STREAMS) {
             asked.extend((0..=self.streams.below(4)).map(|_| script.stream(&mut self.streams)));

@@ -50,6 +50,7 @@ pub mod clock;
 pub mod damage;
 pub mod declared;
 pub mod disk;
+pub mod documents;
 pub mod features;
 pub mod file;
 pub mod files;

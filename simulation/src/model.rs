@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::arrays::{self, ArrayModel};
+use crate::documents::{self, DocumentModel, FilterModel, VectorsModel};
 use crate::scripted;
 use crate::streams::{self, StreamModel};
 
@@ -35,6 +36,9 @@ pub enum Value {
     Sorted(BTreeMap<String, i64>),
     Stream(StreamModel),
     Array(ArrayModel),
+    Document(DocumentModel),
+    Filter(FilterModel),
+    Vectors(VectorsModel),
 }
 
 /// The value of a hash's field, and its expiry. A field that has expired is kept until a command writes or deletes it: the
@@ -176,12 +180,14 @@ impl Model {
         if let Touched::Keys(keys) = &touched {
             for key in keys {
                 let is_empty = self.keys.get(key).is_some_and(|entry| match &entry.value {
-                    Value::Text(_) | Value::Stream(_) => false,
+                    Value::Text(_) | Value::Stream(_) | Value::Filter(_) => false,
                     Value::List(list) => list.is_empty(),
                     Value::Hash(hash) => hash.is_empty(),
                     Value::Set(set) => set.is_empty(),
                     Value::Sorted(set) => set.is_empty(),
                     Value::Array(array) => array.elements.is_empty(),
+                    Value::Document(document) => document.is_empty(),
+                    Value::Vectors(set) => set.is_empty(),
                 });
                 if is_empty {
                     self.keys.remove(key);
@@ -369,6 +375,20 @@ impl Model {
             }
             "BLPOP" | "BZPOPMIN" | "BRPOPLPUSH" => self.take(select, words, now_ms, false)?,
             name if name.starts_with(AGAIN) => self.take(select, words, now_ms, true)?,
+            name if name.starts_with("JSON.") => documents::reply_of_document(of_kind!(self, &key(1), Document), words),
+            name if name.starts_with('V') => documents::reply_of_vectors(of_kind!(self, &key(1), Vectors), words),
+            "BF.INSERT" | "BF.EXISTS" | "CF.ADD" | "CF.DEL" => {
+                let (mut filter, expiry) = match self.keys.get(&key(1)) {
+                    None => (None, None),
+                    Some(Entry { value: Value::Filter(filter), expiry }) => (Some(filter.clone()), *expiry),
+                    Some(_) => return Err(WRONG_TYPE.into()),
+                };
+                let reply = documents::reply_of_filter(&mut filter, words, replied);
+                if let Some(filter) = filter {
+                    self.keys.insert(key(1), Entry { value: Value::Filter(filter), expiry });
+                }
+                reply
+            }
             name if name.starts_with("AR") => arrays::reply(of_kind!(self, &key(1), Array), words),
             name if name.starts_with('X') => {
                 let key = key(streams::key_at(words));

@@ -2,7 +2,7 @@
 
 use crate::chance::Chance;
 use crate::model::{INDEXES, STAGED};
-use crate::{arrays, scripted, streams};
+use crate::{arrays, documents, scripted, streams};
 
 /// One command and its logical index.
 #[derive(Debug, Clone)]
@@ -115,6 +115,12 @@ impl Script {
     pub fn array(&self, chance: &mut Chance) -> Asked {
         let select = chance.below(u64::from(self.selects)) as u8;
         Asked { select, words: arrays::command(chance, self.keys) }
+    }
+
+    /// Returns a command over a document, a filter or a vector set.
+    pub fn document(&self, chance: &mut Chance) -> Asked {
+        let select = chance.below(u64::from(self.selects)) as u8;
+        Asked { select, words: documents::command(chance, self.keys) }
     }
 
     /// Returns a command that may wait for entries of a stream.

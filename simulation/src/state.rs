@@ -17,6 +17,7 @@ use dormouse_types::{Array, Item, ObjectRef, Stream, StreamId};
 
 use crate::arrays::ArrayModel;
 use crate::clock;
+use crate::documents::{document_model, filter_model, vectors_model};
 use crate::model::{Entry, Field, INDEXES, Model, RECEIPTS, Value, all_indexes};
 use crate::streams::{GroupModel, Messages, PendingModel, StreamModel};
 
@@ -44,10 +45,9 @@ fn entry(select: u8, record: &Record) -> Entry {
         }
         Held::Object(ObjectRef::Stream(stream)) => Value::Stream(stream_model(stream)),
         Held::Object(ObjectRef::Array(array)) => Value::Array(array_model(array)),
-        // No schedule makes any.
-        Held::Object(ObjectRef::Filter(filter)) => Value::Text(format!("{filter:?}")),
-        Held::Object(ObjectRef::Json(json)) => Value::Text(format!("{json:?}")),
-        Held::Object(ObjectRef::VectorSet(set)) => Value::Text(format!("{set:?}")),
+        Held::Object(ObjectRef::Filter(filter)) => Value::Filter(filter_model(filter)),
+        Held::Object(ObjectRef::Json(json)) => Value::Document(document_model(json)),
+        Held::Object(ObjectRef::VectorSet(set)) => Value::Vectors(vectors_model(set)),
     };
     Entry { value, expiry: record.expiry() }
 }
