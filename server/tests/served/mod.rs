@@ -15,7 +15,7 @@ use dormouse_protocol::Response;
 pub const ADMIN_TOKEN: &str = "the-admin-token";
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Served {
     port: u16,
