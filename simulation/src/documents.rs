@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dormouse_types::filter::Cuckoo;
 use dormouse_types::json::JsonValue;
 use dormouse_types::{Filter, Json, VectorSet};
 
@@ -219,7 +220,7 @@ pub fn filter_model(filter: &Filter) -> FilterModel {
         Some(bloom) => {
             FilterModel { items: items.filter(|item| bloom.contains(item.as_bytes())).collect(), count: None }
         }
-        None => FilterModel { items: BTreeSet::new(), count: Some(filter.len() as u64) },
+        None => FilterModel { items: BTreeSet::new(), count: filter.cuckoo().map(Cuckoo::items) },
     }
 }
 
