@@ -211,8 +211,9 @@ impl Bloom {
             let byte = self.parts.get(part, at);
             self.parts.set(part, at, byte | 1 << (bit % 8));
         }
-        link.items += 1;
-        self.items += 1;
+        // A filter from elsewhere may say that it has any number of items.
+        link.items = link.items.saturating_add(1);
+        self.items = self.items.saturating_add(1);
         BloomAdded::New
     }
 

@@ -59,6 +59,7 @@ pub enum CuckooInserted {
 pub struct Cuckoo {
     /// Of the first layer: a power of two.
     buckets: u64,
+    /// What a filter from elsewhere says of its items and deletions is not checked.
     items: u64,
     deleted: u64,
     bucket_size: u16,
@@ -230,12 +231,12 @@ impl Cuckoo {
             for layer in (0..self.parts.count()).rev() {
                 if let Some(at) = self.find(layer, fingerprint, EMPTY) {
                     self.parts.set(layer, at, fingerprint.byte);
-                    self.items += 1;
+                    self.items = self.items.saturating_add(1);
                     return CuckooInserted::New;
                 }
             }
             if self.insert_by_moves(self.parts.count() - 1, fingerprint) {
-                self.items += 1;
+                self.items = self.items.saturating_add(1);
                 return CuckooInserted::New;
             }
             if self.growth == 0 {
@@ -305,7 +306,7 @@ impl Cuckoo {
             let Some(at) = self.find(layer, &fingerprint, fingerprint.byte) else { continue };
             self.parts.set(layer, at, EMPTY);
             self.items = self.items.saturating_sub(1);
-            self.deleted += 1;
+            self.deleted = self.deleted.saturating_add(1);
             if self.parts.count() > 1 && self.is_to_be_compacted(self.deleted, self.items) {
                 self.compact();
             }
@@ -316,7 +317,7 @@ impl Cuckoo {
 
     /// Whether a deletion may move items of all layers.
     pub fn may_compact(&self) -> bool {
-        self.parts.count() > 1 && self.is_to_be_compacted(self.deleted + 1, self.items.saturating_sub(1))
+        self.parts.count() > 1 && self.is_to_be_compacted(self.deleted.saturating_add(1), self.items.saturating_sub(1))
     }
 
     fn is_to_be_compacted(&self, deleted: u64, items: u64) -> bool {

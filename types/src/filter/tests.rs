@@ -301,3 +301,33 @@ fn damaged_heads_are_refused() {
         assert!(Cuckoo::from_head(&bad).is_err(), "{word:?} at {at}");
     }
 }
+
+/// The numbers in the head of a filter are those of a client.
+#[test]
+fn counts_of_other_servers_may_be_any() {
+    let mut head = Vec::new();
+    for number in [u64::MAX, 8, u64::MAX, 1] {
+        head.extend_from_slice(&number.to_le_bytes());
+    }
+    for number in [2u16, 20, 1] {
+        head.extend_from_slice(&number.to_le_bytes());
+    }
+    let mut cuckoo = Cuckoo::from_head(&head).unwrap();
+    cuckoo.parts_mut().fill();
+    assert_eq!(insert(&mut cuckoo, b"a"), CuckooInserted::New);
+    assert!(cuckoo.delete(b"a"));
+    assert_eq!((cuckoo.items(), cuckoo.deleted()), (u64::MAX - 1, u64::MAX));
+    let link = |items| BloomLink {
+        capacity: 100,
+        error_rate: 0.01,
+        hashes: 7,
+        bits_per_item: 9.585,
+        bits: 64,
+        log_2: 0,
+        items,
+    };
+    let mut bloom = Bloom::from_module(&[link(u64::MAX), link(0)], u64::MAX, 5, 2).unwrap();
+    bloom.parts_mut().fill();
+    assert_eq!(bloom.add(b"a"), BloomAdded::New);
+    assert_eq!(bloom.items(), u64::MAX);
+}
