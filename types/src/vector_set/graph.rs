@@ -11,6 +11,8 @@
 //! When a node goes, its neighbours lose a link each. They are linked in pairs, the nearest first. Those that stay with few
 //! links get some to the neighbours of their neighbours, and one without any is linked as if it were new.
 
+use std::collections::HashSet;
+
 use super::LEVEL_MAX;
 use super::body::{Body, Node};
 use super::names::Spot;
@@ -19,6 +21,8 @@ use super::vectors::Vector;
 
 /// Near nodes that are looked at for one that has lost all of its links.
 const REPAIR_EFFORT: usize = 64;
+/// How many of a full node's links are looked at for one that can go.
+const COVERED_LOOKS: usize = 32;
 
 impl Body {
     /// Adds a node; its name is not in the order of names yet. Returns its id.
@@ -156,7 +160,7 @@ impl Body {
             left >= self.few() || self.links_max(layer) > self.links(id, layer).len() + 1 || left > 0 && needs
         };
         let mut candidates = farther.filter(can_go);
-        let displaced = match candidates.clone().find(|far| is_covered(far)) {
+        let displaced = match candidates.clone().take(COVERED_LOOKS).find(|far| is_covered(far)) {
             None if needs => candidates.next(),
             displaced => displaced,
         };
@@ -214,14 +218,15 @@ impl Body {
     fn repair(&mut self, nodes: &[u32], layer: usize) {
         let mut pairs = Vec::new();
         for (at, one) in nodes.iter().enumerate() {
+            let linked = self.sorted_links(*one, layer);
             for other in &nodes[at + 1..] {
-                if !self.links(*one, layer).contains(other) {
+                if linked.binary_search(other).is_err() {
                     pairs.push((NearNode { distance: self.distance(*one, *other), id: *other }, *one));
                 }
             }
         }
         pairs.sort_unstable_by(|(one, from), (other, other_from)| nearer(one, other).then(from.cmp(other_from)));
-        let mut linked = Vec::with_capacity(nodes.len());
+        let mut linked = HashSet::with_capacity(nodes.len());
         for (found, one) in pairs {
             let is_done = linked.contains(&one) || linked.contains(&found.id);
             if !is_done && self.has_room(one, layer) && self.has_room(found.id, layer) {
@@ -229,24 +234,32 @@ impl Body {
                 linked.extend([one, found.id]);
             }
         }
+        // As many as there are pairs: a set from elsewhere may be such that all of its nodes have few links.
+        let mut looks = nodes.len() * nodes.len();
         for node in nodes {
             if self.links(*node, layer).len() < self.few() {
-                self.reinforce(*node, layer);
+                self.reinforce(*node, layer, &mut looks);
             }
         }
     }
 
-    /// Gives a node with few links some more.
-    fn reinforce(&mut self, id: u32, layer: usize) {
-        let mut near: Vec<NearNode> = Vec::new();
-        for neighbour in self.links(id, layer) {
-            for other in self.links(*neighbour, layer) {
-                if *other != id && !self.links(id, layer).contains(other) && near.iter().all(|found| found.id != *other)
-                {
-                    near.push(NearNode { distance: self.distance(id, *other), id: *other });
-                }
-            }
-        }
+    fn sorted_links(&self, id: u32, layer: usize) -> Vec<u32> {
+        let mut links = self.links(id, layer).to_vec();
+        links.sort_unstable();
+        links
+    }
+
+    /// Gives a node with few links some more. `looks`: how many neighbours of neighbours may still be looked at.
+    fn reinforce(&mut self, id: u32, layer: usize, looks: &mut usize) {
+        let linked = self.sorted_links(id, layer);
+        let beyond = self.links(id, layer).iter().flat_map(|neighbour| self.links(*neighbour, layer));
+        let mut others: Vec<u32> = beyond.copied().take(*looks).collect();
+        *looks -= others.len();
+        others.sort_unstable();
+        others.dedup();
+        others.retain(|other| *other != id && linked.binary_search(other).is_err());
+        let found = |other: u32| NearNode { distance: self.distance(id, other), id: other };
+        let mut near: Vec<NearNode> = others.into_iter().map(found).collect();
         near.sort_unstable_by(nearer);
         for found in near {
             if self.links(id, layer).len() >= self.few() {

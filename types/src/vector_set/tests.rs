@@ -394,3 +394,41 @@ fn a_capture_is_of_one_moment() {
         checked(&set);
     }
 }
+
+/// A set from elsewhere may have any graph: here all neighbours of a node have few links, and those that they lead to have
+/// as many as they can.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a duration is only measured")]
+fn a_removal_is_bounded_in_any_graph() {
+    const M: u32 = 128;
+    let (neighbours, hubs) = (2 * M, M / 2 - 2);
+    let len = 1 + neighbours + hubs;
+    let links_of = |id: u32| -> Vec<u32> {
+        match id {
+            0 => (1..=neighbours).collect(),
+            id if id <= neighbours => std::iter::once(0).chain(1 + neighbours..len).collect(),
+            _ => (1..=neighbours).collect(),
+        }
+    };
+    let shape = shape(1, Quantization::Binary, M);
+    let head = VectorHead { shape, projection: None, len: len.into(), entry: 0, inserted: len.into(), uid: 0 };
+    let mut loader = VectorLoader::new(head, 7).unwrap();
+    for id in 0..len {
+        let (name, links) = (id.to_string(), [links_of(id)]);
+        let vector = u64::from(id % 2).to_le_bytes();
+        let node = StoredNode {
+            name: name.as_bytes(),
+            attributes: b"",
+            norm: 1.0,
+            range: 0.0,
+            vector: &vector,
+            links: &links,
+        };
+        loader.push(node).unwrap();
+    }
+    let mut set = loader.finish().unwrap();
+    let before = std::time::Instant::now();
+    assert!(set.remove(b"0"));
+    assert!(before.elapsed() < std::time::Duration::from_secs(20), "{:?}", before.elapsed());
+    checked(&set);
+}
