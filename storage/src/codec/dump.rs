@@ -17,9 +17,9 @@ use super::{
     string::skip_string,
     value::{
         LoadedValue, RDB_VERSION_OF_ARRAYS, RdbReaders, array, decode_value, encode_filter_of_module, encode_value,
-        is_known_module, kind,
+        is_document, is_known_module, kind, module,
         newer::{Dialect, Templates, flatten, is_newer_hash, unsupported},
-        vector_set::{is_of_vector_sets, module_bytes_max},
+        vector_set::{self, is_of_vector_sets},
     },
 };
 
@@ -216,9 +216,26 @@ pub fn restored_bytes_max(payload: &[u8]) -> usize {
             nodes.saturating_add(reader.remaining().saturating_mul(unpacked)).saturating_add(ELEMENT_BYTES * 8)
         }
         kind::ARRAY => array_bytes(&mut reader),
-        kind::MODULE_2 if reader.rdb_plain_length().is_ok_and(is_of_vector_sets) => module_bytes_max(&mut reader),
+        kind::VECTOR_SET => vector_set::bytes_max(&mut reader),
+        // A part of a filter has whole blocks while it is read.
+        kind::BLOOM | kind::CUCKOO => reader.remaining().saturating_mul(2),
+        kind::MODULE_2 => module_bytes(&mut reader),
         _ => payload.len().saturating_mul(INFLATED),
     }
+}
+
+/// The bytes that a byte of a document's text or CBOR may become, while it is read and then copied: those of an empty list.
+const DOCUMENT_UNPACKED: usize = 20;
+
+/// The value of a module.
+fn module_bytes(reader: &mut Reader<'_>) -> usize {
+    let Ok(id) = reader.rdb_plain_length() else { return 0 };
+    if is_of_vector_sets(id) {
+        return vector_set::module_bytes_max(reader);
+    }
+    let strings = module::strings_bytes(reader);
+    // The strings of a filter are inflated one by one, and copied.
+    strings.saturating_mul(if is_document(id) { DOCUMENT_UNPACKED } else { 2 }).saturating_add(ELEMENT_BYTES * 8)
 }
 
 /// As many elements as a number says, each of some strings and some bytes.

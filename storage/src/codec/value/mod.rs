@@ -290,6 +290,12 @@ pub fn is_known_module(id: u64) -> bool {
     vector_set::is_of_vector_sets(id) || filter::is_module(name) || redis_json::is_module(name, version)
 }
 
+/// Whether a module's value is a document.
+pub(super) fn is_document(module_id: u64) -> bool {
+    let (name, version) = module::without_version(module_id);
+    redis_json::is_module(name, version)
+}
+
 /// Reads a value of a module, from its id on.
 fn decode_module(reader: &mut Reader<'_>, limits: &Limits) -> Result<Object, CodecError> {
     let id = reader.rdb_plain_length()?;

@@ -13,7 +13,7 @@
 //! All numbers, those of the fields' kinds too, are lengths.
 
 use crate::codec::reader::{ByteSink, write_rdb_length};
-use crate::codec::string::{RdbString, read_string};
+use crate::codec::string::{RdbString, read_string, skip_string};
 use crate::codec::{CodecError, Reader};
 
 type Result<T> = std::result::Result<T, CodecError>;
@@ -23,7 +23,9 @@ const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 const VERSION_BITS: u32 = 10;
 
 const END: u64 = 0;
+const SIGNED: u64 = 1;
 const UNSIGNED: u64 = 2;
+const FLOAT: u64 = 3;
 const DOUBLE: u64 = 4;
 const STRING: u64 = 5;
 
@@ -79,6 +81,24 @@ impl<'a> Fields<'_, 'a> {
     pub fn end(&mut self) -> Result<()> {
         self.kind(END)
     }
+}
+
+/// The bytes of the strings among the fields, as long as they can be read.
+pub(in crate::codec) fn strings_bytes(reader: &mut Reader<'_>) -> usize {
+    let mut sum = 0usize;
+    while let Ok(field) = reader.rdb_plain_length() {
+        let passed = match field {
+            SIGNED | UNSIGNED => reader.rdb_plain_length().map(drop),
+            FLOAT => reader.take(4).map(drop),
+            DOUBLE => reader.take(8).map(drop),
+            STRING => skip_string(reader).map(|bytes| sum = sum.saturating_add(bytes)),
+            _ => break,
+        };
+        if passed.is_err() {
+            break;
+        }
+    }
+    sum
 }
 
 /// Writes the fields of a value.

@@ -1,6 +1,9 @@
+use dormouse_types::filter::{Bloom, Cuckoo};
 use dormouse_types::stream::{Deliveries, Head, Idempotency, name_of_message};
-use dormouse_types::vector_set::{Projection, Quantization, VectorShape};
-use dormouse_types::{End, Hash, Inserted, Limits, List, Set, SetExpiry, SortedSet, Stream, StreamId, VectorSet};
+use dormouse_types::vector_set::{Projection, Quantization, StoredNode, VectorHead, VectorLoader, VectorShape};
+use dormouse_types::{
+    End, Filter, Hash, Inserted, Limits, List, Set, SetExpiry, SortedSet, Stream, StreamId, VectorSet,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -620,4 +623,73 @@ fn other_servers_are_told_of_no_more_reads_than_entries() {
     let payload = dump(&value);
     assert_eq!(dump_bytes(&value), payload.len() as u64);
     assert_eq!(reads(kind, &payload[1..]), [Some(9), Some(4), None]);
+}
+
+fn with_envelope(kind: u8, body: &[u8]) -> Vec<u8> {
+    [&[kind][..], body, &11u16.to_le_bytes(), &[0; 8]].concat()
+}
+
+/// A set whose nodes have no links, but room for all that they may have, in all layers.
+#[test]
+fn the_room_for_links_is_known_beforehand() {
+    for links in [4, 16, 4096] {
+        for layers in [1, 16] {
+            let shape = VectorShape { dim: 1, quantization: Quantization::Binary, links };
+            let head = VectorHead { shape, projection: None, len: 20, entry: 0, inserted: 20, uid: 1 };
+            let mut loader = VectorLoader::new(head, 1).unwrap();
+            for name in 0..20u8 {
+                let none = vec![Vec::new(); layers];
+                let (name, vector) = ([name], [0; 8]);
+                let (attributes, links) = (b"", &none[..]);
+                loader
+                    .push(StoredNode { name: &name, attributes, norm: 1.0, range: 0.0, vector: &vector, links })
+                    .unwrap();
+            }
+            let object = Object::VectorSet(loader.finish().unwrap());
+            let takes = object.as_ref().heap_bytes();
+            let mut body = Vec::new();
+            let kind = encode_object(object.as_ref(), &mut body);
+            let own = restored_bytes_max(&with_envelope(kind, &body));
+            let others = restored_bytes_max(&dump(&Value::Object(object.as_ref())));
+            assert!(
+                own >= takes && others >= takes,
+                "{links} {layers}: {takes} bytes, but {own} and {others} were said"
+            );
+        }
+    }
+}
+
+/// A filter's bytes are not compressed, so it takes about as many when it is restored.
+#[test]
+fn a_filter_needs_no_more_than_a_few_times_its_bytes() {
+    let bloom = Filter::from(Bloom::with_capacity(100_000, 0.01, 2, false).unwrap());
+    let cuckoo = Filter::from(Cuckoo::with_capacity(100_000, 2, 20, 1).unwrap());
+    for object in [bloom, cuckoo].map(Object::Filter) {
+        let takes = object.as_ref().heap_bytes();
+        let mut body = Vec::new();
+        let kind = encode_object(object.as_ref(), &mut body);
+        for payload in [with_envelope(kind, &body), dump(&Value::Object(object.as_ref()))] {
+            let said = restored_bytes_max(&payload);
+            assert!((takes..4 * takes).contains(&said), "{takes} bytes, but {said} were said");
+        }
+    }
+}
+
+/// A document of many empty lists, as CBOR that is compressed.
+#[test]
+fn a_compressed_document_is_known_to_be_large() {
+    const RUNS: usize = 50;
+    let count = 1 + RUNS * 264;
+    let mut compressed = [&[5, 0x9a][..], &(count as u32).to_be_bytes(), &[0x80]].concat();
+    (0..RUNS).for_each(|_| compressed.extend_from_slice(&[0xe0, 0xff, 0]));
+    let mut body = Vec::new();
+    write_rdb_length(&mut body, module::id(b"ReJSON-RL", 4));
+    body.extend_from_slice(&[5, 0xc3]);
+    write_rdb_length(&mut body, compressed.len() as u64);
+    write_rdb_length(&mut body, 5 + count as u64);
+    body.extend_from_slice(&compressed);
+    body.push(0);
+    let payload = with_envelope(kind::MODULE_2, &body);
+    let LoadedValue::Object(object) = restore(&payload, &Limits::default()).unwrap() else { panic!("a document") };
+    assert!(restored_bytes_max(&payload) >= object.as_ref().heap_bytes());
 }

@@ -25,7 +25,8 @@
 use std::collections::HashMap;
 
 use dormouse_types::vector_set::{
-    NodeView, Projection, Quantization, StoredNode, VectorHead, VectorLoader, VectorRef, VectorSet, VectorShape,
+    LEVEL_MAX, NodeView, Projection, Quantization, StoredNode, VectorHead, VectorLoader, VectorRef, VectorSet,
+    VectorShape,
 };
 use dormouse_types::{Limits, Object};
 
@@ -390,22 +391,76 @@ pub(in crate::codec) fn module_bytes_max(reader: &mut Reader<'_>) -> usize {
     let (Ok(_), Ok(_), Ok(config)) = (read_number(&mut head), read_number(&mut head), read_number(&mut head)) else {
         return 0;
     };
-    let links = (config >> 8 & 0xffff) as usize;
-    let (mut strings, mut numbers, mut texts) = (0usize, 0usize, 0usize);
+    let links = match config >> 8 & 0xffff {
+        0 => LINKS_UNSAID as usize,
+        links => links as usize,
+    };
+    let (mut strings, mut numbers, mut texts, mut levels) = (0usize, 0usize, 0usize, 0usize);
+    // The numbers since the last string: of those of a node the third says how many layers it is in.
+    let mut since = 0;
     while let Ok(field) = reader.rdb_plain_length() {
         match field {
-            NUMBER if reader.rdb_plain_length().is_ok() => numbers += 1,
+            NUMBER => {
+                let Ok(number) = reader.rdb_plain_length() else { break };
+                (numbers, since) = (numbers + 1, since + 1);
+                if since == 3 {
+                    levels = levels.saturating_add((number as usize & 0xff).min(LEVEL_MAX));
+                }
+            }
             STRING => match skip_string(reader) {
-                Ok(bytes) => (strings, texts) = (strings.saturating_add(bytes), texts + 1),
+                Ok(bytes) => (strings, texts, since) = (strings.saturating_add(bytes), texts + 1, 0),
                 Err(_) => break,
             },
             _ => break,
         }
     }
-    // A node has two strings at least. While it is read its links take eight bytes each, afterwards all that it may have four.
-    let nodes = texts / 2;
-    let each = NODE_BYTES.saturating_add(4 * (2 * links + 1));
-    strings.saturating_mul(2).saturating_add(numbers.saturating_mul(24)).saturating_add(nodes.saturating_mul(each))
+    // A node has two strings at least. While it is read its links take eight bytes each.
+    let read = strings.saturating_mul(2).saturating_add(numbers.saturating_mul(24));
+    read.saturating_add(nodes_bytes(texts / 2, levels, links))
+}
+
+/// The same of a set in its own form.
+pub(in crate::codec) fn bytes_max(reader: &mut Reader<'_>) -> usize {
+    let Ok((shape, len, mut strings)) = skip_head(reader) else { return 0 };
+    let (mut nodes, mut levels) = (0usize, 0usize);
+    while (nodes as u64) < len
+        && let Ok((bytes, level)) = skip_node(reader, shape)
+    {
+        (strings, nodes, levels) = (strings.saturating_add(bytes), nodes + 1, levels.saturating_add(level));
+    }
+    strings.saturating_mul(2).saturating_add(nodes_bytes(nodes, levels, shape.links as usize))
+}
+
+/// Passes over a head; returns the shape, the number of nodes and the bytes of the projection.
+fn skip_head(reader: &mut Reader<'_>) -> Result<(VectorShape, u64, usize)> {
+    let dim = narrow(reader.rdb_plain_length()?)?;
+    let quantization = quantization_of(reader.u8()?.into())?;
+    let links = narrow(reader.rdb_plain_length()?)?;
+    let has_factors = reader.rdb_plain_length()? != 0 && reader.rdb_plain_length()? == FACTORS;
+    let factors = if has_factors { skip_string(reader)? } else { 0 };
+    let (len, _entry, _inserted) = (reader.rdb_plain_length()?, reader.rdb_plain_length()?, reader.rdb_plain_length()?);
+    reader.take(size_of::<u64>())?;
+    Ok((VectorShape { dim, quantization, links }, len, factors))
+}
+
+/// Passes over a node; returns the bytes of its texts, its vector and its links, and its highest layer.
+fn skip_node(reader: &mut Reader<'_>, shape: VectorShape) -> Result<(usize, usize)> {
+    let texts = skip_string(reader)?.saturating_add(skip_string(reader)?);
+    let fixed = size_of::<f32>() * if shape.quantization == Quantization::Q8 { 2 } else { 1 };
+    let vector = reader.take(fixed)?.len() + reader.take(shape.quantization.vector_bytes(shape.dim))?.len();
+    let (layers, mut links) = (usize::from(reader.u8()?), 0usize);
+    for _ in 0..layers {
+        let count = reader.rdb_count(size_of::<u32>())?;
+        links += reader.take(count * size_of::<u32>())?.len();
+    }
+    Ok((texts.saturating_add(vector).saturating_add(links), layers.saturating_sub(1).min(LEVEL_MAX)))
+}
+
+/// The bytes of so many nodes, which are in so many layers above the lowest one together, beside their texts and vectors: there
+/// is room for all links that they may have. The last chunk of each list has a quarter more.
+fn nodes_bytes(nodes: usize, levels: usize, links: usize) -> usize {
+    let each = NODE_BYTES.saturating_add(5 * (2 * links + 1));
+    nodes.saturating_mul(each).saturating_add(levels.saturating_mul(5 * (links + 1)))
 }
 
 /// The memory that a node takes beside its strings and its links, now and while it is read.
