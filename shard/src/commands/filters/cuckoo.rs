@@ -425,7 +425,7 @@ fn loadchunk(db: &mut Keyspace<'_>, reply: &mut Reply, (key, at, chunk): (&[u8],
         reply.ok();
         return Ok(());
     }
-    let end = usize::try_from(at - 1).ok().filter(|_| !chunk.is_empty());
+    let end = usize::try_from(at).ok().and_then(|at| at.checked_sub(1)).filter(|_| !chunk.is_empty());
     let start = end.and_then(|end| end.checked_sub(chunk.len()));
     let written = db.update_existing::<Cuckoo, _>(key, |cuckoo, _| {
         let written = start.is_some_and(|start| cuckoo.parts_mut().write(start, chunk).is_ok());

@@ -285,6 +285,7 @@ fn wrong_chunks_are_refused() {
         ("CF.LOADCHUNK c 0 y", "(error) Invalid position"),
         ("CF.LOADCHUNK c 1 y", "(error) ERR item exists"),
         ("CF.LOADCHUNK c 2 abc", "(error) Couldn't load chunk!"),
+        ("CF.LOADCHUNK c -9223372036854775808 abc", "(error) Couldn't load chunk!"),
         ("CF.LOADCHUNK c -7 abc", "(error) Couldn't load chunk!"),
         ("CF.LOADCHUNK c 99999 y", "(error) Couldn't load chunk!"),
         ("CF.LOADCHUNK none 5 y", "(error) ERR not found"),
