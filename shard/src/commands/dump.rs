@@ -115,12 +115,16 @@ fn restore_key(
     Ok(())
 }
 
+/// Bytes that are cleared in about the time of one element.
+const CLEARED_BYTES: usize = 256;
+
 /// A compressed payload may hold many times its bytes, and an element may be as short as two.
 fn restore_cost(_: &Keyspace<'_>, request: Request<'_>) -> usize {
     match request.get(3) {
         None => 0,
         Some([kind::STRING, length, ..]) if *length != COMPRESSED => 0,
-        Some(payload) => payload.len() / 2,
+        // Memory is cleared where a value takes many times as much as its payload.
+        Some(payload) => (payload.len() / 2).max(restored_bytes_max(payload) / CLEARED_BYTES),
     }
 }
 
