@@ -193,9 +193,12 @@ pub fn double_of(text: &[u8]) -> Option<f64> {
     const POINT: u8 = b'.';
     const DOUBLE_TEXT_MAX: usize = 32;
     let digits = text.strip_prefix(b"-").unwrap_or(text);
+    if digits.len() > DOUBLE_TEXT_MAX {
+        return None;
+    }
     let is_number = digits.iter().all(|byte| byte.is_ascii_digit() || *byte == POINT);
     let points = || digits.iter().filter(|byte| **byte == POINT).count();
-    if !is_number || digits.len() > DOUBLE_TEXT_MAX || points() != 1 {
+    if !is_number || points() != 1 {
         return None;
     }
     let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;

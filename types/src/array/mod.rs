@@ -272,6 +272,23 @@ impl Array {
         *self = ring;
     }
 
+    /// The bytes of the texts of more than [`INLINE_MAX`] bytes whose indices are from `low` to `high`, at most. Where there are
+    /// more than `looks` of them, all bytes of the array.
+    pub fn large_bytes(&self, low: u64, high: u64, looks: usize) -> usize {
+        let FormRef::Large(sliced) = self.0.view() else { return 0 };
+        let (mut next, mut bytes) = (sliced.large.from(low), 0);
+        for _ in 0..looks {
+            let Some(spot) = next else { return bytes };
+            let (index, text) = sliced.large.at(spot);
+            if index > high {
+                return bytes;
+            }
+            bytes += text.heap_bytes();
+            next = sliced.large.after(spot);
+        }
+        sliced.heap_bytes()
+    }
+
     pub fn shape(&self) -> ArrayShape {
         let mut shape = ArrayShape::default();
         match self.0.view() {

@@ -221,3 +221,16 @@ fn elements_take_less_memory_than_in_redis() {
         assert!(ours <= 0.9 * theirs, "{name}: {ours} bytes, {theirs} in Redis");
     }
 }
+
+#[test]
+fn the_bytes_of_large_texts_are_known_by_their_range() {
+    let mut array = Array::new();
+    (0..1000).for_each(|index| _ = array.set(index, b"small"));
+    assert_eq!(array.large_bytes(0, INDEX_MAX, 10), 0);
+    for index in [5, 700, u64::MAX - 1] {
+        array.set(index, &[b'x'; 100_000]);
+    }
+    let of = |low, high, looks| array.large_bytes(low, high, looks) / 100_000;
+    assert_eq!((of(0, 4, 9), of(5, 5, 9), of(6, 699, 9), of(0, 700, 9), of(700, INDEX_MAX, 9)), (0, 1, 0, 2, 2));
+    assert!(array.large_bytes(0, INDEX_MAX, 2) >= array.heap_bytes() - 1000);
+}

@@ -21,6 +21,9 @@ use crate::keyspace::Keyspace;
 /// The cost of a regular expression: it has no bound that is known from its length, so it runs on the slow lane.
 const EXPRESSION: usize = 1_000_000;
 
+/// Large texts of a range that are looked at to know their bytes.
+const LARGE_LOOKS: usize = 1024;
+
 /// The most conditions of an `ARGREP`.
 const CONDITIONS_MAX: usize = 250;
 
@@ -235,11 +238,14 @@ pub(super) fn cost_of_search(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     }
     let Ok(search) = Search::read(Args::new(request, 4)) else { return 0 };
     let key = request.arg(1);
-    let Some(highest) = db.peek_collection::<Array>(key).and_then(Array::highest) else { return 0 };
+    let Some(array) = db.peek_collection::<Array>(key) else { return 0 };
+    let Some(highest) = array.highest() else { return 0 };
     let (Ok(start), Ok(end)) = (Bound::of(request.arg(2)), Bound::of(request.arg(3))) else { return 0 };
     let span = Span::new(start.index(highest), end.index(highest));
     let count = usize::try_from(span.len()).unwrap_or(usize::MAX).min(db.cardinality(key));
+    // The average says nothing of the large texts in the range.
     let bytes = db.collection_bytes(key).saturating_mul(2) / db.cardinality(key).max(1) * count;
+    let bytes = bytes.saturating_add(array.large_bytes(span.low, span.high, LARGE_LOOKS));
     let reading: usize = search.patterns.iter().map(|(_, pattern)| 2 * reading_cost(pattern)).sum();
     if reading > READING_MAX {
         return usize::MAX;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 
+use crate::commands::cost;
 use crate::commands::testing::{Bench, check, check_effects, check_resp3};
 
 /// The replies of Redis 8.10.2.
@@ -519,4 +520,16 @@ fn effects_replay() {
     ];
     let words = |line: &str| line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
     check_effects(&lines.map(words));
+}
+
+/// One large text among many short ones.
+#[test]
+fn a_search_costs_the_bytes_of_its_range() {
+    let mut bench = Bench::new();
+    for start in (10..20_000).step_by(100) {
+        bench.run(&format!("ARSET a {start}{}", " v".repeat(100)));
+    }
+    bench.run(&format!("ARSET a 0 {}", "x".repeat(4_000_000)));
+    assert!(bench.cost("ARGREP a 0 0 GLOB *a?b*") > Some(cost::TURN));
+    assert!(bench.cost("ARGREP a 10 20 GLOB *a?b*") < Some(500));
 }
