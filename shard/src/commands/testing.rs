@@ -84,6 +84,15 @@ impl Bench {
         row.growth(&self.keyspace(), request.as_request())
     }
 
+    /// How many bytes the command's row says that the line needs while it runs.
+    pub fn needs(&mut self, line: &str) -> usize {
+        let words = words(line);
+        let args: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        let request = OwnedRequest::from_args(&args);
+        let (row, _) = find(request.as_request()).expect("a command");
+        row.need(&self.keyspace(), request.as_request())
+    }
+
     pub fn keyspace(&mut self) -> Keyspace<'_> {
         Keyspace::new([&mut self.contents], &self.shared, self.select, self.now_ms, self.seed)
     }

@@ -261,7 +261,16 @@ pub(super) fn removal_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let Some(set) = set_of(db, request) else { return 0 };
     let links = (2 * set.shape().links as usize).min(set.len());
     let pairs = links.saturating_mul(links);
-    distances_cost(pairs, set.shape()).saturating_add(pairs)
+    // Those of the pairs, and as many for nodes that are left with few links.
+    distances_cost(2 * pairs, set.shape()).saturating_add(pairs)
+}
+
+/// The bytes in which a removal notes the pairs of a node's neighbours.
+pub(super) fn removal_need(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    const PAIR: usize = 12;
+    let links = set_of(db, request).map_or(0, |set| (2 * set.shape().links as usize).min(set.len()));
+    // A list that grows has up to twice the room.
+    links.saturating_mul(links).saturating_mul(PAIR)
 }
 
 /// The bytes that a new node takes, beside its name, its attributes and its vector.
@@ -277,7 +286,8 @@ pub(super) fn growth(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 /// The bytes in which a search notes the nodes that it has seen, and the distances of those that it keeps.
 pub(super) fn need(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let len = set_of(db, request).map_or(0, VectorSet::len);
-    search_bytes(len, asked_effort(request))
+    // A vector that is replaced leaves the graph first.
+    search_bytes(len, asked_effort(request)).saturating_add(removal_need(db, request))
 }
 
 pub(super) fn search_bytes(len: usize, effort: usize) -> usize {

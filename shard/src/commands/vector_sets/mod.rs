@@ -48,7 +48,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "O(log(N)) where N is the number of elements in the vector set.",
                 "Removes an element from a vector set. Deletes the vector set if it was the last one.",
             )
-            .cost(adding::removal_cost),
+            .cost(adding::removal_cost)
+            .needs(adding::removal_need),
         Command::new("VSIM", at_least(4), KEY, READ, similar::vsim as Run)
             .doc(
                 "8.0.0",

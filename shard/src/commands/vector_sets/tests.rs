@@ -349,3 +349,15 @@ fn growth_is_an_upper_bound() {
         }
     }
 }
+
+/// A removal looks at pairs of neighbours, and notes them.
+#[test]
+fn a_removal_needs_memory_for_the_pairs_of_neighbours() {
+    let mut bench = Bench::new();
+    for at in 0..300 {
+        bench.run(&format!("VADD v VALUES 2 {at} 1 m{at} EF 4 M 100"));
+    }
+    assert!(bench.needs("VREM v m1") >= 200 * 200 / 2 * 12);
+    assert!(bench.needs("VADD v VALUES 2 1 1 m1 M 100") >= 200 * 200 / 2 * 12);
+    assert_eq!(bench.needs("VREM none m1"), 0);
+}
