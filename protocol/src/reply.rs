@@ -225,6 +225,12 @@ impl Reply {
         std::mem::swap(&mut self.grant, &mut other.grant);
     }
 
+    /// Whether there is room for `bytes` more, which are about to be written. If there is none, the reply is given up as by a
+    /// write of them.
+    pub fn has_room(&mut self, bytes: usize) -> bool {
+        self.make_room(bytes)
+    }
+
     /// Makes room for `bytes` more; false if the budget refuses.
     #[inline]
     fn make_room(&mut self, bytes: usize) -> bool {

@@ -17,7 +17,7 @@ use dormouse_protocol::{Reply, Request};
 use dormouse_types::Json;
 use dormouse_types::json::{Edit, EditError, JsonNode, ParseError};
 
-use self::path::{Extent, Path, Patterns, extent, patterns};
+use self::path::{Extent, Path, Patterns, extent, patterns, repeats};
 use crate::commands::args::{Args, Argument};
 use crate::commands::{
     Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, exactly, run, write_help,
@@ -411,6 +411,8 @@ fn cost_of_path(db: &Keyspace<'_>, key: &[u8], path: &[u8]) -> usize {
         Extent::Once => 2 * units,
         Extent::Scans(scans) => (1 + units).saturating_pow(scans),
     };
+    let repeats = repeats(path);
+    let looks = if repeats > 1 { (1 + looks).saturating_mul(repeats) } else { looks };
     let Patterns { written, computed } = patterns(path);
     // One that is a value itself may be compiled for each value that is tested.
     let compiled = if computed > 0 { looks.saturating_mul(BYTES_PER_UNIT / 2).saturating_add(1) } else { 0 };

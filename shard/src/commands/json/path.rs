@@ -182,6 +182,20 @@ pub fn extent(path: &[u8]) -> Extent {
     }
 }
 
+/// How often a path may select a value because its lists name it again: the product of their lengths, from its text alone. A
+/// text in which it cannot be told where a list ends is taken for more lists than it has.
+pub fn repeats(path: &[u8]) -> usize {
+    let (mut product, mut len) = (1usize, 1usize);
+    for byte in path {
+        match byte {
+            b',' => len += 1,
+            b'[' | b']' => (product, len) = (product.saturating_mul(len), 1),
+            _ => {}
+        }
+    }
+    product.saturating_mul(len)
+}
+
 /// How many patterns the filters of a path have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patterns {

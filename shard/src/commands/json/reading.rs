@@ -6,7 +6,7 @@ use dormouse_types::json::{self, JsonNode, Numbers, Style, equal};
 
 use super::path::Path;
 use super::select::Selected;
-use super::text::{Many, Named, One, ReplyForm, measured_bytes, reply_resp, reply_text, reply_value};
+use super::text::{Many, Named, One, ReplyForm, reply_resp, reply_text, reply_value};
 use super::{Ignored, Index, NO_KEY, NO_PATH, OptionalPath, no_path_or, not_a, select, wrong_arity};
 use crate::commands::args::{Args, Argument, Rest};
 use crate::error::{Error, Result};
@@ -50,7 +50,7 @@ pub fn get(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Get
                 named.push((path.original, values));
             }
             let bytes = named.iter().map(|(name, values)| name.len() + bytes_of(values)).sum();
-            reply_text(reply, &Named { paths: &named, are_arrays, style }, measured_bytes(style, bytes));
+            reply_text(reply, &Named { paths: &named, are_arrays, style }, style, bytes);
             Ok(())
         }
     }
@@ -60,10 +60,10 @@ pub fn get(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Get
 fn reply_path(reply: &mut Reply, document: &Json, path: &Path<'_>, style: Style<'_>) -> Result<()> {
     if path.is_old {
         let value = select::first(document, path)?.ok_or(NO_PATH)?;
-        reply_text(reply, &One(value, style), measured_bytes(style, value.bytes().len()));
+        reply_text(reply, &One(value, style), style, value.bytes().len());
     } else {
         let values = select::all(document, path)?;
-        reply_text(reply, &Many(&values, style), measured_bytes(style, bytes_of(&values)));
+        reply_text(reply, &Many(&values, style), style, bytes_of(&values));
     }
     Ok(())
 }

@@ -744,3 +744,15 @@ fn selections_are_those_of_a_naive_walk() {
     }
     assert!(found > 900, "{found}");
 }
+
+/// A list that names a value again multiplies what is selected.
+#[test]
+fn lists_cost_what_they_repeat() {
+    let mut bench = Bench::new();
+    run(&mut bench, "JSON.SET d $ [[[1]]]");
+    let list = format!("[{}]", ["0"; 100].join(","));
+    let once = bench.cost("JSON.GET d $[0][0][0]").unwrap();
+    assert!(bench.cost(&format!("JSON.GET d ${list}[0][0]")).unwrap() >= 100);
+    assert!(bench.cost(&format!("JSON.GET d ${list}{list}{list}")).unwrap() >= 1_000_000);
+    assert!(bench.cost("JSON.GET d $[0,1][0][0]").unwrap() <= once + 10);
+}

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use dormouse_protocol::Reply;
 use dormouse_types::json::{JsonNode, JsonValue, Style, TextSink, begin_line, write, write_inside, write_string};
 
+use super::ENCODED_PER_BYTE;
 use super::select::Selected;
 
 /// A text that can be written twice: to be measured, and into the reply.
@@ -88,12 +89,14 @@ impl TextSink for Measure {
     }
 }
 
-/// Writes a text as a string of the protocol. `bytes`: those of the values, encoded.
-pub fn reply_text(reply: &mut Reply, text: &impl ReplyText, bytes: usize) {
+/// Writes a text as a string of the protocol. `encoded`: the bytes of the values, encoded.
+pub fn reply_text(reply: &mut Reply, text: &impl ReplyText, style: Style<'_>, encoded: usize) {
     thread_local! {
         static WRITTEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
-    if bytes <= SHORT_BYTES {
+    // With white space between its parts a text may be of any length.
+    let is_plain = style.indent.is_empty() && style.newline.is_empty() && style.space.is_empty();
+    if is_plain && encoded <= SHORT_BYTES {
         // A text has six times the bytes of its value at most.
         WRITTEN.with_borrow_mut(|written| {
             written.clear();
@@ -102,15 +105,13 @@ pub fn reply_text(reply: &mut Reply, text: &impl ReplyText, bytes: usize) {
         });
         return;
     }
+    // What is known to be too long is not measured.
+    if !reply.has_room(encoded / (1 + ENCODED_PER_BYTE)) {
+        return;
+    }
     let mut measure = Measure(0);
     text.put(&mut measure);
     reply.bulk_with(measure.0, |out| text.put(out));
-}
-
-/// The bytes that decide how [`reply_text`] writes: with white space between its parts a text may be of any length.
-pub fn measured_bytes(style: Style<'_>, bytes: usize) -> usize {
-    let is_plain = style.indent.is_empty() && style.newline.is_empty() && style.space.is_empty();
-    if is_plain { bytes } else { usize::MAX }
 }
 
 /// Forms of the values in a reply of RESP3.
@@ -144,7 +145,7 @@ pub fn reply_value(reply: &mut Reply, node: JsonNode<'_>, form: ReplyForm, style
                 reply_value(reply, value, form, style);
             }
         }
-        _ => reply_text(reply, &One(node, style), measured_bytes(style, node.bytes().len())),
+        _ => reply_text(reply, &One(node, style), style, node.bytes().len()),
     }
 }
 
@@ -170,5 +171,36 @@ pub fn reply_resp(reply: &mut Reply, node: JsonNode<'_>) {
                 reply_resp(reply, value);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Counts how often it is written.
+    #[derive(Default)]
+    struct Counted(Cell<usize>);
+
+    impl ReplyText for Counted {
+        fn put(&self, out: &mut impl TextSink) {
+            self.0.set(self.0.get() + 1);
+            out.put(b"text");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_not_measured() {
+        let text = Counted::default();
+        let mut reply = Reply::default();
+        reply.set_inline_max(Some(100_000));
+        reply.defer(true);
+        reply_text(&mut reply, &text, Style::default(), 1 << 20);
+        assert_eq!((text.0.get(), reply.is_deferred()), (0, true));
+        let mut reply = Reply::default();
+        reply_text(&mut reply, &text, Style::default(), 1 << 20);
+        assert_eq!((text.0.get(), &reply.buffer[..]), (2, &b"$4\r\ntext\r\n"[..]));
     }
 }
