@@ -128,17 +128,18 @@ impl<'a> Opened<'a> {
         visit: &mut (dyn FnMut(&[u8]) -> Result<(), E> + Send),
     ) -> Result<Result<(), E>, StoreError> {
         let InPieces { outline, pieces, .. } = *record;
-        let mut elements = 0;
+        let mut elements = Some(0);
         for at in 0..pieces {
             let piece = self.piece().await?;
-            elements += count_elements(outline.kind, &piece, at == 0).map_err(|error| self.error(&error))?;
+            let more = count_elements(outline.kind, &piece, at == 0).map_err(|error| self.error(&error))?;
+            elements = elements.zip(more).map(|(before, more)| before + more);
             if let Err(error) = visit(&piece) {
                 return Ok(Err(error));
             }
             tokio::task::yield_now().await;
         }
         let wrong = CodecError::Malformed("number of elements of a value in pieces");
-        if elements == outline.elements { Ok(Ok(())) } else { Err(self.error(&wrong)) }
+        if elements.is_none_or(|elements| elements == outline.elements) { Ok(Ok(())) } else { Err(self.error(&wrong)) }
     }
 
     /// The next piece, as it was before it was compressed.

@@ -423,11 +423,12 @@ pub fn is_passed_on(outline: Outline, target: RdbReaders) -> bool {
     }
 }
 
-/// Counts the elements of a piece of a value that is passed on as it is. `is_first`: no piece comes before.
+/// Counts the elements of a piece of a value that is passed on as it is. `is_first`: no piece comes before. `None`: a part of a
+/// stream or of a vector set ends where those before it say, so only an [`Assembly`] counts them.
 ///
 /// # Errors
 /// When they are malformed.
-pub fn count_elements(kind: u8, piece: &[u8], is_first: bool) -> Result<u64, CodecError> {
+pub fn count_elements(kind: u8, piece: &[u8], is_first: bool) -> Result<Option<u64>, CodecError> {
     let (mut reader, mut count) = (Reader::new(piece), 0);
     if kind == kind::ARRAY && is_first {
         array::skip_head(&mut reader)?;
@@ -435,7 +436,8 @@ pub fn count_elements(kind: u8, piece: &[u8], is_first: bool) -> Result<u64, Cod
     }
     while !reader.is_empty() {
         match kind {
-            kind::STRING | kind::BLOOM | kind::CUCKOO | kind::JSON => return Ok(piece.len() as u64),
+            kind::STRING | kind::BLOOM | kind::CUCKOO | kind::JSON => return Ok(Some(piece.len() as u64)),
+            kind::STREAM_3 | kind::STREAM_5 | kind::VECTOR_SET => return Ok(None),
             kind::LIST_QUICKLIST_2 => {
                 reader.rdb_plain_length()?;
                 skip_string(&mut reader)?;
@@ -459,7 +461,7 @@ pub fn count_elements(kind: u8, piece: &[u8], is_first: bool) -> Result<u64, Cod
         }
         count += 1;
     }
-    Ok(count)
+    Ok(Some(count))
 }
 
 const NO_ELEMENTS: CodecError = CodecError::Malformed("array without elements");
