@@ -12,6 +12,10 @@ use crate::acl::user::User;
 const READ_ONLY: &[&str] = &[
     "+@all",
     "-@write",
+    // In Redis these are a module's, and in no category.
+    "-vadd",
+    "-vrem",
+    "-vsetattr",
     "-@admin",
     "-@dangerous",
     "-scan",
@@ -111,6 +115,7 @@ pub fn user_name(token: &TokenRecord) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use dormouse_protocol::OwnedRequest;
+    use dormouse_shard::commands::Flags;
 
     use super::*;
     use crate::commands::{SUBJECTS, TABLE};
@@ -163,6 +168,18 @@ mod tests {
                 "SORT a STORE b",
             ],
         );
+    }
+
+    #[test]
+    fn a_read_only_token_permits_no_command_that_writes() {
+        let bounds = bounds(&token(TokenScope::ReadOnly, b""), &SUBJECTS).unwrap();
+        let permitted = SUBJECTS.iter().filter(|subject| {
+            let words = subject.name.split('|').map(str::as_bytes).chain([b"1".as_slice(); 8]);
+            let request = OwnedRequest::from_args(&words.collect::<Vec<_>>());
+            subject.row.flags.contains(Flags::WRITE) && bounds.check(subject, request.as_request(), 0).is_ok()
+        });
+        let permitted: Vec<&str> = permitted.map(|subject| &*subject.name).collect();
+        assert_eq!(permitted, [""; 0]);
     }
 
     #[test]
