@@ -260,6 +260,20 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Kind; 11] = [
+        Kind::String,
+        Kind::List,
+        Kind::Hash,
+        Kind::Set,
+        Kind::SortedSet,
+        Kind::Stream,
+        Kind::Array,
+        Kind::Bloom,
+        Kind::Cuckoo,
+        Kind::Json,
+        Kind::VectorSet,
+    ];
+
     /// Redis's name of the type, as `TYPE` replies.
     pub const fn name(self) -> &'static str {
         match self {

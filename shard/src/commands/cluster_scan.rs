@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 
 use dormouse_protocol::glob::Glob;
 use dormouse_protocol::{Reply, Request};
+use dormouse_types::Kind;
 use dormouse_types::record::Record;
 use dormouse_types::segment::{SLOTS, slot_of};
 
@@ -24,9 +25,6 @@ use crate::keyspace::{Keyspace, kind_of};
 pub const SCAN: Run = run!(scan);
 /// The cost of a request.
 pub const COST: Cost = scan_cost;
-
-/// The names of types that a request may ask for, of whichever server.
-const TYPES: [&str; 8] = ["string", "list", "set", "zset", "hash", "stream", "array", "vectorset"];
 
 fn scan(db: &mut Keyspace<'_>, reply: &mut Reply, (cursor, options): (&[u8], ScanOptions<'_>)) -> Result<()> {
     check_shown(db)?;
@@ -151,7 +149,7 @@ impl<'a> Argument<'a> for ScanOptions<'a> {
                 options.count = usize::try_from(count).ok().filter(|count| *count > 0).ok_or(Error::Syntax)?;
             } else if args.word("TYPE") {
                 let name = args.bytes()?;
-                if !TYPES.iter().any(|of| of.as_bytes().eq_ignore_ascii_case(name)) {
+                if !Kind::ALL.iter().any(|kind| kind.name().as_bytes().eq_ignore_ascii_case(name)) {
                     let name = crate::error::repeated(name);
                     return Err(Error::Text(format!("ERR unknown type name '{name}'").into()));
                 }
@@ -230,6 +228,18 @@ mod tests {
         assert_eq!(found, keys);
         assert!(pages > 10, "{pages} pages");
         assert_eq!(all(&mut bench, &["TYPE", "list"]).0, BTreeSet::from(["list".to_string()]));
+        for (command, kind) in [
+            ("JSON.SET key $ {}", "ReJSON-RL"),
+            ("BF.ADD key item", "MBbloom--"),
+            ("CF.ADD key item", "mbbloomcf"),
+            ("VADD key VALUES 2 1 2 item", "vectorset"),
+            ("ARSET key 0 item", "array"),
+        ] {
+            bench.run("DEL key");
+            bench.run(command);
+            assert_eq!(all(&mut bench, &["TYPE", kind]).0, BTreeSet::from(["key".to_string()]), "{kind}");
+        }
+        bench.run("DEL key");
         let tagged = (0..50).map(|n| format!("{{x}}{n}")).collect();
         let slot = slot_of(b"x").to_string();
         let others =
