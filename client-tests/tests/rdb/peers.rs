@@ -141,6 +141,34 @@ fn each_server_loads_a_file_of_its_own_version() {
     assert_eq!(shown(server.port(), 3), expected[1]);
 }
 
+/// No version of RDB has documents of JSON: they are named, or become strings, also those that are stored in pieces.
+#[test]
+fn documents_are_left_out_or_become_strings() {
+    let mut server = dormouse();
+    let mut connection = Connection::open(server.port());
+    let (small, large) = (r#"{"a":[1,2.5,"x"]}"#, format!("[{}0]", "1234567,".repeat(400_000)));
+    for (key, text) in [("small", small), ("large", &large)] {
+        assert!(!connection.call(&["JSON.SET", key, "$", text]).is_error());
+    }
+    assert!(!connection.run("SET plain v").is_error());
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("out.rdb");
+    assert!(server.stop().success());
+    let store = format!("file://{}", server.data().display());
+    let said = succeeds(&["export", text(&file), "--store", &store]);
+    assert!(said.contains("left out: 2 keys of type ReJSON-RL") && said.contains("--json-as-string"), "{said}");
+    for (kind, version, _) in OWN_VERSIONS {
+        let Some(mut target) = peer(*kind) else { continue };
+        let said = succeeds(&["export", text(&file), "--store", &store, "--rdb-version", version, "--json-as-string"]);
+        assert!(!said.contains("left out"), "{said}");
+        load(&mut target, &file);
+        let mut target = Connection::open(target.port());
+        assert_eq!(target.run("DBSIZE").number(), Some(3.0));
+        assert_eq!(target.run("GET small").bytes(), Some(small.as_bytes()));
+        assert_eq!(target.run("GET large").bytes(), Some(large.as_bytes()));
+    }
+}
+
 /// Everything of each key of an index, as replies.
 fn shown(port: u16, index: u8) -> BTreeMap<String, Vec<String>> {
     let mut connection = Connection::open(port);

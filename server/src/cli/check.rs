@@ -50,6 +50,10 @@ pub struct Check {
     #[arg(long, value_name = "VERSION", requires = "salvage", default_value = "11", value_parser = parse_target)]
     rdb_version: RdbReaders,
 
+    /// Write documents of JSON into that file as strings, as for `dormouse export`
+    #[arg(long, requires = "salvage")]
+    json_as_string: bool,
+
     /// Print JSON
     #[arg(long, conflicts_with = "salvage")]
     json: bool,
@@ -59,7 +63,9 @@ impl Check {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let store = open_to_read(&store_url(self.store.as_deref()), self.master_key.read()?.as_ref())?;
         Ok(match (&self.salvage, &self.database) {
-            (Some(file), Some(database)) => save(&store, database, file, self.rdb_version),
+            (Some(file), Some(database)) => {
+                save(&store, database, file, RdbReaders { json_as_string: self.json_as_string, ..self.rdb_version })
+            }
             _ => self.look(&store),
         }?)
     }

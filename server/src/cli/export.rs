@@ -13,7 +13,7 @@ use dormouse_importer::output::{counted, print_error};
 use dormouse_importer::progress::Progress;
 use dormouse_shard::export::{About, ExportError, ExportStep, Exported, export};
 use dormouse_shard::snapshot::Snapshot;
-use dormouse_storage::codec::value::RdbReaders;
+use dormouse_storage::codec::value::{RdbReaders, kind, type_name};
 use dormouse_storage::log::Log;
 use dormouse_storage::manifest;
 use dormouse_storage::store::Store;
@@ -37,6 +37,10 @@ pub struct Export {
     #[arg(long, value_name = "VERSION", default_value = "11", value_parser = parse_target)]
     rdb_version: RdbReaders,
 
+    /// Write documents of JSON as strings: their text. Without this option they are left out and named
+    #[arg(long)]
+    json_as_string: bool,
+
     #[command(flatten)]
     place: Place,
 }
@@ -52,7 +56,7 @@ impl Export {
             self.to_file(&store, &progress)
         }?;
         let (exported, left_out) = exported;
-        left_out.lines(self.rdb_version).iter().for_each(|line| print_error(line));
+        left_out.lines(self.target()).iter().for_each(|line| print_error(line));
         print_error(&format!("exported {}", progress.summary(exported.keys, exported.bytes)));
         Ok(())
     }
@@ -106,12 +110,16 @@ impl Export {
             let snapshot = snapshot.ok_or_else(|| self.unknown(store))?;
             let mut left_out = LeftOutKeys::default();
             let watch = &mut |step: ExportStep<'_>| left_out.watch(step, progress);
-            let done = export(&snapshot, out, about(self.rdb_version), watch).await;
+            let done = export(&snapshot, out, about(self.target()), watch).await;
             done.map(|(out, exported)| (out, (exported, left_out))).map_err(|error| match error {
                 ExportError::Output(error) => format!("cannot write {}: {error}", self.file.display()),
                 ExportError::Database(_) => error.to_string(),
             })
         })
+    }
+
+    fn target(&self) -> RdbReaders {
+        RdbReaders { json_as_string: self.json_as_string, ..self.rdb_version }
     }
 
     fn unknown(&self, store: &Arc<Store>) -> String {
@@ -161,8 +169,12 @@ impl LeftOutKeys {
         let line = |(what, (count, named)): (&&str, &(u64, Vec<String>))| {
             let more = count - named.len() as u64;
             let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            let remedy = match *what == type_name(kind::JSON) {
+                true => " (--json-as-string writes them as strings)",
+                false => "",
+            };
             format!(
-                "left out: {} of type {what}, which RDB version {} does not have: {}{more}",
+                "left out: {} of type {what}, which RDB version {} does not have: {}{more}{remedy}",
                 counted(*count, "key"),
                 target.version,
                 named.join(", "),
@@ -184,9 +196,12 @@ mod tests {
             left_out.watch(ExportStep::LeftOut { index: at, key: key.as_bytes(), what: "array" }, &progress);
         }
         left_out.watch(ExportStep::LeftOut { index: 0, key: b"one\n", what: "vectorset" }, &progress);
+        left_out.watch(ExportStep::LeftOut { index: 0, key: b"doc", what: "ReJSON-RL" }, &progress);
         assert_eq!(
             left_out.lines(RdbReaders::REDIS_7_2),
             [
+                "left out: 1 key of type ReJSON-RL, which RDB version 11 does not have: `doc` (--json-as-string writes \
+                 them as strings)",
                 "left out: 5 keys of type array, which RDB version 11 does not have: `key 0`, `key 1` of index 1, \
                  `key 2` of index 2 and 2 more",
                 "left out: 1 key of type vectorset, which RDB version 11 does not have: `one\\n`",

@@ -9,7 +9,8 @@ use super::*;
 use crate::codec::reader::write_rdb_length;
 use crate::codec::string::write_plain_string;
 use crate::codec::tests::for_each_damage;
-use crate::codec::value::{RdbReaders, decode_value, encode_value};
+use crate::codec::value::json::of_text;
+use crate::codec::value::{LoadedValue, RdbReaders, decode_value, encode_value};
 use crate::codec::{Reader, checksum};
 
 /// Everything in an RDB, a line each; the last one is the error, if any.
@@ -114,6 +115,28 @@ fn a_large_value_is_written_in_runs() {
         assert_eq!(encode_value(&Value::Object(object.as_ref()), &mut expected), kind);
         assert!(*value == expected[..]);
         assert!(matches!(reader.next(), Ok(RdbEntry::End)));
+    }
+}
+
+#[test]
+fn a_document_becomes_a_string_or_is_refused() {
+    let text = br#"{"name":"Ada","\u00e9":[1,-2.5,1e300,true,null,{}]}"#;
+    let object = of_text(text).unwrap();
+    let value = Value::Object(object.as_ref());
+    for target in RdbReaders::ALL {
+        assert!(!RdbWriter::with_target(Vec::new(), target).takes(&value));
+        let mut rdb = RdbWriter::with_target(Vec::new(), RdbReaders { json_as_string: true, ..target });
+        assert!(rdb.takes(&value), "{target:?}");
+        rdb.record(b"doc", &value, Beside::default()).unwrap();
+        let bytes = rdb.finish().unwrap().0;
+        let mut reader = RdbReader::new(&bytes[..]).unwrap();
+        let Ok(RdbEntry::Key(RdbRecord { kind: 0, value, .. })) = reader.next() else {
+            panic!("no string for {target:?}")
+        };
+        let LoadedValue::Text(said) = decode_value(0, &mut Reader::new(value), &Limits::default()).unwrap() else {
+            panic!("no text for {target:?}")
+        };
+        assert_eq!(said.into_vec(), "{\"name\":\"Ada\",\"\u{e9}\":[1,-2.5,1e300,true,null,{}]}".as_bytes());
     }
 }
 
