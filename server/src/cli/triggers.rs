@@ -45,7 +45,7 @@ pub struct TriggerArguments {
     #[arg(long, value_name = "NAME", value_parser = parse_name, default_value = "default")]
     name: String,
     /// The events, by their names in keyspace notifications (set, expired, ...) or classes (@string, @list, @set, @hash, @zset,
-    /// @stream, @module, @generic, @expired, @evicted, @all)
+    /// @stream, @array, @module, @generic, @expired, @evicted, @all)
     #[arg(long, value_name = "EVENTS", value_delimiter = ',', required = true)]
     on: Vec<String>,
     /// Only keys that match this pattern; may be repeated [default: all keys]
