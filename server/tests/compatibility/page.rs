@@ -30,6 +30,9 @@ const GROUPS: &[(&str, &str)] = &[
     ("module", "Vector sets"),
 ];
 
+/// The beginnings of the names of commands that Redis has in modules, which the peers here are without, and their titles.
+const MODULES: &[(&str, &str)] = &[("json.", "JSON"), ("bf.", "Bloom filters"), ("cf.", "Cuckoo filters")];
+
 /// Returns the page with another generated part.
 pub fn replaced(page: &str, generated: &str) -> String {
     let (before, rest) = page.split_once(BEGIN).expect("the page says where the generated part begins");
@@ -39,7 +42,7 @@ pub fn replaced(page: &str, generated: &str) -> String {
 
 /// Returns the generated part. `ours`: the full names of the commands that Dormouse has.
 pub fn generated(ours: &BTreeSet<&str>, peers: &Peers, words: &Words) -> String {
-    let mut text = format!("\n## Commands\n\n{}\n", counts(ours, peers));
+    let mut text = format!("\n## Commands\n\n{}\n", counts(ours, peers, words));
     text += "The versions are those in which Redis and Valkey got a command. `-`: they do not have it.\n";
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for name in peers.names() {
@@ -58,6 +61,12 @@ pub fn generated(ours: &BTreeSet<&str>, peers: &Peers, words: &Words) -> String 
             text += &format!("| `{}` | {} | {} | {state} |\n", shown(name), since[0], since[1]);
         }
     }
+    for (beginning, title) in MODULES {
+        text += &format!("\n### {title}\n\n| command | Dormouse |\n| --- | --- |\n");
+        for name in ours.iter().filter(|name| name.starts_with(beginning)) {
+            text += &format!("| `{}` | {} |\n", shown(name), state(name, ours, words));
+        }
+    }
     text += &rows(words);
     text += &suite();
     text + "\n"
@@ -68,22 +77,26 @@ fn shown(name: &str) -> String {
 }
 
 fn state(name: &str, ours: &BTreeSet<&str>, words: &Words) -> String {
-    match (ours.contains(name), words.difference(name)) {
-        (true, None) => "yes".into(),
-        (true, Some(difference)) => format!("yes; {difference}"),
-        (false, _) => format!("no: {}", words.why_absent(name).unwrap_or("not yet")),
+    match (words.why_refused(name), words.difference(name)) {
+        _ if !ours.contains(name) => format!("no: {}", words.why_absent(name).unwrap_or("not yet")),
+        (Some(reason), _) => format!("refused: {reason}"),
+        (None, Some(difference)) => format!("yes; {difference}"),
+        (None, None) => "yes".into(),
     }
 }
 
-fn counts(ours: &BTreeSet<&str>, peers: &Peers) -> String {
+fn counts(ours: &BTreeSet<&str>, peers: &Peers, words: &Words) -> String {
     let of = |peer: Peer| {
         let names: Vec<&str> = peers.names().filter(|name| peers.of(name, peer).is_some()).collect();
-        let have = names.iter().filter(|name| ours.contains(**name)).count();
-        format!("{have} of {} commands and subcommands of {}", names.len(), peer.name())
+        let runs = names.iter().filter(|name| ours.contains(**name) && words.why_refused(name).is_none()).count();
+        format!("{runs} of {} commands and subcommands of {}", names.len(), peer.name())
     };
     let [first, second, third] = Peer::ALL.map(of);
-    format!("Dormouse has {first}, {second}, and {third}.\n")
+    format!("Dormouse runs {first}, {second}, and {third}. It refuses or lacks the others, for the reasons below.\n")
 }
+
+/// What `COMMAND DOCS` says otherwise, or not at all.
+const OWN_WORDS: &str = "with summaries and complexities in our own words and without histories and deprecations";
 
 /// Differences of what `COMMAND` says.
 fn rows(words: &Words) -> String {
@@ -93,12 +106,11 @@ fn rows(words: &Words) -> String {
         text += &format!("| `{}` | {column} | {reason} |\n", shown(name));
     }
     if text.is_empty() {
-        return "\n`COMMAND INFO` and `COMMAND DOCS` describe every command as Redis does; the summaries are our own words.\n"
-            .into();
+        return format!("\n`COMMAND INFO` and `COMMAND DOCS` describe every command as Redis does, {OWN_WORDS}.\n");
     }
     format!(
-        "\n### Described differently\n\n`COMMAND INFO` and `COMMAND DOCS` describe the other commands as Redis does; the \
-         summaries are our own words.\n\n| command | column | reason |\n| --- | --- | --- |\n{text}"
+        "\n### Described differently\n\n`COMMAND INFO` and `COMMAND DOCS` describe the other commands as Redis does, \
+         {OWN_WORDS}.\n\n| command | column | reason |\n| --- | --- | --- |\n{text}"
     )
 }
 

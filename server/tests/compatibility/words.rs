@@ -3,6 +3,7 @@
 //! ```text
 //! absent NAME: why it is missing; `ar*` is for every name with this beginning
 //! differs NAME: how it differs
+//! refused NAME: why it is always answered with an error
 //! row NAME COLUMN: why what COMMAND says of it differs
 //! ```
 
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 pub struct Words {
     absent: BTreeMap<&'static str, &'static str>,
     differs: BTreeMap<&'static str, &'static str>,
+    refused: BTreeMap<&'static str, &'static str>,
     rows: BTreeMap<(&'static str, &'static str), &'static str>,
 }
 
@@ -24,7 +26,8 @@ pub fn covers(entry: &str, name: &str) -> bool {
 
 impl Words {
     pub fn read() -> Self {
-        let mut words = Self { absent: BTreeMap::new(), differs: BTreeMap::new(), rows: BTreeMap::new() };
+        let (absent, differs, refused, rows) = Default::default();
+        let mut words = Self { absent, differs, refused, rows };
         let lines = include_str!("words.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
         for line in lines {
             let (subject, text) = line.split_once(": ").unwrap_or_else(|| panic!("no text: {line}"));
@@ -32,6 +35,7 @@ impl Words {
             let before = match subject.split(' ').collect::<Vec<_>>()[..] {
                 ["absent", name] => words.absent.insert(name, text),
                 ["differs", name] => words.differs.insert(name, text),
+                ["refused", name] => words.refused.insert(name, text),
                 ["row", name, column] => words.rows.insert((name, column), text),
                 _ => panic!("no such subject: {line}"),
             };
@@ -50,6 +54,10 @@ impl Words {
         self.differs.get(name).copied()
     }
 
+    pub fn why_refused(&self, name: &str) -> Option<&'static str> {
+        self.refused.get(name).copied()
+    }
+
     pub fn row(&self, name: &str, column: &str) -> Option<&'static str> {
         self.rows.iter().find(|((of, what), _)| *of == name && *what == column).map(|(_, text)| *text)
     }
@@ -59,7 +67,7 @@ impl Words {
     }
 
     pub fn different(&self) -> impl Iterator<Item = &'static str> {
-        self.differs.keys().copied()
+        self.differs.keys().chain(self.refused.keys()).copied()
     }
 
     pub fn rows(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
