@@ -126,7 +126,9 @@ fn canonical(reply: Reply) -> Reply {
 
 /// Whether each command of a list is one of some server's: none of them has all.
 fn lists_known_commands(line: &str, ours: &Said, theirs: &[Said]) -> bool {
-    let names = |said: &Said| said.reply.items().unwrap_or_default().iter().filter_map(text).collect::<Vec<_>>();
+    // Redis spells the commands of modules as they were registered.
+    let lower = |name: &Reply| text(name).map(|name| name.to_ascii_lowercase());
+    let names = |said: &Said| said.reply.items().unwrap_or_default().iter().filter_map(lower).collect::<Vec<_>>();
     let known: BTreeSet<String> = theirs.iter().flat_map(names).collect();
     line.to_ascii_uppercase().starts_with("COMMAND LIST")
         && theirs.iter().any(|theirs| theirs.queued == ours.queued)
@@ -177,7 +179,7 @@ fn form(line: &str, ours: &Reply, theirs: &Reply) -> bool {
         // Other lines compare single commands.
         ["COMMAND"] | ["COMMAND", "INFO" | "DOCS" | "COUNT"] => same_kind(ours, theirs),
         ["COMMAND", "LIST", ..] => {
-            let theirs = texts(theirs);
+            let theirs: Vec<Vec<u8>> = texts(theirs).iter().map(|name| name.to_ascii_lowercase()).collect();
             texts(ours).iter().all(|name| is_own(&String::from_utf8_lossy(name)) || theirs.contains(name))
         }
         // The server's own tests compare the rows with Redis 7.2's.

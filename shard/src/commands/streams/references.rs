@@ -92,7 +92,7 @@ impl Outcome {
 
 /// `XDELEX key [KEEPREF | DELREF | ACKED] IDS number id [id ...]`
 pub fn xdelex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, words): (&[u8], Rest<'_>)) -> Result<()> {
-    let exists = db.read::<Stream>(key)?.is_some();
+    let exists = db.read_to_change::<Stream>(key)?.is_some();
     let (references, words) = options(words)?;
     if !exists {
         return unknown(reply, words.len());
