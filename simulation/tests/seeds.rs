@@ -35,9 +35,9 @@ const FOUND_WITH_FEATURES: &[(u64, Features, &str)] = &[
     ),
 ];
 /// About a minute of processor time; `cargo xtask simulate` runs any number.
-const SEEDS: u64 = 200;
-const RIVAL_SEEDS: u64 = 50;
-const HISTORY_SEEDS: u64 = 60;
+const SEEDS: u64 = 130;
+const RIVAL_SEEDS: u64 = 30;
+const HISTORY_SEEDS: u64 = 40;
 
 fn run(seed: u64) -> Outcome {
     dormouse_simulation::run(seed, Features::of(seed), false)

@@ -64,7 +64,12 @@ impl Step {
             Step::Lint => Ok(Count::of(build::workspace(root, None)?.warnings == 0)),
             Step::Units => {
                 tools::system_packages();
-                let mut count = build::workspace(root, None)?.run(|package| package != CLIENTS, |_| {})?;
+                let prepare = |command: &mut Command| {
+                    if long {
+                        command.env("DORMOUSE_LONG", "1");
+                    }
+                };
+                let mut count = build::workspace(root, None)?.run(|package| package != CLIENTS, prepare)?;
                 if long {
                     count += traces(root)?;
                 }

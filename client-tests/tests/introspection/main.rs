@@ -38,6 +38,10 @@ fn introspection_is_answered_as_by_the_real_servers() {
         let mut us = open(ours.port(), mode);
         let mut them: Vec<Connection> = theirs.iter().map(|server| open(server.port(), mode)).collect();
         for line in &lines {
+            // Thousands of lines, whose replies depend little on the mode.
+            if line.starts_with("COMMAND GETKEYS") && mode.0 == 3 {
+                continue;
+            }
             let said = ask(&mut us, line, mode);
             let replies: Vec<_> = them.iter_mut().map(|connection| ask(connection, line, mode)).collect();
             compared += 1;
