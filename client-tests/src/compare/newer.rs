@@ -65,6 +65,13 @@ const ERRORS: &[(Kind, &[&str], &str, &str, &str)] = &[
     ),
     (
         Kind::Redis8,
+        &["V*"],
+        "ERR wrong number of arguments for 'v*' command",
+        "ERR wrong number of arguments for 'V*' command",
+        "Redis spells the commands of modules as they were registered",
+    ),
+    (
+        Kind::Redis8,
         &["*"],
         "ERR unknown command '*', with args beginning with: ",
         "ERR unknown command '*'",
