@@ -77,8 +77,11 @@ pub fn agree(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply, apart: Dur
 
 /// Whether the servers hold different values from here on. We check all of a HyperLogLog before we change it. Redis
 /// checks only what it reads on the way to one register. `XSETID` below the greatest deleted id is taken by 7.0 and here,
-/// and refused by newer servers.
+/// and refused by newer servers. Redis gives a new element of a vector set empty attributes if asked; here empty ones are none.
 pub fn diverges(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
+    if words[0].eq_ignore_ascii_case(b"VADD") && ours == theirs && !ours.is_error() {
+        return words.windows(2).any(|pair| pair[0].eq_ignore_ascii_case(b"SETATTR") && pair[1].is_empty());
+    }
     if words[0].eq_ignore_ascii_case(b"XSETID") {
         let refused = "ERR The ID specified in XSETID is smaller than current max_deleted_entry_id";
         return !ours.is_error() && *theirs == Reply::error(refused);
