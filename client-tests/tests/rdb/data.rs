@@ -16,7 +16,7 @@ pub fn data(port: u16) -> Data {
     for index in 0..16 {
         connection.run(&format!("SELECT {index}"));
         let keys = connection.run("KEYS *");
-        for key in keys.items().expect("a list of keys") {
+        for key in keys.items().unwrap_or_else(|| panic!("{keys:?} is no list of keys")) {
             let key = key.bytes().expect("a key").to_vec();
             let value = content(&mut connection, &key);
             data.insert((index, key), value);

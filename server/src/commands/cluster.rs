@@ -56,7 +56,7 @@ pub const FAMILY: Family<SessionRun> = Family {
             Command::new("DELSLOTS", at_least(3), &[], CHANGES, SessionRun::Now(refuse)).doc("3.0.0", "O(N) where N is the total number of hash slot arguments", "Sets hash slots as unbound for a node."),
             Command::new("DELSLOTSRANGE", at_least(4), &[], CHANGES, SessionRun::Now(refuse)).doc("7.0.0", "O(N) where N is the total number of the slots between the start slot and end slot arguments.", "Sets hash slot ranges as unbound for a node."),
             Command::new("FAILOVER", at_least(2), &[], CHANGES, SessionRun::Now(refuse)).doc("3.0.0", "O(1)", "Forces a replica to perform a manual failover of its master."),
-            Command::new("FLUSHSLOT", at_least(3), &[], FLUSHES, SessionRun::Keyspace(slots::FLUSH)).doc("9.0.0", "O(N) where N is the number of keys in the slot", "Removes all keys of a hash slot.").also(Category::KEYSPACE),
+            Command::new("FLUSHSLOT", at_least(3), &[], FLUSHES, SessionRun::Keyspace(slots::FLUSH)).doc("9.0.0", "O(N) where N is the number of keys in the slot", "Removes all keys of a hash slot.").also(Category::KEYSPACE).databases(Databases::All),
             Command::new("FLUSHSLOTS", exactly(2), &[], CHANGES, SessionRun::Now(refuse)).doc("3.0.0", "O(1)", "Deletes all slots information from a node."),
             Command::new("FORGET", exactly(3), &[], CHANGES, SessionRun::Now(refuse)).doc("3.0.0", "O(1)", "Removes a node from the nodes table."),
             Command::new("GETKEYSINSLOT", exactly(4), &[], SLOT, SessionRun::Keyspace(slots::LIST)).doc("3.0.0", "O(N) where N is the number of requested keys", "Returns the key names in a hash slot.").tips(VARIES),
