@@ -15,7 +15,13 @@ pub fn data(port: u16) -> Data {
     let mut data = Data::new();
     for index in 0..16 {
         connection.run(&format!("SELECT {index}"));
-        let keys = connection.run("KEYS *");
+        // On a busy machine a server that has just begun may load for longer than a reply may take.
+        let keys = loop {
+            let keys = connection.run("KEYS *");
+            if !format!("{keys:?}").starts_with("-TIMEOUT") {
+                break keys;
+            }
+        };
         for key in keys.items().unwrap_or_else(|| panic!("{keys:?} is no list of keys")) {
             let key = key.bytes().expect("a key").to_vec();
             let value = content(&mut connection, &key);
