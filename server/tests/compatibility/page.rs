@@ -95,7 +95,7 @@ fn counts(ours: &BTreeSet<&str>, peers: &Peers, words: &Words) -> String {
     format!("Dormouse runs {first}, {second}, and {third}. It refuses or lacks the others, for the reasons below.\n")
 }
 
-/// What `COMMAND DOCS` says otherwise, or not at all.
+/// The fields that `COMMAND DOCS` gives otherwise, or not at all.
 const OWN_WORDS: &str = "with summaries and complexities in our own words and without histories and deprecations";
 
 /// Differences of what `COMMAND` says.

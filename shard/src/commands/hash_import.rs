@@ -23,7 +23,7 @@ pub const SET: Run = run!(set, 2);
 /// The bytes that a request adds beyond those of its values.
 pub const GROWTH: Cost = growth;
 
-/// What scripts run for `PREPARE`, `DISCARD` and `DISCARDALL`.
+/// The form of `PREPARE`, `DISCARD` and `DISCARDALL` in scripts.
 pub const PREPARE_IN_SCRIPT: Run = run!(prepare, 2);
 pub const DISCARD_IN_SCRIPT: Run = run!(discard, 2);
 pub const DISCARD_ALL_IN_SCRIPT: Run = run!(discard_all, 2);
@@ -57,7 +57,7 @@ fn prepare(db: &mut Keyspace<'_>, reply: &mut Reply, (name, fields): (&[u8], Res
     Ok(())
 }
 
-/// What `HIMPORT PREPARE` will do to the sets of a connection. One that is refused does nothing.
+/// The change that `HIMPORT PREPARE` makes to the sets of a connection: none if it is refused.
 pub fn foresee_prepare(request: Request<'_>, sets: &mut FieldSets) {
     if let Ok((name, fields)) = parse::<(&[u8], Rest<'_>)>(request, 2)
         && let Ok(set) = FieldSet::new(fields.iter())
@@ -72,7 +72,7 @@ fn discard(db: &mut Keyspace<'_>, reply: &mut Reply, (name,): (&[u8],)) -> Resul
     Ok(())
 }
 
-/// What `HIMPORT DISCARD` will do to them.
+/// The change that `HIMPORT DISCARD` makes to them.
 pub fn foresee_discard(request: Request<'_>, sets: &mut FieldSets) {
     sets.remove(request.arg(2));
 }
@@ -83,7 +83,7 @@ fn discard_all(db: &mut Keyspace<'_>, reply: &mut Reply, (): ()) -> Result<()> {
     Ok(())
 }
 
-/// What `HIMPORT DISCARDALL` will do to them.
+/// The change that `HIMPORT DISCARDALL` makes to them.
 pub fn foresee_discard_all(_: Request<'_>, sets: &mut FieldSets) {
     sets.clear();
 }

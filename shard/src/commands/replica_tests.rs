@@ -258,7 +258,7 @@ fn what_replicas_cannot_have_is_left_out() {
     }
 }
 
-/// What replicas of Redis 7.0 lack, and what they get instead.
+/// Commands that replicas of Redis 7.0 lack, and those that they get instead.
 #[test]
 fn newer_streams_are_told_as_far_as_replicas_know_them() {
     let mut source = Source::new();

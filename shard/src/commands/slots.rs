@@ -88,7 +88,7 @@ fn flush(db: &mut Keyspace<'_>, reply: &mut Reply, (slot, manner): (&[u8], Rest<
     Ok(())
 }
 
-/// What `CLUSTER SLOT-STATS` is asked for.
+/// The slots that a `CLUSTER SLOT-STATS` asks for.
 enum Wanted {
     Range(u16, u16),
     Most { count: usize, ascending: bool },

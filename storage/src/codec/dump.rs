@@ -177,7 +177,7 @@ const UNPACKED: usize = 24;
 const PRODUCER_UNPACKED: usize = 72;
 /// Overhead per element, in bytes.
 const ELEMENT_BYTES: usize = 64;
-/// What an array takes beside its elements.
+/// The bytes that an array takes beside its elements.
 const ARRAY_BYTES: usize = 512;
 /// The largest compression ratio: three bytes stand for 264.
 const INFLATED: usize = 88;

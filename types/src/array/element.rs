@@ -245,7 +245,7 @@ impl<'a> Packing<'a> {
         Packing { code, number: [0; 9], text }
     }
 
-    /// What is packed with the neighbours.
+    /// The part that is packed with the neighbours.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         match self.code {

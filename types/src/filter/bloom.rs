@@ -383,7 +383,7 @@ fn check_link(link: &Link) -> Result<(), BadFilter> {
     if link.bits / 8 > PART_BYTES_MAX as u64 { Err(BadFilter::TooLarge) } else { Ok(()) }
 }
 
-/// What a module's value in RDB has of a link, in that order.
+/// The fields of a link in a module's value in RDB, in that order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BloomLink {
     pub capacity: u64,

@@ -10,7 +10,7 @@ use super::node::JsonNode;
 use super::{BYTES_MAX, DEPTH_MAX, HEAD_BYTES, Json, set_head};
 use crate::pace;
 
-/// What becomes of a value.
+/// The change of one value.
 #[derive(Debug)]
 pub enum Edit {
     Keep,

@@ -283,7 +283,7 @@ impl<'a> Argument<'a> for OptionalPath<'a> {
     }
 }
 
-/// What comes behind the arguments of a command that looks at the first ones only.
+/// The rest of the arguments of a command that looks at the first ones only.
 struct Ignored;
 
 impl<'a> Argument<'a> for Ignored {

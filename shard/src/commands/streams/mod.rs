@@ -178,7 +178,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             .doc(
                 "8.6.2",
                 "O(1)",
-                "Binds the message of a producer to an entry of a stream. Used where a stream is replicated or written anew.",
+                "Binds the message of a producer to an entry of a stream. Used where a stream is replicated or rewritten.",
             )
             .cost(producers::cost_of_message)
             .grows(producers::growth_of_message),

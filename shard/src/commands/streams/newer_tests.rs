@@ -1,4 +1,4 @@
-//! What Redis 8 has added to streams.
+//! Tests of the commands and options that Redis 8 has added to streams.
 
 use dormouse_types::Limits;
 

@@ -120,7 +120,7 @@ fn add_float(
     Ok(Some((sum, applied)))
 }
 
-/// What the command makes of the key's expiry.
+/// The key's expiry after the command.
 #[derive(Debug, Clone, Copy)]
 struct Lapse {
     at: Option<u64>,
@@ -147,7 +147,7 @@ impl Lapse {
     }
 }
 
-/// What happened to the key's expiry.
+/// The change of the key's expiry.
 #[derive(Debug, Clone, Copy)]
 struct Written {
     persisted: bool,
