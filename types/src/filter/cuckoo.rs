@@ -59,7 +59,7 @@ pub enum CuckooInserted {
 pub struct Cuckoo {
     /// Of the first layer: a power of two.
     buckets: u64,
-    /// What a filter from elsewhere says of its items and deletions is not checked.
+    /// The numbers of items and deletions in a filter from elsewhere are not checked.
     items: u64,
     deleted: u64,
     bucket_size: u16,

@@ -62,7 +62,7 @@ pub struct Trim {
     pub limit: usize,
 }
 
-/// What becomes of the references of groups to an entry that is removed: it is pending in some, and others have yet to read it.
+/// The fate of groups' references to an entry that is removed: it is pending in some, and others have yet to read it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum References {
     /// They stay.

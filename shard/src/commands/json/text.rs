@@ -105,7 +105,7 @@ pub fn reply_text(reply: &mut Reply, text: &impl ReplyText, style: Style<'_>, en
         });
         return;
     }
-    // What is known to be too long is not measured.
+    // A text that is known to be too long is not measured.
     if !reply.has_room(encoded / (1 + ENCODED_PER_BYTE)) {
         return;
     }

@@ -483,7 +483,7 @@ pub fn strappend(db: &mut Keyspace<'_>, reply: &mut Reply, (key, args): (&[u8], 
 pub fn clear(db: &mut Keyspace<'_>, reply: &mut Reply, (key, path): (&[u8], OptionalPath<'_>)) -> Result<()> {
     let OptionalPath(path) = path;
     let cleared = change(db, key, |json, most| {
-        // What is inside of a container that is cleared goes with it.
+        // The values in a container go with it when it is cleared.
         let mut found = select::places(json, &path)?;
         let bytes = json.bytes();
         found.retain(|at| match JsonNode::at_offset(bytes, *at as usize).value() {

@@ -7,7 +7,7 @@
 //! A consumer's attempt to read that finds nothing changes only when the consumer was seen, and is not recorded, as in
 //! Redis's own log.
 //!
-//! What replicas of Redis 7.0 do not know is [kept](Keyspace::effect_kept) from them: the messages of producers, and how long
+//! Replicas of Redis 7.0 do not [get](Keyspace::effect_kept) the things that they do not know: the messages of producers, and how long
 //! those are remembered. They are [told](Keyspace::effect_told) what else comes close: a released entry is pending for a consumer
 //! without a name, and the removal of references is a deletion and acknowledgements.
 

@@ -9,7 +9,7 @@
 //!    (Dijkstra's shunting-yard algorithm).
 //! 3. Such a program is run for an element, with a stack of values. If the element lacks a field, it does not pass.
 //!
-//! What is accepted, and where an error is said to be, are as in Redis: a position is known of an error in a token; any other
+//! The accepted expressions and the places that errors name are Redis's: a position is known of an error in a token; any other
 //! error is "near" the whole text.
 
 use std::borrow::Cow;

@@ -368,7 +368,7 @@ fn a_stream_of_redis_8_keeps_its_messages_and_released_entries() {
     let group = stream.group(b"g").unwrap();
     assert_eq!(group.released(), [id(2), id(0)]);
     assert_eq!(group.pending(id(0)).unwrap().deliveries, Deliveries::MOST);
-    // What is written for Redis 8.10 says the same.
+    // The form for Redis 8.10 says the same.
     let (value, mut bytes) = (Value::Object(ObjectRef::Stream(&stream)), Vec::new());
     assert_eq!(RdbReaders::REDIS_8.encoding_of(&value), Some(kind::STREAM_5));
     RdbReaders::REDIS_8.encode(&value, &mut bytes);
