@@ -53,10 +53,10 @@ struct Options {
     dormouse: Option<PathBuf>,
     #[arg(long, default_value = "redis-server")]
     redis: PathBuf,
-    /// Valkey 9, for `cpu`, `memory` and `applications`; `cargo xtask bench` fetches it.
+    /// Valkey 9, for `cpu`, `memory`, `applications`, `waiting` and `vectors`; `cargo xtask bench` fetches it.
     #[arg(long)]
     valkey: Option<PathBuf>,
-    /// Redis 8, for `cpu`, `memory` and `applications`; `cargo xtask bench` fetches it.
+    /// Redis 8, for `cpu`, `memory`, `applications`, `waiting` and `vectors`; `cargo xtask bench` fetches it.
     #[arg(long)]
     redis8: Option<PathBuf>,
 }

@@ -163,7 +163,8 @@ fn bench(root: &std::path::Path, arguments: &[String]) -> Outcome {
     bench.args(["run", "--quiet", "--release", "--package", "dormouse-benches", "--"]).args(arguments);
     // Other measures compare with Debian's Redis only.
     let is_everything = !arguments.iter().any(|argument| !argument.starts_with('-'));
-    if !is_named(&["--help", "-h"]) && (is_everything || is_named(&["cpu", "memory", "durability", "applications"])) {
+    let needs_newest = is_named(&["cpu", "memory", "durability", "applications", "waiting", "vectors"]);
+    if !is_named(&["--help", "-h"]) && (is_everything || needs_newest) {
         bench.envs(tools::peers(root, tools::Peers::Measured)?);
     }
     let status = bench.status().map_err(|error| error.to_string())?;
