@@ -15,8 +15,7 @@ const SEVERAL: u64 = 10;
 const COUNTERS: u64 = 10_000;
 /// Keys that are deleted; each round has all of them.
 const DOOMED: u64 = 200_000;
-/// Pairs of lists between which elements move, and the elements that each list has at first. Both directions are equally
-/// likely, so in a round of so many moves none of them runs out of elements.
+/// Pairs of lists between which elements move, the elements that each list has at first, and the moves of a round.
 const PAIRS: u64 = 200;
 const ELEMENTS: u64 = 3_000;
 const MOVES_MAX: u64 = 200_000;
@@ -46,8 +45,11 @@ pub(super) fn workloads() -> Vec<Workload> {
     let delex = Commands::of_lines(DOOMED, ":", |index, request| {
         command(request, &["DELEX", &doomed(index), "IFEQ", "value"].map(str::as_bytes));
     });
-    let lmovem = Commands::of_arrays(PAIRS * 2, SEVERAL as usize, ELEMENT_LENGTH, |index, request| {
-        let [from, to] = [index, index ^ 1].map(list);
+    // Both directions of a pair come one after the other, so none of its lists runs out of elements.
+    let mut direction = 0;
+    let lmovem = Commands::of_arrays(PAIRS * 2, SEVERAL as usize, ELEMENT_LENGTH, |_, request| {
+        let [from, to] = [direction, direction ^ 1].map(list);
+        direction += 1;
         command(request, &["LMOVEM", &from, &to, "LEFT", "RIGHT", "COUNT", "10", "BULK"].map(str::as_bytes));
     });
     vec![
