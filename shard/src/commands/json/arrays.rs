@@ -1,6 +1,6 @@
 //! Commands that change arrays.
 
-use dormouse_protocol::Reply;
+use dormouse_protocol::{Reply, Version};
 use dormouse_types::Json;
 use dormouse_types::json::{self, Edit, JsonNode, Style};
 
@@ -8,7 +8,7 @@ use super::path::Path;
 use super::reading::form_of;
 use super::text::{ReplyForm, reply_value};
 use super::writing::reply_changed;
-use super::{Index, NO_KEY, change, edit, no_path_or, ordered, select, wrong_arity};
+use super::{Index, NO_KEY, change, edit, no_path_or, ordered, parse, select, wrong_arity};
 use crate::commands::args::{Args, Argument, Rest};
 use crate::commands::work;
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ impl Values {
     fn read(words: Rest<'_>) -> Result<Self> {
         let mut bytes = Vec::new();
         for word in words.iter() {
-            bytes.extend_from_slice(&json::parse(word)?);
+            bytes.extend_from_slice(&parse(word)?);
         }
         Ok(Self { bytes, count: words.len() })
     }
@@ -111,7 +111,7 @@ fn change_arrays<R: Clone>(
 /// `JSON.ARRPOP key [FORMAT STRINGS | EXPAND1 | EXPAND] [path [index]]`
 pub fn pop(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], PopOptions<'_>)) -> Result<()> {
     let PopOptions { format, path, index } = options;
-    let form = form_of(format, reply.version(), "STRINGS")?;
+    let form = popped_form(format, reply.version())?;
     if path.is_old && form != ReplyForm::Text {
         return Err(Error::text("Legacy paths are supported only with FORMAT STRINGS"));
     }
@@ -144,6 +144,12 @@ pub fn pop(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Pop
         results.iter().for_each(|result| popped(reply, result.as_ref().and_then(Option::as_ref)));
     }
     Ok(())
+}
+
+/// The form of what is popped. A form that does not exist is the first error.
+fn popped_form(format: Option<&[u8]>, version: Version) -> Result<ReplyForm> {
+    form_of(format, Version::Resp3, "STRINGS")?;
+    form_of(format, version, "STRINGS")
 }
 
 /// `[FORMAT STRINGS | EXPAND1 | EXPAND] [path [index]]`

@@ -1,13 +1,18 @@
-//! Documents of JSON, as RedisJSON 2 has them.
+//! Documents of JSON, as RedisJSON has them.
 //!
 //! A command names values of a document by a [path](path). The reply to a JSONPath is an array with an entry for each
 //! value; an old path names one value, and its reply is the entry itself. A change is made to all values that a path names,
 //! or, after an error, to none.
 
 mod arrays;
+mod operand;
 mod path;
+#[cfg(test)]
+mod path_tests;
+mod reader;
 mod reading;
 mod select;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -15,10 +20,10 @@ mod writing;
 
 use dormouse_protocol::{Reply, Request};
 use dormouse_types::Json;
-use dormouse_types::json::{Edit, EditError, JsonNode, ParseError};
+use dormouse_types::json::{self, Edit, EditError, JsonNode};
 
 use self::path::{Extent, Path, Patterns, extent, patterns, repeats};
-use crate::commands::args::{Args, Argument};
+use crate::commands::args::{Args, Argument, canonical_integer};
 use crate::commands::{
     Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, exactly, run, write_help,
 };
@@ -300,8 +305,7 @@ struct Index(i64);
 
 impl<'a> Argument<'a> for Index {
     fn take(args: &mut Args<'a>) -> Result<Self> {
-        let text = std::str::from_utf8(args.bytes()?).ok();
-        let number = text.and_then(|text| text.parse().ok());
+        let number = canonical_integer(args.bytes()?);
         number.map(Self).ok_or(Error::text("Couldn't parse as integer"))
     }
 }
@@ -319,11 +323,22 @@ fn not_a(what: &str) -> Error {
     Error::Text(format!("WRONGTYPE wrong type of path value - expected {what}").into())
 }
 
-impl From<ParseError> for Error {
-    /// As RedisJSON answers, without a code.
-    fn from(problem: ParseError) -> Self {
-        Self::Text(problem.to_string().into())
-    }
+const NOT_UTF_8: Error = Error::text("Couldn't parse as UTF-8 string");
+
+/// Encodes a text that becomes a part of a document.
+fn parse(text: &[u8]) -> Result<Vec<u8>> {
+    // As RedisJSON answers, without a code.
+    json::parse(text).map_err(|problem| refused(text, problem.to_string()))
+}
+
+/// Encodes a text that a command works with, but does not store.
+fn parse_operand(text: &[u8]) -> Result<Vec<u8>> {
+    json::parse(text).map_err(|problem| refused(text, format!("ERR {problem}")))
+}
+
+/// The error for a text that is no JSON.
+fn refused(text: &[u8], problem: String) -> Error {
+    if std::str::from_utf8(text).is_err() { NOT_UTF_8 } else { Error::Text(problem.into()) }
 }
 
 impl From<EditError> for Error {

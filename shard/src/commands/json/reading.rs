@@ -2,23 +2,30 @@
 
 use dormouse_protocol::{Reply, Version};
 use dormouse_types::Json;
-use dormouse_types::json::{self, JsonNode, Numbers, Style, equal};
+use dormouse_types::json::{JsonNode, Numbers, Style, equal};
 
-use super::path::Path;
+use super::path::{Path, Query};
 use super::select::Selected;
 use super::text::{Many, Named, One, ReplyForm, reply_resp, reply_text, reply_value};
-use super::{Ignored, Index, NO_KEY, NO_PATH, OptionalPath, no_path_or, not_a, select, wrong_arity};
+use super::{Ignored, Index, NO_KEY, NO_PATH, OptionalPath, no_path_or, not_a, parse_operand, select, wrong_arity};
 use crate::commands::args::{Args, Argument, Rest};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 
 /// `JSON.GET key [INDENT indent] [NEWLINE newline] [SPACE space] [FORMAT STRING | EXPAND1 | EXPAND] [path ...]`
 pub fn get(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], GetOptions<'_>)) -> Result<()> {
-    let GetOptions { mut paths, style, format } = options;
-    let form = form_of(format, reply.version(), "STRING")?;
+    let GetOptions { mut paths, style, format, is_format_behind_path } = options;
+    // RESP2 has text alone, and ignores a format behind a path.
+    let form = match reply.version() {
+        Version::Resp2 if is_format_behind_path => {
+            form_of(format, Version::Resp3, "STRING")?;
+            ReplyForm::Text
+        }
+        version => form_of(format, version, "STRING")?,
+    };
     let document = db.read::<Json>(key)?;
     if paths.is_empty() {
-        paths.push(Path::root());
+        paths.push(Query::root());
     }
     let Some(document) = document else {
         reply.null();
@@ -27,7 +34,7 @@ pub fn get(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Get
     if form != ReplyForm::Text {
         reply.array(paths.len());
         for path in &paths {
-            let values = select::all(document, path)?;
+            let values = select::queried(document, path, false)?;
             reply.array(values.len());
             values.iter().for_each(|value| reply_value(reply, value, form, style));
         }
@@ -36,18 +43,18 @@ pub fn get(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Get
     match &paths[..] {
         [path] => reply_path(reply, document, path, style),
         _ => {
-            let are_arrays = paths.iter().any(|path| !path.is_old);
+            let are_arrays = paths.iter().any(|path| !path.is_old());
             let mut named: Vec<(&[u8], Selected<'_>)> = Vec::with_capacity(paths.len());
             for path in &paths {
                 // The same path twice is one member.
-                if named.iter().any(|(name, _)| *name == path.original) {
+                if named.iter().any(|(name, _)| *name == path.original()) {
                     continue;
                 }
-                let values = if are_arrays { select::all(document, path)? } else { select::one(document, path)? };
-                if !are_arrays && values.is_empty() {
+                let values = select::queried(document, path, !are_arrays)?;
+                if !are_arrays && !values.are_computed && values.is_empty() {
                     return Err(NO_PATH);
                 }
-                named.push((path.original, values));
+                named.push((path.original(), values));
             }
             let bytes = named.iter().map(|(name, values)| name.len() + bytes_of(values)).sum();
             reply_text(reply, &Named { paths: &named, are_arrays, style }, style, bytes);
@@ -57,12 +64,12 @@ pub fn get(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Get
 }
 
 /// Writes the text of the values of one path.
-fn reply_path(reply: &mut Reply, document: &Json, path: &Path<'_>, style: Style<'_>) -> Result<()> {
-    if path.is_old {
-        let value = select::first(document, path)?.ok_or(NO_PATH)?;
+fn reply_path(reply: &mut Reply, document: &Json, path: &Query<'_>, style: Style<'_>) -> Result<()> {
+    let values = select::queried(document, path, path.is_old())?;
+    if path.is_old() && !values.are_computed {
+        let value = values.iter().next().ok_or(NO_PATH)?;
         reply_text(reply, &One(value, style), style, value.bytes().len());
     } else {
-        let values = select::all(document, path)?;
         reply_text(reply, &Many(&values, style), style, bytes_of(&values));
     }
     Ok(())
@@ -87,9 +94,10 @@ pub(super) fn form_of(format: Option<&[u8]>, version: Version, text: &str) -> Re
 /// Options and paths of `JSON.GET`, in any order.
 #[derive(Default)]
 pub struct GetOptions<'a> {
-    paths: Vec<Path<'a>>,
+    paths: Vec<Query<'a>>,
     style: Style<'a>,
     format: Option<&'a [u8]>,
+    is_format_behind_path: bool,
 }
 
 impl<'a> Argument<'a> for GetOptions<'a> {
@@ -100,14 +108,18 @@ impl<'a> Argument<'a> for GetOptions<'a> {
                 b"INDENT" => &mut options.style.indent,
                 b"NEWLINE" => &mut options.style.newline,
                 b"SPACE" => &mut options.style.space,
-                b"FORMAT" => options.format.insert(&[]),
+                b"FORMAT" => {
+                    options.is_format_behind_path =
+                        !options.paths.is_empty() && (options.format.is_none() || options.is_format_behind_path);
+                    options.format.insert(&[])
+                }
                 // An option of RedisJSON 1.
                 b"NOESCAPE" => {
                     args.skip();
                     continue;
                 }
                 _ => {
-                    options.paths.push(args.take()?);
+                    options.paths.push(Query::read(args.bytes()?)?);
                     continue;
                 }
             };
@@ -121,7 +133,7 @@ impl<'a> Argument<'a> for GetOptions<'a> {
 /// `JSON.MGET key [key ...] path`
 pub fn mget(db: &mut Keyspace<'_>, reply: &mut Reply, (words,): (Rest<'_>,)) -> Result<()> {
     let count = words.len() - 1;
-    let path = Path::read(words.at(count))?;
+    let path = Query::read(words.at(count))?;
     reply.array(count);
     for key in words.iter().take(count) {
         // As in `MGET`, a value of another type is none.
@@ -203,9 +215,8 @@ pub fn arrindex(
     (key, path, value, range): (&[u8], Path<'_>, &[u8], SearchRange),
 ) -> Result<()> {
     let SearchRange { start, stop } = range;
-    let document = db.read::<Json>(key)?;
-    let wanted = json::parse(value)?;
-    let document = document.ok_or(NO_PATH)?;
+    let wanted = parse_operand(value)?;
+    let document = db.read::<Json>(key)?.ok_or(NO_PATH)?;
     let find = |array: JsonNode<'_>| {
         let (from, to) = searched(start, stop, array.len());
         let mut range = array.children().enumerate().take(to).skip(from);
@@ -327,20 +338,18 @@ pub fn objlen(
 }
 
 /// `JSON.RESP key [path]`
-pub fn resp(
-    db: &mut Keyspace<'_>,
-    reply: &mut Reply,
-    (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
-) -> Result<()> {
-    let OptionalPath(path) = path;
-    match db.read::<Json>(key)? {
-        None => reply.null(),
-        Some(document) if path.is_old => reply_resp(reply, select::first(document, &path)?.ok_or(NO_PATH)?),
-        Some(document) => {
-            let values = select::all(document, &path)?;
-            reply.array(values.len());
-            values.iter().for_each(|value| reply_resp(reply, value));
-        }
+pub fn resp(db: &mut Keyspace<'_>, reply: &mut Reply, (key, path, _): (&[u8], Option<&[u8]>, Ignored)) -> Result<()> {
+    let path = path.map_or_else(|| Ok(Query::root()), Query::read)?;
+    let Some(document) = db.read::<Json>(key)? else {
+        reply.null();
+        return Ok(());
+    };
+    let values = select::queried(document, &path, path.is_old())?;
+    if path.is_old() && !values.are_computed {
+        reply_resp(reply, values.iter().next().ok_or(NO_PATH)?);
+    } else {
+        reply.array(values.len());
+        values.iter().for_each(|value| reply_resp(reply, value));
     }
     Ok(())
 }

@@ -1,35 +1,31 @@
 //! Values that a path selects, in the order of the document.
 //!
-//! The work of a selection is bounded ([`WORK_MAX`]): filters that look at the whole document for each value, or several
+//! The work of a selection is bounded ([`Budget`]): filters that look at the whole document for each value, or several
 //! scans inside of each other, would multiply it.
 
-use std::cmp::Ordering;
+use std::borrow::Cow;
 
-use dormouse_types::json::{Json, JsonNode, JsonValue, Numbers, equal};
-use dormouse_types::pace;
-use smallvec::{SmallVec, smallvec};
+use dormouse_types::json::{Json, JsonNode};
+use smallvec::SmallVec;
 
-use super::path::{Comparison, Path, PathFilter, PathStep, Pattern, Term};
-use crate::error::{Error, Result};
+use super::operand::{self, Budget, Operand, TOO_MUCH};
+use super::path::{Path, Query};
+use super::steps::{Expression, PathFilter, PathStep, Pattern};
+use crate::error::Result;
 
-/// Values that a selection may look at.
-const WORK_MAX: usize = 1 << 25;
-/// Values that it may select: a value may be selected several times.
+/// Values that a selection may have: a value may be selected several times.
 const SELECTED_MAX: usize = 1 << 22;
 
-/// The work of compiling a pattern that is a value.
-const PATTERN_WORK: usize = 20_000;
-
-const TOO_MUCH: Error = Error::text("ERR the path looks at too many values");
-
-/// Values of a document.
+/// Values of a document, or computed from it.
 #[derive(Debug, Default)]
 pub struct Selected<'d> {
-    document: &'d [u8],
+    encoded: Cow<'d, [u8]>,
     places: Vec<u32>,
+    /// They are an array, even where an old path asked for them.
+    pub are_computed: bool,
 }
 
-impl<'d> Selected<'d> {
+impl Selected<'_> {
     pub fn len(&self) -> usize {
         self.places.len()
     }
@@ -38,20 +34,40 @@ impl<'d> Selected<'d> {
         self.places.is_empty()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = JsonNode<'d>> + use<'d, '_> {
-        self.places.iter().map(|at| JsonNode::at_offset(self.document, *at as usize))
+    pub fn iter(&self) -> impl Iterator<Item = JsonNode<'_>> {
+        self.places.iter().map(|at| JsonNode::at_offset(&self.encoded, *at as usize))
     }
 }
 
 /// The values that a path selects.
 pub fn all<'d>(document: &'d Json, path: &Path<'_>) -> Result<Selected<'d>> {
-    Ok(Selected { document: document.bytes(), places: places(document, path)? })
+    Ok(of_document(document, places(document, path)?))
 }
 
-/// The first value that a path selects, if any.
-pub fn one<'d>(document: &'d Json, path: &Path<'_>) -> Result<Selected<'d>> {
-    let places = first(document, path)?.iter().map(|value| value.at() as u32).collect();
-    Ok(Selected { document: document.bytes(), places })
+/// The values of a path that may be computed. `only_one`: of one that is not, the first value alone.
+pub fn queried<'d>(document: &'d Json, query: &Query<'_>, only_one: bool) -> Result<Selected<'d>> {
+    match query {
+        Query::Path(path) if only_one => {
+            Ok(of_document(document, first(document, path)?.iter().map(|value| value.at() as u32).collect()))
+        }
+        Query::Path(path) => all(document, path),
+        Query::Computed(_, _, expression) => {
+            let root = document.root();
+            let mut selection = Selection::new(root, usize::MAX);
+            let result = selection.evaluate(expression, root)?;
+            let (mut encoded, mut places, mut next) = (Vec::new(), Vec::new(), 0);
+            result.put(&mut selection.budget, &mut encoded)?;
+            while next < encoded.len() {
+                places.push(next as u32);
+                next = JsonNode::at_offset(&encoded, next).end();
+            }
+            Ok(Selected { encoded: encoded.into(), places, are_computed: true })
+        }
+    }
+}
+
+fn of_document(document: &Json, places: Vec<u32>) -> Selected<'_> {
+    Selected { encoded: document.bytes().into(), places, are_computed: false }
 }
 
 /// The offsets of the values that a path selects.
@@ -75,8 +91,7 @@ pub fn follow<'d>(document: &'d Json, steps: &[PathStep]) -> Result<Option<JsonN
 
 struct Selection<'d> {
     root: JsonNode<'d>,
-    /// Work that may still be done.
-    left: usize,
+    budget: Budget,
     /// The selection ends when it has so many values.
     wanted: usize,
     places: Vec<u32>,
@@ -84,13 +99,7 @@ struct Selection<'d> {
 
 impl<'d> Selection<'d> {
     fn new(root: JsonNode<'d>, wanted: usize) -> Self {
-        Self { root, left: WORK_MAX, wanted, places: Vec::new() }
-    }
-
-    fn work(&mut self, values: usize) -> Result<()> {
-        pace::step(values);
-        self.left = self.left.checked_sub(values).ok_or(TOO_MUCH)?;
-        Ok(())
+        Self { root, budget: Budget::new(), wanted, places: Vec::new() }
     }
 
     fn is_done(&self) -> bool {
@@ -100,7 +109,7 @@ impl<'d> Selection<'d> {
     /// Follows the steps from a value.
     fn follow(&mut self, steps: &[PathStep], node: JsonNode<'d>) -> Result<()> {
         let Some((step, rest)) = steps.split_first() else {
-            self.work(1)?;
+            self.budget.work(1)?;
             if self.places.len() >= SELECTED_MAX {
                 return Err(TOO_MUCH);
             }
@@ -112,7 +121,7 @@ impl<'d> Selection<'d> {
             PathStep::Names(names) => names.iter().try_for_each(|name| self.member(name, rest, node))?,
             PathStep::All => {
                 for (_, child) in node.children() {
-                    self.work(1)?;
+                    self.budget.work(1)?;
                     self.follow(rest, child)?;
                     if self.is_done() {
                         break;
@@ -122,7 +131,7 @@ impl<'d> Selection<'d> {
             PathStep::Indexes(indexes) if node.is_array() => {
                 for index in indexes {
                     let index = absolute(*index, node.len());
-                    self.work(1 + index / 8)?;
+                    self.budget.work(1 + index / 8)?;
                     if let Some(element) = node.element(index) {
                         self.follow(rest, element)?;
                     }
@@ -133,7 +142,7 @@ impl<'d> Selection<'d> {
                 let end = end.map_or(node.len(), |end| absolute(end, node.len()));
                 let chosen = node.children().enumerate().take(end).skip(start).step_by(*step);
                 for (_, (_, element)) in chosen {
-                    self.work(1)?;
+                    self.budget.work(1)?;
                     self.follow(rest, element)?;
                     if self.is_done() {
                         break;
@@ -143,7 +152,7 @@ impl<'d> Selection<'d> {
             PathStep::Indexes(_) | PathStep::Range { .. } => {}
             PathStep::Filter(filter) => {
                 for (_, child) in node.children() {
-                    self.work(1)?;
+                    self.budget.work(1)?;
                     if self.passes(filter, child)? {
                         self.follow(rest, child)?;
                         if self.is_done() {
@@ -162,7 +171,7 @@ impl<'d> Selection<'d> {
 
     fn member(&mut self, name: &[u8], rest: &[PathStep], node: JsonNode<'d>) -> Result<()> {
         if node.is_object() {
-            self.work(1 + node.len() / 8)?;
+            self.budget.work(1 + node.len() / 8)?;
             if let Some(value) = node.get(name) {
                 self.follow(rest, value)?;
             }
@@ -175,7 +184,7 @@ impl<'d> Selection<'d> {
             if self.is_done() {
                 break;
             }
-            self.work(1)?;
+            self.budget.work(1)?;
             self.follow(rest, child)?;
             self.everywhere_in(rest, child)?;
         }
@@ -200,78 +209,60 @@ impl<'d> Selection<'d> {
                 }
                 Ok(true)
             }
-            PathFilter::Exists(Term::Value(_)) => Ok(true),
-            PathFilter::Exists(term) => Ok(!self.values(term, node)?.is_empty()),
+            PathFilter::Not(filter) => Ok(!self.passes(filter, node)?),
+            PathFilter::Test(expression) => Ok(self.evaluate(expression, node)?.holds()),
             PathFilter::Compare(one, comparison, other) => {
-                let (one, other) = (self.values(one, node)?, self.values(other, node)?);
-                self.compare(&one, *comparison, &other)
+                let (one, other) = (self.evaluate(one, node)?, self.evaluate(other, node)?);
+                operand::compare(&mut self.budget, &one, *comparison, &other)
             }
             PathFilter::Matches(text, pattern, known) => {
-                let (texts, patterns) = (self.values(text, node)?, self.values(pattern, node)?);
-                // A text that stands in the path itself matches nothing, as in RedisJSON.
-                if matches!(text, Term::Value(_)) {
-                    return Ok(false);
-                }
-                for pattern in patterns.iter().filter_map(|pattern| pattern.string()) {
-                    let own;
-                    let pattern = match known {
-                        Some(pattern) => pattern,
-                        None => {
-                            self.work(PATTERN_WORK)?;
-                            own = Pattern::new(pattern);
-                            &own
-                        }
-                    };
-                    for text in texts.iter().filter_map(|text| text.string()) {
-                        self.work(1 + text.len() / 16)?;
-                        if pattern.is_in(text) {
-                            return Ok(true);
-                        }
-                    }
-                }
-                Ok(false)
+                let (text, pattern) = (self.evaluate(text, node)?, self.evaluate(pattern, node)?);
+                operand::matches(&mut self.budget, &text, &pattern, known.as_ref(), Pattern::new)
             }
         }
     }
 
-    /// The values of a term.
-    fn values<'t>(&mut self, term: &'t Term, node: JsonNode<'d>) -> Result<SmallVec<[JsonNode<'t>; 1]>>
+    /// What an expression in a filter comes to for the value that is tested.
+    fn evaluate<'t>(&mut self, expression: &'t Expression, node: JsonNode<'d>) -> Result<Operand<'t>>
     where
         'd: 't,
     {
-        let (steps, from) = match term {
-            Term::Value(encoded) => return Ok(smallvec![JsonNode::of(encoded)]),
-            Term::Here(steps) => (steps, node),
-            Term::Root(steps) => (steps, self.root),
-        };
-        let mut inner = Selection { root: self.root, left: self.left, wanted: usize::MAX, places: Vec::new() };
-        let followed = inner.follow(steps, from);
-        self.left = inner.left;
-        followed?;
-        Ok(inner.places.iter().map(|at| self.root.at_same(*at as usize)).collect())
-    }
-
-    /// Whether any two values compare as they should; for inequality, whether no two are equal.
-    fn compare(&mut self, one: &[JsonNode<'_>], comparison: Comparison, other: &[JsonNode<'_>]) -> Result<bool> {
-        let holds = |one: JsonNode<'_>, other: JsonNode<'_>| match comparison {
-            Comparison::Equal | Comparison::NotEqual => equal(one, other, Numbers::ByValue),
-            Comparison::Less => order(one, other).is_some_and(Ordering::is_lt),
-            Comparison::LessOrEqual => order(one, other).is_some_and(Ordering::is_le),
-            Comparison::Greater => order(one, other).is_some_and(Ordering::is_gt),
-            Comparison::GreaterOrEqual => order(one, other).is_some_and(Ordering::is_ge),
-        };
-        let mut found = false;
-        'all: for one in one {
-            for other in other {
-                let bytes = one.bytes().len().min(other.bytes().len());
-                self.work(1 + bytes / 16)?;
-                if holds(*one, *other) {
-                    found = true;
-                    break 'all;
+        match expression {
+            Expression::Here(steps) => self.nodes(steps, node),
+            Expression::Root(steps) => self.nodes(steps, self.root),
+            Expression::Value(encoded) => Ok(Operand::written(encoded)),
+            Expression::Signed(expression, sign) => Ok(operand::signed(&self.evaluate(expression, node)?, *sign)),
+            Expression::Chain(first, rest) => {
+                let mut result = self.evaluate(first, node)?;
+                for (operator, other) in rest {
+                    self.budget.work(1)?;
+                    result = operand::calculate(&result, *operator, &self.evaluate(other, node)?);
                 }
+                Ok(result)
+            }
+            Expression::Call(function, arguments) => {
+                let mut values: SmallVec<[Operand<'t>; 2]> = SmallVec::with_capacity(arguments.len());
+                for argument in arguments {
+                    values.push(self.evaluate(argument, node)?);
+                }
+                operand::call(&mut self.budget, function, &values)
             }
         }
-        Ok(found != (comparison == Comparison::NotEqual))
+    }
+
+    /// The values that steps in an expression lead to.
+    fn nodes<'t>(&mut self, steps: &[PathStep], from: JsonNode<'d>) -> Result<Operand<'t>>
+    where
+        'd: 't,
+    {
+        if steps.is_empty() {
+            return Ok(Operand::Node(from));
+        }
+        let mut inner = Selection { root: self.root, budget: self.budget, wanted: usize::MAX, places: Vec::new() };
+        let followed = inner.follow(steps, from);
+        self.budget = inner.budget;
+        followed?;
+        Ok(Operand::of_nodes(inner.places.iter().map(|at| self.root.at_same(*at as usize)).collect()))
     }
 }
 
@@ -280,17 +271,5 @@ fn absolute(index: i64, len: usize) -> usize {
     match usize::try_from(index) {
         Ok(index) => index.min(len),
         Err(_) => len.saturating_sub(usize::try_from(index.unsigned_abs()).unwrap_or(usize::MAX)),
-    }
-}
-
-/// The order of two values of one type that has one.
-fn order(one: JsonNode<'_>, other: JsonNode<'_>) -> Option<Ordering> {
-    match (one.value(), other.value()) {
-        (JsonValue::Null, JsonValue::Null) => Some(Ordering::Equal),
-        (JsonValue::Bool(one), JsonValue::Bool(other)) => Some(one.cmp(&other)),
-        (JsonValue::String(one), JsonValue::String(other)) => Some(one.cmp(other)),
-        (JsonValue::Integer(one), JsonValue::Integer(other)) => Some(one.cmp(&other)),
-        (JsonValue::Unsigned(one), JsonValue::Unsigned(other)) => Some(one.cmp(&other)),
-        (one, other) => one.as_float()?.partial_cmp(&other.as_float()?),
     }
 }

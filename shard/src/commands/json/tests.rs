@@ -59,6 +59,8 @@ fn set_and_get() {
         ("JSON.GET k $.none .none", "{\"$.none\":[],\".none\":[]}"),
         ("JSON.GET k NOESCAPE .a", "1"),
         ("JSON.GET k FORMAT STRING .a", "(error) ERR FORMAT argument is not supported on RESP2"),
+        ("JSON.GET k .a FORMAT EXPAND", "1"),
+        ("JSON.GET k .a FORMAT STRINGS", "(error) ERR wrong reply format"),
         ("JSON.GET k INDENT", "(error) ERR wrong number of arguments for 'json.get' command"),
         ("JSON.SET k $.a 5", "OK"),
         ("JSON.SET k .b[0] {\"n\":null}", "OK"),
@@ -175,10 +177,8 @@ fn paths() {
         ("$.list[?(@.s=~'^[a-z]+$')].n", "[1]"),
         ("$.list[?(@.s=~'(?i)two')].n", "[2.5]"),
         ("$.list[?(@.s=~'[')].n", "[]"),
-        ("$.list[?('one'=~@.s)].n", "[]"),
         ("$.list[?(@.n==$.a)].s", "[\"one\"]"),
         ("$.list[?(@==7)]", "[7]"),
-        ("$.list[?(@.t==[1])]", "error"),
         ("$.list[?(@.t[0]==1)].n", "[3]"),
         ("$.list[?(@..n>2)].n", "[2.5,3]"),
         ("$.list[?(@.*=='one')].n", "[1]"),
@@ -207,7 +207,6 @@ fn paths() {
         ("$.a[?(@.b]", "error"),
         ("$.a[?(@.b==)]", "error"),
         ("$.a[::0]", "error"),
-        ("$.a[99999999999999999999]", "error"),
         ("$.a]", "error"),
         ("$.a!", "error"),
         ("$[?(@[?(@[?(@[?(@[?(@[?(@[?(@[?(@[?(@.a)])])])])])])])])]", "error"),
@@ -215,14 +214,21 @@ fn paths() {
     ] {
         let reply = run(&mut bench, &format!("JSON.GET k {path}"));
         match found {
-            "error" => assert!(reply.starts_with("(error) Error occurred on position "), "{path}: {reply}"),
+            "error" => assert!(reply.starts_with("(error) Error occurred at position "), "{path}: {reply}"),
             found => assert_eq!(reply, found, "{path}"),
         }
     }
     let spaced = bench.run_args(&[b"JSON.GET", b"k", b"$. list [ ? ( @ . n > 1 && @ . s ) ] [ 'n' , 's' ] "]);
     assert_eq!(spaced, "[2.5,\"Two\"]");
+    for (words, reply) in [
+        (&[&b"JSON.GET"[..], b"k", b"$.\xff"][..], "(error) Couldn't parse as UTF-8 string"),
+        (&[b"JSON.SET", b"k", b"$.a", b"\"\xff\""], "(error) Couldn't parse as UTF-8 string"),
+        (&[b"JSON.NUMINCRBY", b"k", b"$.a", b"\xff"], "(error) Couldn't parse as UTF-8 string"),
+    ] {
+        assert_eq!(bench.run_args(words), reply);
+    }
     let position = bench.run_args(&[b"JSON.GET", b"k", b"$.a[x]"]);
-    assert!(position.starts_with("(error) Error occurred on position 4, \"$.a[ ---->>>> x]\", expected"), "{position}");
+    assert!(position.starts_with("(error) Error occurred at position 4, \"$.a[ ---->>>> x]\", expected"), "{position}");
     let escaped = [&b"JSON.SET"[..], b"e", b"$", br#"{"it's":1,"a\"b":2,"a\\b":3}"#];
     assert_eq!(bench.run_args(&escaped), "OK");
     for (path, found) in
@@ -255,13 +261,16 @@ fn multiple_keys() {
         ("JSON.MGET s a $.x", "[nil [1]]"),
         (
             "JSON.MGET a $[",
-            "(error) Error occurred on position 2, \"$[ <<<<----\", expected a number, a string, '*', ':' or '?'.",
+            "(error) Error occurred at position 2, \"$[ <<<<----\", expected a number, a string, '*', ':' or '?'.",
         ),
         ("JSON.MGET a", "(error) ERR wrong number of arguments for 'json.mget' command"),
         ("JSON.MSET a $.x 5 b $[0] 6", "OK"),
         ("JSON.MSET a $.x 7 none $.x 6", NEW_AT_ROOT),
         ("JSON.MSET a $.x 7 b $ nope", "(error) expected ident at line 1 column 2"),
         ("JSON.MSET a $.x 7 s $ 1", WRONGTYPE),
+        ("JSON.MGET a b $", "[[{\"x\":5}] [[6,2]]]"),
+        ("JSON.MSET a $.x 7 b $[9] 1", "(error) ERR array index out of range"),
+        ("JSON.MSET a $.x 7 b $[*].none 1", "(error) Err wrong static path"),
         ("JSON.MGET a b $", "[[{\"x\":5}] [[6,2]]]"),
         ("JSON.MSET a $.x 8 b $.none.x 6", "nil"),
         ("JSON.GET a", "{\"x\":8}"),
@@ -332,13 +341,14 @@ fn numbers() {
         ("JSON.NUMINCRBY k $.s 1", "[null]"),
         ("JSON.NUMINCRBY k $.none 1", "[]"),
         ("JSON.NUMINCRBY k $.none nope", "[]"),
-        ("JSON.NUMINCRBY k $.f nope", "(error) expected ident at line 1 column 2"),
+        ("JSON.NUMINCRBY k $.f nope", "(error) ERR expected ident at line 1 column 2"),
+        ("JSON.NUMINCRBY k $.f \u{a0}", "(error) ERR expected value at line 1 column 1"),
         ("JSON.NUMINCRBY k $.f \"1\"", "(error) bad input number"),
         ("JSON.NUMINCRBY k .s 1", "(error) ERR Path does not exist or does not contains a number"),
         ("JSON.NUMINCRBY k $.max 1", "(error) ERR numeric overflow"),
         (
             "JSON.NUMINCRBY k $[i,max] 1",
-            "(error) Error occurred on position 2, \"$[ ---->>>> i,max]\", expected a number, a string, '*', ':' or '?'.",
+            "(error) Error occurred at position 2, \"$[ ---->>>> i,max]\", expected a number, a string, '*', ':' or '?'.",
         ),
         ("JSON.SET k $ [1,2,[3],9223372036854775807]", "OK"),
         ("JSON.NUMINCRBY k $[*] 1", "(error) ERR numeric overflow"),
@@ -371,7 +381,7 @@ fn booleans_and_strings() {
         ("JSON.STRAPPEND k $..s \"!\"", "[7 3]"),
         ("JSON.STRAPPEND k $.t \"x\"", "[nil]"),
         ("JSON.STRAPPEND k $.s 1", "(error) WRONGTYPE wrong type of path value - expected string"),
-        ("JSON.STRAPPEND k $.s x", "(error) expected value at line 1 column 1"),
+        ("JSON.STRAPPEND k $.s x", "(error) ERR expected value at line 1 column 1"),
         ("JSON.STRAPPEND k .t \"x\"", "(error) ERR Path does not exist or not a string"),
         ("JSON.STRLEN k $..s", "[7 3]"),
         ("JSON.STRLEN k .s", "7"),
@@ -390,6 +400,7 @@ fn booleans_and_strings() {
 #[test]
 fn arrays() {
     const NO_ARRAY: &str = "(error) ERR Path does not exist or not an array";
+    const NO_INTEGER: &str = "(error) Couldn't parse as integer";
     table(&[
         ("JSON.ARRAPPEND k $.a 1", NO_KEY),
         ("JSON.ARRAPPEND k $.a", "(error) ERR wrong number of arguments for 'json.arrappend' command"),
@@ -417,7 +428,9 @@ fn arrays() {
         ("JSON.ARRINDEX k .a 1 1", "-1"),
         ("JSON.ARRINDEX k .a 5 99", "4"),
         ("JSON.ARRINDEX k .a 1 0 0 0", "(error) ERR wrong number of arguments for 'json.arrindex' command"),
-        ("JSON.ARRINDEX k .a 1 x", "(error) Couldn't parse as integer"),
+        ("JSON.ARRINDEX k .a 1 x", NO_INTEGER),
+        ("JSON.ARRINDEX k .a 1 -0", NO_INTEGER),
+        ("JSON.ARRINDEX k .a nope", "(error) ERR expected ident at line 1 column 2"),
         ("JSON.ARRINDEX k $.c 2", "[nil]"),
         ("JSON.ARRINDEX k .c 2", "(error) WRONGTYPE wrong type of path value - expected array"),
         ("JSON.ARRINDEX k .none 2", NO_PATH),
@@ -425,6 +438,8 @@ fn arrays() {
         ("JSON.ARRINSERT k $.a 1 \"y\" \"z\"", "[7]"),
         ("JSON.ARRINSERT k .a -1 4", "8"),
         ("JSON.ARRINSERT k .a 8 6", "9"),
+        ("JSON.ARRINSERT k .a +1 4", NO_INTEGER),
+        ("JSON.ARRINSERT k .a 01 4", NO_INTEGER),
         ("JSON.ARRINSERT k $..a 3 0", "(error) ERR index out of bounds"),
         ("JSON.ARRINSERT k .a -10 0", "(error) ERR index out of bounds"),
         ("JSON.ARRINSERT k $.c 0 0", "[nil]"),
@@ -443,6 +458,7 @@ fn arrays() {
         ("JSON.ARRPOP k $.b.a", "[nil]"),
         ("JSON.ARRPOP k .b.a", "nil"),
         ("JSON.ARRPOP k FORMAT EXPAND $.a", "(error) ERR FORMAT argument is not supported on RESP2"),
+        ("JSON.ARRPOP k FORMAT OTHER $.a", "(error) ERR wrong reply format"),
         ("JSON.SET k $ [0,1,2,3,4,5]", "OK"),
         ("JSON.ARRTRIM k $ 1 -2", "[4]"),
         ("JSON.ARRTRIM k . -3 99", "3"),
@@ -455,7 +471,7 @@ fn arrays() {
         ("JSON.ARRTRIM k $.a 0 1", "[]"),
         ("JSON.ARRTRIM k .a 0 1", NO_ARRAY),
         ("JSON.ARRTRIM none . 0 1", NO_KEY),
-        ("JSON.ARRTRIM k . x 1", "(error) Couldn't parse as integer"),
+        ("JSON.ARRTRIM k . x 1", NO_INTEGER),
         ("JSON.SET k $ [[1,[2,3]],[4]]", "OK"),
         ("JSON.ARRPOP k $..*", "[[2] 4 nil 3 nil nil nil]"),
         ("JSON.GET k", "[[1],[]]"),
@@ -496,7 +512,7 @@ fn objects_and_types() {
         ("JSON.CLEAR u", "1"),
         ("JSON.GET u", "[]"),
         ("JSON.CLEAR none", NO_KEY),
-        ("JSON.CLEAR k $ x", SYNTAX),
+        ("JSON.CLEAR k $ x", "(error) ERR wrong number of arguments for 'json.clear' command"),
         ("JSON.SET r $ {\"a\":[1,2.5,null,true],\"s\":\"x\"}", "OK"),
         ("JSON.RESP r", "[{ a [[ 1 2.5 nil true] s x]"),
         ("JSON.RESP r $.a[1:]", "[2.5 nil true]"),

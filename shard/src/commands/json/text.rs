@@ -49,7 +49,7 @@ impl ReplyText for Named<'_> {
             write_string(name, out);
             out.put(b":");
             out.put(self.style.space);
-            match (self.are_arrays, values.iter().next()) {
+            match (self.are_arrays || values.are_computed, values.iter().next()) {
                 (false, Some(value)) => write_inside(value, self.style, 1, out),
                 _ => put_array(values, self.style, 1, out),
             }

@@ -4,8 +4,12 @@ use dormouse_protocol::{Reply, Request, Version};
 use dormouse_types::Json;
 use dormouse_types::json::{self, Edit, JsonNode, JsonValue};
 
-use super::path::{Path, PathStep};
-use super::{Ignored, NO_KEY, OptionalPath, change, edit, no_path_or, not_a, ordered, outermost, select, wrong_arity};
+use super::path::Path;
+use super::steps::PathStep;
+use super::{
+    Ignored, NO_KEY, OptionalPath, change, edit, no_path_or, not_a, ordered, outermost, parse, parse_operand, select,
+    wrong_arity,
+};
 use crate::commands::args::{Args, Argument, Rest};
 use crate::commands::{Access, work};
 use crate::error::{Error, Result};
@@ -85,13 +89,10 @@ fn take_format(args: &mut Args<'_>) -> Result<()> {
 
 /// Reads a value. That its key is of another type is the first error.
 fn value_of(db: &mut Keyspace<'_>, key: &[u8], text: &[u8]) -> Result<Vec<u8>> {
-    match json::parse(text) {
-        Ok(value) => Ok(value),
-        Err(problem) => {
-            db.read_to_change::<Json>(key)?;
-            Err(problem.into())
-        }
-    }
+    parse(text).or_else(|problem| {
+        db.read_to_change::<Json>(key)?;
+        Err(problem)
+    })
 }
 
 /// Sets a whole document; its expiry stays.
@@ -120,7 +121,7 @@ fn put(db: &mut Keyspace<'_>, key: &[u8], text: &[u8], condition: Condition) -> 
 }
 
 fn document(text: &[u8], most: usize) -> Result<Json> {
-    let new = Json::of(&json::parse(text)?).ok_or(Error::StringTooLong)?;
+    let new = Json::of(&parse(text)?).ok_or(Error::StringTooLong)?;
     if new.heap_bytes() > most { Err(Error::ValueTooLarge) } else { Ok(new) }
 }
 
@@ -160,24 +161,12 @@ fn set_in(
 
 /// Adds the member that a path names and that does not exist. Returns whether it did.
 fn add(json: &mut Json, path: &Path<'_>, value: &[u8], most: usize) -> Result<bool> {
-    if !path.is_static() {
-        return Err(Error::text("Err wrong static path"));
+    if path.is_static() && select::first(json, path)?.is_some() {
+        return Ok(false);
     }
-    let Some((last, outer)) = path.steps.split_last() else {
-        return Err(Error::text("Err path must end with object key to set"));
-    };
-    let name = match last {
-        PathStep::Name(name) => name,
-        PathStep::Names(names) => &names[0],
-        _ => {
-            return match select::first(json, path)? {
-                Some(_) => Ok(false),
-                None => Err(Error::text("ERR array index out of range")),
-            };
-        }
-    };
+    let (outer, name) = added_name(path)?;
     let Some(object) = select::follow(json, outer)? else { return Ok(false) };
-    if !object.is_object() || object.get(name).is_some() {
+    if !object.is_object() {
         return Ok(false);
     }
     if json.bytes().len() + name.len() + value.len() > most {
@@ -186,6 +175,19 @@ fn add(json: &mut Json, path: &Path<'_>, value: &[u8], most: usize) -> Result<bo
     let at = object.at();
     json.add_member(at, name, value)?;
     Ok(true)
+}
+
+/// The steps to an object, and the name of the member that is added to it, of a path that names no value.
+fn added_name<'p>(path: &'p Path<'_>) -> Result<(&'p [PathStep], &'p [u8])> {
+    if !path.is_static() {
+        return Err(Error::text("Err wrong static path"));
+    }
+    match path.steps.split_last() {
+        Some((PathStep::Name(name), outer)) => Ok((outer, name)),
+        Some((PathStep::Names(names), outer)) => Ok((outer, &names[0])),
+        Some(_) => Err(Error::text("ERR array index out of range")),
+        None => Err(Error::text("Err path must end with object key to set")),
+    }
 }
 
 /// `JSON.MSET key path value [key path value ...]`
@@ -197,9 +199,7 @@ pub fn mset(db: &mut Keyspace<'_>, reply: &mut Reply, args: Triplets<'_>) -> Res
         let value = value_of(db, key, text)?;
         match db.read_to_change::<Json>(key)? {
             None if !path.is_root() => return Err(NEW_AT_ROOT),
-            Some(document) if !path.is_root() && !path.is_static() && select::first(document, &path)?.is_none() => {
-                return Err(Error::text("Err wrong static path"));
-            }
+            Some(document) if !path.is_root() && select::first(document, &path)?.is_none() => _ = added_name(&path)?,
             _ => {}
         }
         if !path.is_root() {
@@ -379,7 +379,7 @@ fn text_of(encoded: &[u8]) -> Vec<u8> {
 }
 
 fn number(text: &[u8]) -> Result<Vec<u8>> {
-    let encoded = json::parse(text)?;
+    let encoded = parse_operand(text)?;
     match JsonNode::of(&encoded).value().as_float() {
         Some(_) => Ok(encoded),
         None => Err(Error::text("bad input number")),
@@ -466,7 +466,7 @@ pub fn strappend(db: &mut Keyspace<'_>, reply: &mut Reply, (key, args): (&[u8], 
         let (places, numbers) = ordered(found.into_iter());
         let changed = edit(json, (&places, text.len(), most), |at, node| {
             let Some(before) = node.string() else { return Ok(Edit::Keep) };
-            let appended = json::parse(text)?;
+            let appended = parse_operand(text)?;
             let appended = JsonNode::of(&appended).string().ok_or_else(|| not_a("string"))?;
             let after = [before, appended].concat();
             results[numbers[at]] = Some(after.len() as i64);
@@ -479,9 +479,21 @@ pub fn strappend(db: &mut Keyspace<'_>, reply: &mut Reply, (key, args): (&[u8], 
     reply_changed(reply, &path, &results.ok_or(NO_KEY)?, "not a string")
 }
 
+/// A path that may be left out, with nothing behind it.
+pub struct LastPath<'a>(Path<'a>);
+
+impl<'a> Argument<'a> for LastPath<'a> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        if args.len() > 1 {
+            return Err(wrong_arity(args));
+        }
+        args.take().map(|OptionalPath(path)| Self(path))
+    }
+}
+
 /// `JSON.CLEAR key [path]`
-pub fn clear(db: &mut Keyspace<'_>, reply: &mut Reply, (key, path): (&[u8], OptionalPath<'_>)) -> Result<()> {
-    let OptionalPath(path) = path;
+pub fn clear(db: &mut Keyspace<'_>, reply: &mut Reply, (key, path): (&[u8], LastPath<'_>)) -> Result<()> {
+    let LastPath(path) = path;
     let cleared = change(db, key, |json, most| {
         // The values in a container go with it when it is cleared.
         let mut found = select::places(json, &path)?;
