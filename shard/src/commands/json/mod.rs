@@ -5,6 +5,7 @@
 //! or, after an error, to none.
 
 mod arrays;
+mod functions;
 mod operand;
 mod path;
 #[cfg(test)]

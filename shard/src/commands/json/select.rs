@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use dormouse_types::json::{Json, JsonNode};
 use smallvec::SmallVec;
 
+use super::functions;
 use super::operand::{self, Budget, Operand, TOO_MUCH};
 use super::path::{Path, Query};
 use super::steps::{Expression, PathFilter, PathStep, Pattern};
@@ -231,12 +232,12 @@ impl<'d> Selection<'d> {
             Expression::Here(steps) => self.nodes(steps, node),
             Expression::Root(steps) => self.nodes(steps, self.root),
             Expression::Value(encoded) => Ok(Operand::written(encoded)),
-            Expression::Signed(expression, sign) => Ok(operand::signed(&self.evaluate(expression, node)?, *sign)),
+            Expression::Signed(expression, sign) => Ok(functions::signed(&self.evaluate(expression, node)?, *sign)),
             Expression::Chain(first, rest) => {
                 let mut result = self.evaluate(first, node)?;
                 for (operator, other) in rest {
                     self.budget.work(1)?;
-                    result = operand::calculate(&result, *operator, &self.evaluate(other, node)?);
+                    result = functions::calculate(&result, *operator, &self.evaluate(other, node)?);
                 }
                 Ok(result)
             }
@@ -245,7 +246,7 @@ impl<'d> Selection<'d> {
                 for argument in arguments {
                     values.push(self.evaluate(argument, node)?);
                 }
-                operand::call(&mut self.budget, function, &values)
+                functions::call(&mut self.budget, function, &values)
             }
         }
     }
