@@ -136,15 +136,6 @@ pub fn to_integer(number: f64) -> Option<i64> {
 }
 
 impl<'t> Operand<'t> {
-    /// The values that a path leads to.
-    pub fn of_nodes(mut nodes: Vec<JsonNode<'t>>) -> Self {
-        match nodes.len() {
-            0 => Self::Nothing,
-            1 => nodes.pop().map_or(Self::Nothing, Self::Node),
-            _ => Self::Nodes(nodes),
-        }
-    }
-
     /// Encoded bytes that are written in the path.
     pub fn written(encoded: &'t [u8]) -> Self {
         Self::Value(Cow::Borrowed(encoded))

@@ -524,20 +524,22 @@ impl Reader<'_> {
         end: u8,
         mut before: impl FnMut(&mut Self, &mut Vec<u8>) -> Result<()>,
     ) -> Result<()> {
-        let is_empty = self.take(&[end]);
-        while !is_empty {
+        if self.take(&[end]) {
+            text.push(end);
+            return Ok(());
+        }
+        loop {
             before(self, text)?;
             if !self.nested(|reader| reader.literal(text))? {
                 return Err(self.unexpected("a value"));
             }
             if self.take(&[end]) {
-                break;
+                text.push(end);
+                return Ok(());
             }
             self.expect(",", "',' or the end of the value")?;
             text.push(b',');
         }
-        text.push(end);
-        Ok(())
     }
 }
 

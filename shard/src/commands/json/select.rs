@@ -263,7 +263,12 @@ impl<'d> Selection<'d> {
         let followed = inner.follow(steps, from);
         self.budget = inner.budget;
         followed?;
-        Ok(Operand::of_nodes(inner.places.iter().map(|at| self.root.at_same(*at as usize)).collect()))
+        let node = |at: &u32| self.root.at_same(*at as usize);
+        Ok(match &inner.places[..] {
+            [] => Operand::Nothing,
+            [at] => Operand::Node(node(at)),
+            several => Operand::Nodes(several.iter().map(node).collect()),
+        })
     }
 }
 

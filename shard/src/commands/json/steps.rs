@@ -158,7 +158,7 @@ impl Pattern {
 
     /// A pattern that matches a part of a text.
     pub fn new(text: &[u8]) -> Self {
-        Self::of(text, |text| Self::compiled(text))
+        Self::of(text, Self::compiled)
     }
 
     /// A pattern that matches a text as a whole.
