@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use dormouse_types::json::{self, JsonNode};
 
-use super::operand::{BYTES_PER_VALUE, Budget, Number, Operand, length, matches, to_integer};
+use super::operand::{Allowance, BYTES_PER_VALUE, Number, Operand, length, matches, to_integer};
 use super::steps::{Function, Operator, Pattern, Sign};
 use crate::error::{Error, Result};
 
@@ -46,11 +46,11 @@ pub fn signed<'t>(operand: &Operand<'t>, sign: Sign) -> Operand<'t> {
 }
 
 /// The result of a function.
-pub fn call<'t>(budget: &mut Budget, function: &Function, arguments: &[Operand<'t>]) -> Result<Operand<'t>> {
+pub fn call<'t>(allowance: &mut Allowance, function: &Function, arguments: &[Operand<'t>]) -> Result<Operand<'t>> {
     let none = Operand::Nothing;
     let (first, second) = (arguments.first().unwrap_or(&none), arguments.get(1).unwrap_or(&none));
     let bytes: usize = first.single().map_or(0, |single| single.node.bytes().len());
-    budget.work(1 + bytes / BYTES_PER_VALUE)?;
+    allowance.work(1 + bytes / BYTES_PER_VALUE)?;
     let count = |count: usize| Operand::integer(count as i64);
     Ok(match function {
         Function::Length => match first {
@@ -60,7 +60,7 @@ pub fn call<'t>(budget: &mut Budget, function: &Function, arguments: &[Operand<'
         Function::Count => count(first.nodes().len()),
         Function::Value => match first {
             Operand::Node(node) => Operand::Node(*node),
-            Operand::Values(array) if JsonNode::of(array).len() == 1 => element(budget, first, 0)?,
+            Operand::Values(array) if JsonNode::of(array).len() == 1 => element(allowance, first, 0)?,
             _ => Operand::Nothing,
         },
         Function::Ceiling => rounded(first, f64::ceil),
@@ -74,38 +74,38 @@ pub fn call<'t>(budget: &mut Budget, function: &Function, arguments: &[Operand<'
             let mut joined = Vec::new();
             for argument in arguments {
                 let Some(string) = argument.as_string() else { return Ok(Operand::Nothing) };
-                budget.computed(string.len())?;
+                allowance.computed(string.len())?;
                 joined.extend_from_slice(string);
             }
             Operand::computed(|out| json::put_string(out, &joined))
         }
         Function::Sum | Function::Min | Function::Max | Function::Average | Function::Deviation => {
-            aggregated(budget, function, first)?
+            aggregated(allowance, function, first)?
         }
-        Function::First => element(budget, first, 0)?,
-        Function::Last => element(budget, first, -1)?,
+        Function::First => element(allowance, first, 0)?,
+        Function::Last => element(allowance, first, -1)?,
         Function::Index => match second.as_number().and_then(Number::truncated) {
-            Some(index) => element(budget, first, index)?,
+            Some(index) => element(allowance, first, index)?,
             None => Operand::Nothing,
         },
-        Function::Keys => keys(budget, first)?,
-        Function::Append => append(budget, first, second)?,
-        Function::Match(known) => is_match(budget, first, second, known.as_ref(), Pattern::whole)?,
-        Function::Search(known) => is_match(budget, first, second, known.as_ref(), Pattern::new)?,
+        Function::Keys => keys(allowance, first)?,
+        Function::Append => append(allowance, first, second)?,
+        Function::Match(known) => is_match(allowance, first, second, known.as_ref(), Pattern::whole)?,
+        Function::Search(known) => is_match(allowance, first, second, known.as_ref(), Pattern::new)?,
         Function::Unknown => Operand::Nothing,
     })
 }
 
 /// Only one string is matched with one pattern.
 fn is_match<'t>(
-    budget: &mut Budget,
+    allowance: &mut Allowance,
     text: &Operand<'_>,
     pattern: &Operand<'_>,
     known: Option<&Pattern>,
     compile: fn(&[u8]) -> Pattern,
 ) -> Result<Operand<'t>> {
     let are_single = text.single().is_some() && pattern.single().is_some();
-    let found = are_single && matches(budget, text, pattern, known, compile)?;
+    let found = are_single && matches(allowance, text, pattern, known, compile)?;
     Ok(Operand::computed(|out| json::put_bool(out, found)))
 }
 
@@ -119,11 +119,11 @@ fn rounded<'t>(operand: &Operand<'_>, round: fn(f64) -> f64) -> Operand<'t> {
 }
 
 /// The result of a function over numbers; nothing if there are none, or something else among them.
-fn aggregated<'t>(budget: &mut Budget, function: &Function, operand: &Operand<'_>) -> Result<Operand<'t>> {
+fn aggregated<'t>(allowance: &mut Allowance, function: &Function, operand: &Operand<'_>) -> Result<Operand<'t>> {
     let Some(elements) = operand.elements().filter(|elements| elements.len() > 0) else { return Ok(Operand::Nothing) };
     let (count, mut sum) = (elements.len() as f64, 0.0);
     let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
-    budget.work(2 * elements.len())?;
+    allowance.work(2 * elements.len())?;
     for element in elements.clone() {
         let Some(number) = element.value().as_float() else { return Ok(Operand::Nothing) };
         sum += number;
@@ -142,16 +142,16 @@ fn aggregated<'t>(budget: &mut Budget, function: &Function, operand: &Operand<'_
 }
 
 /// An element of an array, or one of several values. Negative numbers count from the end.
-fn element<'t>(budget: &mut Budget, operand: &Operand<'t>, index: i64) -> Result<Operand<'t>> {
+fn element<'t>(allowance: &mut Allowance, operand: &Operand<'t>, index: i64) -> Result<Operand<'t>> {
     let position = |len: usize| {
         let index = if index < 0 { index.checked_add(len as i64)? } else { index };
         usize::try_from(index).ok().filter(|index| *index < len)
     };
-    let of_computed = |budget: &mut Budget, array: JsonNode<'_>| {
+    let of_computed = |allowance: &mut Allowance, array: JsonNode<'_>| {
         let Some(element) = position(array.len()).and_then(|index| array.element(index)) else {
             return Ok(Operand::Nothing);
         };
-        budget.computed(element.bytes().len())?;
+        allowance.computed(element.bytes().len())?;
         Ok(Operand::Value(Cow::Owned(element.bytes().to_vec())))
     };
     match operand {
@@ -163,13 +163,13 @@ fn element<'t>(budget: &mut Budget, operand: &Operand<'t>, index: i64) -> Result
         Operand::Nodes(nodes) => {
             Ok(position(nodes.len()).map_or(Operand::Nothing, |index| Operand::Node(nodes[index])))
         }
-        Operand::Value(encoded) => of_computed(budget, JsonNode::of(encoded)),
-        Operand::Values(array) => of_computed(budget, JsonNode::of(array)),
+        Operand::Value(encoded) => of_computed(allowance, JsonNode::of(encoded)),
+        Operand::Values(array) => of_computed(allowance, JsonNode::of(array)),
     }
 }
 
 /// The names of the members of objects.
-fn keys<'t>(budget: &mut Budget, operand: &Operand<'_>) -> Result<Operand<'t>> {
+fn keys<'t>(allowance: &mut Allowance, operand: &Operand<'_>) -> Result<Operand<'t>> {
     // One value that is no object has no names, and is not an object without members.
     match operand {
         Operand::Values(_) => return Ok(Operand::Nothing),
@@ -179,7 +179,7 @@ fn keys<'t>(budget: &mut Budget, operand: &Operand<'_>) -> Result<Operand<'t>> {
     }
     let (mut names, mut count) = (Vec::new(), 0);
     for object in operand.nodes().filter(|node| node.is_object()) {
-        budget.computed(object.bytes().len())?;
+        allowance.computed(object.bytes().len())?;
         for (name, _) in object.children() {
             json::put_string(&mut names, name.unwrap_or_default());
             count += 1;
@@ -191,24 +191,24 @@ fn keys<'t>(budget: &mut Budget, operand: &Operand<'_>) -> Result<Operand<'t>> {
 }
 
 /// The values of an operand, or the elements of an array, with another value behind them.
-fn append<'t>(budget: &mut Budget, operand: &Operand<'_>, more: &Operand<'_>) -> Result<Operand<'t>> {
+fn append<'t>(allowance: &mut Allowance, operand: &Operand<'_>, more: &Operand<'_>) -> Result<Operand<'t>> {
     let (mut values, mut count) = (Vec::new(), 0);
-    let mut put = |budget: &mut Budget, node: JsonNode<'_>| {
-        budget.computed(node.bytes().len())?;
+    let mut put = |allowance: &mut Allowance, node: JsonNode<'_>| {
+        allowance.computed(node.bytes().len())?;
         values.extend_from_slice(node.bytes());
         count += 1;
         Ok::<_, Error>(())
     };
     let mut before = operand.elements().unwrap_or_else(|| operand.nodes());
-    before.try_for_each(|node| put(budget, node))?;
+    before.try_for_each(|node| put(allowance, node))?;
     let mut one = Vec::new();
     match more {
         Operand::Nothing => return Ok(Operand::Nothing),
         // Several values become one.
         Operand::Values(array) => one.extend_from_slice(array),
-        more => more.put(budget, &mut one)?,
+        more => more.put(allowance, &mut one)?,
     }
-    put(budget, JsonNode::of(&one))?;
+    put(allowance, JsonNode::of(&one))?;
     let mut array = Vec::new();
     json::put_array(&mut array, &values, count);
     Ok(Operand::Values(array))

@@ -25,12 +25,12 @@ pub const BYTES_PER_VALUE: usize = 16;
 
 /// The work that a path may still do.
 #[derive(Debug, Clone, Copy)]
-pub struct Budget {
+pub struct Allowance {
     values: usize,
     bytes: usize,
 }
 
-impl Budget {
+impl Allowance {
     pub fn new() -> Self {
         Self { values: WORK_MAX, bytes: COMPUTED_BYTES_MAX }
     }
@@ -216,12 +216,12 @@ impl<'t> Operand<'t> {
     }
 
     /// Appends the values of a computed path.
-    pub fn put(&self, budget: &mut Budget, out: &mut Vec<u8>) -> Result<()> {
+    pub fn put(&self, allowance: &mut Allowance, out: &mut Vec<u8>) -> Result<()> {
         if let Self::Nodes(_) = self {
             // Several values are one array, unless they were computed.
             let (mut elements, mut count) = (Vec::new(), 0);
             for node in self.nodes() {
-                budget.computed(node.bytes().len())?;
+                allowance.computed(node.bytes().len())?;
                 elements.extend_from_slice(node.bytes());
                 count += 1;
             }
@@ -229,7 +229,7 @@ impl<'t> Operand<'t> {
             return Ok(());
         }
         for node in self.nodes() {
-            budget.computed(node.bytes().len())?;
+            allowance.computed(node.bytes().len())?;
             out.extend_from_slice(node.bytes());
         }
         Ok(())
@@ -242,22 +242,27 @@ fn elements_of(node: JsonNode<'_>) -> Option<Nodes<'_>> {
 }
 
 /// Whether two operands compare as they should.
-pub fn compare(budget: &mut Budget, one: &Operand<'_>, comparison: Comparison, other: &Operand<'_>) -> Result<bool> {
-    let ordered = |budget: &mut Budget, holds: fn(Ordering) -> bool| {
-        any_pair(budget, one, other, |one, other| order(one.node, other.node).is_some_and(holds))
+pub fn compare(
+    allowance: &mut Allowance,
+    one: &Operand<'_>,
+    comparison: Comparison,
+    other: &Operand<'_>,
+) -> Result<bool> {
+    let ordered = |allowance: &mut Allowance, holds: fn(Ordering) -> bool| {
+        any_pair(allowance, one, other, |one, other| order(one.node, other.node).is_some_and(holds))
     };
     match comparison {
-        Comparison::Equal => any_pair(budget, one, other, same),
-        Comparison::NotEqual => any_pair(budget, one, other, same).map(|found| !found),
-        Comparison::Less => ordered(budget, Ordering::is_lt),
-        Comparison::LessOrEqual => ordered(budget, Ordering::is_le),
-        Comparison::Greater => ordered(budget, Ordering::is_gt),
-        Comparison::GreaterOrEqual => ordered(budget, Ordering::is_ge),
-        Comparison::In => is_in(budget, one, other),
-        Comparison::NotIn => is_in(budget, one, other).map(|found| !found),
-        Comparison::SubsetOf => relates(budget, one, other, true),
-        Comparison::AnyOf => relates(budget, one, other, false),
-        Comparison::NoneOf => relates(budget, one, other, false).map(|found| !found),
+        Comparison::Equal => any_pair(allowance, one, other, same),
+        Comparison::NotEqual => any_pair(allowance, one, other, same).map(|found| !found),
+        Comparison::Less => ordered(allowance, Ordering::is_lt),
+        Comparison::LessOrEqual => ordered(allowance, Ordering::is_le),
+        Comparison::Greater => ordered(allowance, Ordering::is_gt),
+        Comparison::GreaterOrEqual => ordered(allowance, Ordering::is_ge),
+        Comparison::In => is_in(allowance, one, other),
+        Comparison::NotIn => is_in(allowance, one, other).map(|found| !found),
+        Comparison::SubsetOf => relates(allowance, one, other, true),
+        Comparison::AnyOf => relates(allowance, one, other, false),
+        Comparison::NoneOf => relates(allowance, one, other, false).map(|found| !found),
         Comparison::Size => Ok(has_length(one, |length| {
             wanted(other).any(|size| {
                 let size = Number::of(size).and_then(Number::truncated);
@@ -275,7 +280,7 @@ pub fn compare(budget: &mut Budget, one: &Operand<'_>, comparison: Comparison, o
 
 /// Whether a string matches a pattern. `known`: the pattern, if it is written in the path.
 pub fn matches(
-    budget: &mut Budget,
+    allowance: &mut Allowance,
     text: &Operand<'_>,
     pattern: &Operand<'_>,
     known: Option<&Pattern>,
@@ -286,13 +291,13 @@ pub fn matches(
         let pattern = match known {
             Some(pattern) => pattern,
             None => {
-                budget.work(PATTERN_WORK)?;
+                allowance.work(PATTERN_WORK)?;
                 own = compile(pattern);
                 &own
             }
         };
         for text in text.nodes().filter_map(JsonNode::string) {
-            budget.work(1 + text.len() / BYTES_PER_VALUE)?;
+            allowance.work(1 + text.len() / BYTES_PER_VALUE)?;
             if pattern.is_in(text) {
                 return Ok(true);
             }
@@ -302,13 +307,13 @@ pub fn matches(
 }
 
 /// The work of comparing two values.
-fn work_of_pair(budget: &mut Budget, one: JsonNode<'_>, other: JsonNode<'_>) -> Result<()> {
-    budget.work(1 + one.bytes().len().min(other.bytes().len()) / BYTES_PER_VALUE)
+fn work_of_pair(allowance: &mut Allowance, one: JsonNode<'_>, other: JsonNode<'_>) -> Result<()> {
+    allowance.work(1 + one.bytes().len().min(other.bytes().len()) / BYTES_PER_VALUE)
 }
 
 /// Whether any value of one operand and any of another are what is asked for.
 fn any_pair(
-    budget: &mut Budget,
+    allowance: &mut Allowance,
     one: &Operand<'_>,
     other: &Operand<'_>,
     holds: impl Fn(Single<'_>, Single<'_>) -> bool,
@@ -316,7 +321,7 @@ fn any_pair(
     let others = other.singles();
     for one in one.singles() {
         for other in others.clone() {
-            work_of_pair(budget, one.node, other.node)?;
+            work_of_pair(allowance, one.node, other.node)?;
             if holds(one, other) {
                 return Ok(true);
             }
@@ -339,7 +344,7 @@ fn same_element(one: JsonNode<'_>, other: JsonNode<'_>) -> bool {
 }
 
 /// Whether an operand is one of the elements of another.
-fn is_in(budget: &mut Budget, one: &Operand<'_>, all: &Operand<'_>) -> Result<bool> {
+fn is_in(allowance: &mut Allowance, one: &Operand<'_>, all: &Operand<'_>) -> Result<bool> {
     let Some(all) = all.elements() else { return Ok(false) };
     // Several values do not equal numbers of another type; computed ones equal nothing.
     let is_equal: fn(JsonNode<'_>, JsonNode<'_>) -> bool = match one {
@@ -349,7 +354,7 @@ fn is_in(budget: &mut Budget, one: &Operand<'_>, all: &Operand<'_>) -> Result<bo
     };
     for one in one.nodes() {
         for element in all.clone() {
-            work_of_pair(budget, one, element)?;
+            work_of_pair(allowance, one, element)?;
             if is_equal(one, element) {
                 return Ok(true);
             }
@@ -359,13 +364,13 @@ fn is_in(budget: &mut Budget, one: &Operand<'_>, all: &Operand<'_>) -> Result<bo
 }
 
 /// Whether all elements of one array, or any, are elements of another operand.
-fn relates(budget: &mut Budget, one: &Operand<'_>, other: &Operand<'_>, all: bool) -> Result<bool> {
+fn relates(allowance: &mut Allowance, one: &Operand<'_>, other: &Operand<'_>, all: bool) -> Result<bool> {
     let others = other.elements().unwrap_or(Nodes::One(None));
     let mut relates = |array: Nodes<'_>| {
         for element in array {
             let mut found = false;
             for other in others.clone() {
-                work_of_pair(budget, element, other)?;
+                work_of_pair(allowance, element, other)?;
                 found = same_element(element, other);
                 if found {
                     break;

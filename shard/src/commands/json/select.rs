@@ -1,6 +1,6 @@
 //! Values that a path selects, in the order of the document.
 //!
-//! The work of a selection is bounded ([`Budget`]): filters that look at the whole document for each value, or several
+//! The work of a selection is bounded ([`Allowance`]): filters that look at the whole document for each value, or several
 //! scans inside of each other, would multiply it.
 
 use std::borrow::Cow;
@@ -9,7 +9,7 @@ use dormouse_types::json::{Json, JsonNode};
 use smallvec::SmallVec;
 
 use super::functions;
-use super::operand::{self, Budget, Operand, TOO_MUCH};
+use super::operand::{self, Allowance, Operand, TOO_MUCH};
 use super::path::{Path, Query};
 use super::steps::{Expression, PathFilter, PathStep, Pattern};
 use crate::error::Result;
@@ -57,7 +57,7 @@ pub fn queried<'d>(document: &'d Json, query: &Query<'_>, only_one: bool) -> Res
             let mut selection = Selection::new(root, usize::MAX);
             let result = selection.evaluate(expression, root)?;
             let (mut encoded, mut places, mut next) = (Vec::new(), Vec::new(), 0);
-            result.put(&mut selection.budget, &mut encoded)?;
+            result.put(&mut selection.allowance, &mut encoded)?;
             while next < encoded.len() {
                 places.push(next as u32);
                 next = JsonNode::at_offset(&encoded, next).end();
@@ -92,7 +92,7 @@ pub fn follow<'d>(document: &'d Json, steps: &[PathStep]) -> Result<Option<JsonN
 
 struct Selection<'d> {
     root: JsonNode<'d>,
-    budget: Budget,
+    allowance: Allowance,
     /// The selection ends when it has so many values.
     wanted: usize,
     places: Vec<u32>,
@@ -100,7 +100,7 @@ struct Selection<'d> {
 
 impl<'d> Selection<'d> {
     fn new(root: JsonNode<'d>, wanted: usize) -> Self {
-        Self { root, budget: Budget::new(), wanted, places: Vec::new() }
+        Self { root, allowance: Allowance::new(), wanted, places: Vec::new() }
     }
 
     fn is_done(&self) -> bool {
@@ -110,7 +110,7 @@ impl<'d> Selection<'d> {
     /// Follows the steps from a value.
     fn follow(&mut self, steps: &[PathStep], node: JsonNode<'d>) -> Result<()> {
         let Some((step, rest)) = steps.split_first() else {
-            self.budget.work(1)?;
+            self.allowance.work(1)?;
             if self.places.len() >= SELECTED_MAX {
                 return Err(TOO_MUCH);
             }
@@ -122,7 +122,7 @@ impl<'d> Selection<'d> {
             PathStep::Names(names) => names.iter().try_for_each(|name| self.member(name, rest, node))?,
             PathStep::All => {
                 for (_, child) in node.children() {
-                    self.budget.work(1)?;
+                    self.allowance.work(1)?;
                     self.follow(rest, child)?;
                     if self.is_done() {
                         break;
@@ -132,7 +132,7 @@ impl<'d> Selection<'d> {
             PathStep::Indexes(indexes) if node.is_array() => {
                 for index in indexes {
                     let index = absolute(*index, node.len());
-                    self.budget.work(1 + index / 8)?;
+                    self.allowance.work(1 + index / 8)?;
                     if let Some(element) = node.element(index) {
                         self.follow(rest, element)?;
                     }
@@ -143,7 +143,7 @@ impl<'d> Selection<'d> {
                 let end = end.map_or(node.len(), |end| absolute(end, node.len()));
                 let chosen = node.children().enumerate().take(end).skip(start).step_by(*step);
                 for (_, (_, element)) in chosen {
-                    self.budget.work(1)?;
+                    self.allowance.work(1)?;
                     self.follow(rest, element)?;
                     if self.is_done() {
                         break;
@@ -153,7 +153,7 @@ impl<'d> Selection<'d> {
             PathStep::Indexes(_) | PathStep::Range { .. } => {}
             PathStep::Filter(filter) => {
                 for (_, child) in node.children() {
-                    self.budget.work(1)?;
+                    self.allowance.work(1)?;
                     if self.passes(filter, child)? {
                         self.follow(rest, child)?;
                         if self.is_done() {
@@ -172,7 +172,7 @@ impl<'d> Selection<'d> {
 
     fn member(&mut self, name: &[u8], rest: &[PathStep], node: JsonNode<'d>) -> Result<()> {
         if node.is_object() {
-            self.budget.work(1 + node.len() / 8)?;
+            self.allowance.work(1 + node.len() / 8)?;
             if let Some(value) = node.get(name) {
                 self.follow(rest, value)?;
             }
@@ -185,7 +185,7 @@ impl<'d> Selection<'d> {
             if self.is_done() {
                 break;
             }
-            self.budget.work(1)?;
+            self.allowance.work(1)?;
             self.follow(rest, child)?;
             self.everywhere_in(rest, child)?;
         }
@@ -214,11 +214,11 @@ impl<'d> Selection<'d> {
             PathFilter::Test(expression) => Ok(self.evaluate(expression, node)?.holds()),
             PathFilter::Compare(one, comparison, other) => {
                 let (one, other) = (self.evaluate(one, node)?, self.evaluate(other, node)?);
-                operand::compare(&mut self.budget, &one, *comparison, &other)
+                operand::compare(&mut self.allowance, &one, *comparison, &other)
             }
             PathFilter::Matches(text, pattern, known) => {
                 let (text, pattern) = (self.evaluate(text, node)?, self.evaluate(pattern, node)?);
-                operand::matches(&mut self.budget, &text, &pattern, known.as_ref(), Pattern::new)
+                operand::matches(&mut self.allowance, &text, &pattern, known.as_ref(), Pattern::new)
             }
         }
     }
@@ -236,7 +236,7 @@ impl<'d> Selection<'d> {
             Expression::Chain(first, rest) => {
                 let mut result = self.evaluate(first, node)?;
                 for (operator, other) in rest {
-                    self.budget.work(1)?;
+                    self.allowance.work(1)?;
                     result = functions::calculate(&result, *operator, &self.evaluate(other, node)?);
                 }
                 Ok(result)
@@ -246,7 +246,7 @@ impl<'d> Selection<'d> {
                 for argument in arguments {
                     values.push(self.evaluate(argument, node)?);
                 }
-                functions::call(&mut self.budget, function, &values)
+                functions::call(&mut self.allowance, function, &values)
             }
         }
     }
@@ -259,9 +259,10 @@ impl<'d> Selection<'d> {
         if steps.is_empty() {
             return Ok(Operand::Node(from));
         }
-        let mut inner = Selection { root: self.root, budget: self.budget, wanted: usize::MAX, places: Vec::new() };
+        let mut inner =
+            Selection { root: self.root, allowance: self.allowance, wanted: usize::MAX, places: Vec::new() };
         let followed = inner.follow(steps, from);
-        self.budget = inner.budget;
+        self.allowance = inner.allowance;
         followed?;
         let node = |at: &u32| self.root.at_same(*at as usize);
         Ok(match &inner.places[..] {
