@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::cut::{self, Cut};
+use crate::streak::Streak;
 use crate::{Action, DatabaseLoad, InvalidPolicy, NodeLoad, Note, Observation, Policy, Reason, ScalingPlan, ShardLoad};
 
 /// A policy and its memory. It holds all of its state and can be stored: a copy that gets the same observations makes
@@ -15,13 +16,6 @@ pub struct Autoscaler {
     latest_ms: u64,
     pressure: Streak,
     databases: BTreeMap<String, Memory>,
-}
-
-/// The time and the number of observations for which a condition has held without a break.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Streak {
-    since_ms: u64,
-    observations: u32,
 }
 
 /// State kept for one database.
@@ -429,22 +423,6 @@ fn load_excess(policy: &Policy, node: &NodeLoad, shard: &ShardLoad) -> Option<(f
 /// Whether at least `ms` have passed since `then`.
 fn past(then: Option<u64>, ms: u64, now: u64) -> bool {
     then.is_none_or(|then| now.saturating_sub(then) >= ms)
-}
-
-impl Streak {
-    fn look(&mut self, holds: bool, now: u64) {
-        if !holds {
-            *self = Streak::default();
-        } else if self.observations == 0 {
-            *self = Streak { since_ms: now, observations: 1 };
-        } else {
-            self.observations = self.observations.saturating_add(1);
-        }
-    }
-
-    fn holds(&self, window_ms: u64, observations_min: u32, now: u64) -> bool {
-        self.observations >= observations_min && now.saturating_sub(self.since_ms) >= window_ms
-    }
 }
 
 impl Slots {

@@ -33,6 +33,7 @@ mod cut;
 mod observation;
 mod plan;
 mod policy;
+mod streak;
 
 pub use autoscaler::Autoscaler;
 pub use observation::{DatabaseLoad, NodeLoad, Observation, Part, ShardLoad};
