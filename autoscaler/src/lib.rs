@@ -1,4 +1,5 @@
-//! A pure policy for splitting and merging shards, for checkpoints and for sleep.
+//! Pure policies: for splitting and merging shards, checkpoints and sleep on one node, and for the placement of parts on
+//! the nodes of a fleet ([`Placer`]).
 //!
 //! The server looks at itself every second or so, hands an [`Observation`] and its clock to [`Autoscaler::step`], and
 //! carries out the [`ScalingPlan`] that comes back. The crate reads no clock, never sleeps, and does no IO: the same
@@ -31,11 +32,16 @@
 mod autoscaler;
 mod cut;
 mod observation;
+mod placement;
 mod plan;
 mod policy;
 mod streak;
 
 pub use autoscaler::Autoscaler;
 pub use observation::{DatabaseLoad, NodeLoad, Observation, Part, ShardLoad};
+pub use placement::{
+    FleetObservation, Move, MoveReason, NodeId, NodeReport, PartId, PartReport, PlacementPlan, PlacementPolicy, Placer,
+    Unplaced, UnplacedReason, ZoneId,
+};
 pub use plan::{Action, Note, Reason, ScalingPlan};
 pub use policy::{InvalidPolicy, Policy};
