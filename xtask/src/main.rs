@@ -10,6 +10,7 @@
 //! | `upstream` | the test suite of Redis or Valkey, from a checkout, against a real server |
 //! | `docs` | the generated part of `docs/compatibility.md` |
 //! | `simulate` | the engine on a simulated disk, a schedule of faults and crashes for each seed |
+//! | `placement` | a simulated day of a fleet of many nodes under the policy of placement |
 //! | `chart` | the Helm chart: lint, templates, and values that must be refused |
 //! | `bench` | Dormouse beside real peers, on this machine |
 
@@ -93,6 +94,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Simulate a day of a fleet of many nodes; `placement --nodes 50 --databases 20000` for a small one
+    Placement {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Check the Helm chart, with its dashboard and alerts
     Chart {
         /// Also let promtool check the alerts, the dashboard and the metrics; its build takes minutes
@@ -119,6 +125,7 @@ fn main() -> ExitCode {
         Task::Upstream { arguments } => upstream::run(root, &arguments),
         Task::Docs => docs(root),
         Task::Simulate { arguments } => simulate(root, &arguments),
+        Task::Placement { arguments } => placement(root, &arguments),
         Task::Chart { long } => chart::run(root, long),
         Task::Bench { arguments } => bench(root, &arguments),
     };
@@ -147,6 +154,13 @@ fn simulate(root: &std::path::Path, arguments: &[String]) -> Outcome {
     let mut simulation = run::cargo(root);
     simulation.args(["run", "--quiet", "--package", "dormouse-simulation", "--"]).args(arguments);
     run::check(&mut simulation)
+}
+
+/// Runs an optimised build: the day has hundreds of millions of reports.
+fn placement(root: &std::path::Path, arguments: &[String]) -> Outcome {
+    let mut day = run::cargo(root);
+    let options = ["run", "--quiet", "--release", "--package", "dormouse-autoscaler", "--example", "placement", "--"];
+    run::check(day.args(options).args(arguments))
 }
 
 /// Builds the server as users get it, then measures it. Standard output carries only the tables.

@@ -164,7 +164,8 @@ impl Step<'_> {
             let node = self.fleet.node(from);
             let is_over = node.over.holds(self.policy.window_ms, self.policy.observations_min, self.now);
             if is_over {
-                self.give(from, 1.0, MoveReason::Overload, &mut ranking, &mut offers);
+                // A little below the limit, so that it is not exceeded again at once.
+                self.give(from, 1.0 - self.policy.imbalance_stop, MoveReason::Overload, &mut ranking, &mut offers);
                 self.lacks_room |= self.is_cramped(from, &mut offers);
             } else if node.giving {
                 self.give(from, mean + self.policy.imbalance_stop, MoveReason::Balance, &mut ranking, &mut offers);

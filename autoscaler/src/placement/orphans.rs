@@ -115,9 +115,11 @@ impl Step<'_> {
 
         let measures: Vec<f64> = ranking.ascending().map(|(_, measure)| measure).collect();
         let mean = measures.iter().sum::<f64>() / measures.len().max(1) as f64;
+        // The measure is the sum of two, each of which may differ by as much as load may.
+        let band = 2.0 * self.policy.imbalance_start;
         while left > 0
             && let (Some((to, low)), Some((from, high))) = (ranking.lowest(), ranking.highest())
-            && (high > mean + self.policy.imbalance_start || low < mean - self.policy.imbalance_start)
+            && (high > mean + band || low < mean - band)
             // A part more must not make the one node fuller than the other was.
             && low + 2.0 * measure.weight(self.fleet.node(to)) < high
         {

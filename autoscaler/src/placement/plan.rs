@@ -14,7 +14,8 @@ pub struct PlacementPlan {
     pub unplaced: Vec<Unplaced>,
     /// Draining nodes with parts for which no other node has room, and how many parts.
     pub stuck: Vec<(NodeId, usize)>,
-    /// The number of nodes that should take parts: those that do now, unless the fleet should grow or shrink.
+    /// The number of nodes that should take parts. A node that died or drains is to be replaced, unless the fleet should
+    /// shrink.
     pub nodes: usize,
     /// The nodes to drain now if the fleet should shrink, the easiest to empty first.
     pub drain: Vec<NodeId>,

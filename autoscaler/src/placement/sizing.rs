@@ -11,12 +11,17 @@ use crate::streak::Streak;
 /// A fleet shrinks by at least this share of its nodes at a time, so that it does not grow again at once.
 const SHRINK_SHARE_MIN: f64 = 0.05;
 
+/// A dead or draining node is replaced: only a decision changes the number of nodes, or a node that joins unasked.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Sizing {
+    wanted: usize,
+    /// Nodes that took parts in the previous step.
+    nodes_before: usize,
     full: Streak,
     slack: Streak,
-    /// The most nodes that were needed since there is slack.
-    shrink_to: usize,
+    /// The most nodes that were needed in the current window, and in the one before it.
+    needed_max: [usize; 2],
+    window_since_ms: u64,
 }
 
 impl Sizing {
@@ -37,29 +42,36 @@ impl Sizing {
             memory_kib += u64::from(demand.memory_kib);
             busy += u64::from(demand.busy);
         }
+        if nodes > self.nodes_before {
+            self.wanted = self.wanted.max(nodes);
+        }
+        self.nodes_before = nodes;
         if nodes == 0 {
-            return policy.nodes_min;
+            return self.wanted.max(policy.nodes_min);
         }
         let fullness = ratio(memory_kib as f64, limit_kib).max(ratio(busy as f64 / 1e6, limit_busy));
         let needed = (fullness * nodes as f64 / policy.target_fullness).ceil() as usize;
-        let needed = needed.clamp(policy.nodes_min, policy.nodes_max);
 
         self.full.look(fullness > policy.grow_fullness, now);
-        let has_slack = needed < nodes && (nodes - needed) as f64 >= SHRINK_SHARE_MIN * nodes as f64 && !lacks_room;
-        self.slack.look(has_slack, now);
-        self.shrink_to = if self.slack.observations > 1 { self.shrink_to.max(needed) } else { needed };
-
-        if nodes < policy.nodes_min {
-            policy.nodes_min
-        } else if self.full.holds(policy.grow_window_ms, policy.observations_min, now) {
-            needed.max(nodes)
-        } else if lacks_room {
-            needed.max(nodes + 1).min(policy.nodes_max.max(nodes))
-        } else if nodes > policy.nodes_max || self.slack.holds(policy.shrink_window_ms, policy.observations_min, now) {
-            self.shrink_to
-        } else {
-            nodes
+        let slack = self.wanted.saturating_sub(needed.max(policy.nodes_min));
+        self.slack.look(slack > 0 && slack as f64 >= SHRINK_SHARE_MIN * self.wanted as f64 && !lacks_room, now);
+        if now.saturating_sub(self.window_since_ms) >= policy.shrink_window_ms {
+            self.needed_max = [needed, self.needed_max[0]];
+            self.window_since_ms = now;
         }
+        self.needed_max[0] = self.needed_max[0].max(needed);
+
+        if self.full.holds(policy.grow_window_ms, policy.observations_min, now) {
+            self.wanted = self.wanted.max(needed);
+        }
+        if lacks_room {
+            self.wanted = self.wanted.max(needed).max(nodes + 1);
+        }
+        if self.slack.holds(policy.shrink_window_ms, policy.observations_min, now) {
+            self.wanted = self.wanted.min(self.needed_max[0].max(self.needed_max[1]));
+        }
+        self.wanted = self.wanted.clamp(policy.nodes_min, policy.nodes_max);
+        self.wanted
     }
 }
 
