@@ -47,7 +47,11 @@ fn main() -> Result<(), String> {
         day.options.zone_failure[0],
         day.options.zone_failure[1]
     );
-    day.run();
+    for hour in 0..=day.options.hours as u64 {
+        day.run(hour as f64);
+        eprint!("\rsimulated until hour {hour}");
+    }
+    eprintln!();
     println!("{}", day.tally);
     print!("{}", day.tally.cost(&day.options, &prices, day.data_mib()));
     Ok(())

@@ -8,7 +8,7 @@ use day::{Day, Options, Prices};
 fn a_day_of_fifty_nodes_and_twenty_thousand_databases() {
     let options = Options { nodes: 50, databases: 20_000, step_seconds: 60, start_hour: -1.0, ..Options::default() };
     let mut day = Day::new(options);
-    day.run();
+    day.run(24.0);
     let tally = &day.tally;
     println!("{tally}\n{}", tally.cost(&day.options, &Prices::default(), day.data_mib()));
 

@@ -339,18 +339,26 @@ impl Fleet {
     pub(crate) fn siblings(&self, part: u32) -> Siblings {
         let others = self.parts_of(self.parts[part as usize].database).filter(|other| *other != part);
         let slots = others.map(|other| self.owner(other)).filter(|slot| *slot != NOWHERE);
-        let owners = slots.map(|slot| (slot, self.node(slot))).filter(|(_, node)| !node.draining);
-        Siblings(owners.map(|(slot, node)| (slot, node.zone)).collect())
+        let mut siblings = Siblings::default();
+        for (slot, node) in slots.map(|slot| (slot, self.node(slot))).filter(|(_, node)| !node.draining) {
+            *siblings.in_zone.entry(node.zone).or_default() += 1;
+            *siblings.on_node.entry(slot).or_default() += 1;
+        }
+        siblings
     }
 }
 
-/// The nodes and zones of the other parts of a database. Those on draining nodes do not count: they will be elsewhere.
-pub(crate) struct Siblings(Vec<(u16, ZoneId)>);
+/// How many other parts of a database each zone and node has. Those on draining nodes do not count: they will be elsewhere.
+#[derive(Default)]
+pub(crate) struct Siblings {
+    in_zone: BTreeMap<ZoneId, usize>,
+    on_node: BTreeMap<u16, usize>,
+}
 
 impl Siblings {
     pub(crate) fn crowding(&self, slot: u16, zone: ZoneId) -> (usize, usize) {
-        let in_zone = self.0.iter().filter(|(_, other)| *other == zone).count();
-        (in_zone, self.0.iter().filter(|(other, _)| *other == slot).count())
+        let count = |found: Option<&usize>| found.copied().unwrap_or(0);
+        (count(self.in_zone.get(&zone)), count(self.on_node.get(&slot)))
     }
 }
 

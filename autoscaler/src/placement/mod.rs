@@ -27,7 +27,7 @@
 //!
 //! - No part is moved twice in a plan, to its own node, or to a node that is dead or draining.
 //! - Moves of awake parts that have an owner stay within the bounds of any minute, over the fleet and for each node.
-//! - A part that was placed or moved stays for `stay_ms`, unless its node dies or drains.
+//! - An awake part that was placed or moved stays for `stay_ms`, unless its node dies or drains.
 //! - No move takes a node over a limit, except for an orphan that no node has room for within its limits.
 //! - No move but that of an orphan or from a draining node brings parts of a database closer together.
 //! - Under a constant load the moves end.
@@ -84,12 +84,6 @@ impl Placer {
     pub fn owner(&self, part: PartId) -> Option<NodeId> {
         let owner = self.fleet.owner(self.fleet.find(part)?);
         (owner != NOWHERE).then(|| self.fleet.node(owner).id)
-    }
-
-    /// The number of parts that are assigned to a node, awake and asleep ones.
-    pub fn parts(&self, node: NodeId) -> (usize, usize) {
-        let found = self.fleet.nodes().find(|(_, other)| other.id == node);
-        found.map_or((0, 0), |(_, node)| (node.residents.awake.len(), node.residents.asleep.len()))
     }
 
     /// Takes one observation and returns a plan. `now` is in milliseconds. If that clock runs backwards, remembered

@@ -142,9 +142,9 @@ impl Day {
         self.load.units.len()
     }
 
-    /// Runs the whole day.
-    pub fn run(&mut self) {
-        while self.now < self.options.hours * 3_600.0 {
+    /// Runs until an hour of the day.
+    pub fn run(&mut self, hour: f64) {
+        while self.now < hour * 3_600.0 {
             self.step();
         }
     }

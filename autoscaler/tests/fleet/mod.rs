@@ -170,6 +170,7 @@ impl Fleet {
             assert!(seen.insert(planned.part), "{:?} is moved twice", planned.part);
             assert_eq!(planned.from, owners.get(&planned.part).copied(), "the owner of {planned:?}");
             assert_ne!(planned.from, Some(planned.to), "{planned:?}");
+            assert_eq!(self.placer.owner(planned.part), Some(planned.to), "the owner after {planned:?}");
             let to = self.nodes.get(&planned.to).unwrap_or_else(|| panic!("{planned:?} to a dead node"));
             assert!(!to.draining, "{planned:?} to a draining node");
             self.check_limits(planned, &usage);
