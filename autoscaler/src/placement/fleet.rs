@@ -73,6 +73,10 @@ impl Fleet {
             while self.nodes.get(free).is_some_and(Option::is_some) {
                 free += 1;
             }
+            if free == usize::from(NOWHERE) {
+                // A slot is 16 bits wide. Nodes beyond that take no parts.
+                break;
+            }
             if free == self.nodes.len() {
                 self.nodes.push(None);
             }
