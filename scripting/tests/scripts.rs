@@ -484,7 +484,8 @@ fn a_script_that_outgrows_its_first_memory_runs_elsewhere() {
         "local s = 'x' while true do s = s .. s end",
         "return ('x'):rep(2 ^ 20)",
         "local s = ('x'):rep(2 ^ 16) return {s, s .. 'y', s .. 'z'}",
-        "local t = {} for i = 1, 2 ^ 14 do t[i] = i end return 1",
+        // Much more, since garbage of the run before may be collected meanwhile.
+        "local t = {} for i = 1, 2 ^ 18 do t[i] = i end return 1",
     ] {
         assert_eq!(run(text), Err(Halt), "{text}");
         // It cannot run again after a write, so it has all memory then.

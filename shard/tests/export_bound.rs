@@ -19,7 +19,7 @@ const MIB: usize = 1 << 20;
 const VALUE_BYTES: usize = 48 * MIB;
 /// The most that an export may take: less than 4 MiB for a run of pieces as stored, the piece that is open, and the
 /// output's run; the rest are pages of the program that it is the first to use.
-const BOUND_BYTES: usize = 12 * MIB;
+const BOUND_BYTES: usize = 16 * MIB;
 /// The folder of the store, for the process that fills it.
 const FOLDER: &str = "DORMOUSE_EXPORT_BOUND_FOLDER";
 
