@@ -464,10 +464,17 @@ pub fn strappend(db: &mut Keyspace<'_>, reply: &mut Reply, (key, args): (&[u8], 
         let found = select::places(json, &path)?;
         let mut results: Vec<Option<i64>> = vec![None; found.len()];
         let (places, numbers) = ordered(found.into_iter());
+        // It is read once, and only where there is a string.
+        let mut operand: Option<Vec<u8>> = None;
         let changed = edit(json, (&places, text.len(), most), |at, node| {
             let Some(before) = node.string() else { return Ok(Edit::Keep) };
-            let appended = parse_operand(text)?;
-            let appended = JsonNode::of(&appended).string().ok_or_else(|| not_a("string"))?;
+            let appended = match &mut operand {
+                Some(appended) => appended,
+                none => {
+                    let value = parse_operand(text)?;
+                    none.insert(JsonNode::of(&value).string().ok_or_else(|| not_a("string"))?.to_vec())
+                }
+            };
             let after = [before, appended].concat();
             results[numbers[at]] = Some(after.len() as i64);
             let mut encoded = Vec::with_capacity(after.len() + 5);
