@@ -160,8 +160,9 @@ fn element<'t>(allowance: &mut Allowance, operand: &Operand<'t>, index: i64) -> 
             let element = position(node.len()).and_then(|index| node.element(index));
             Ok(element.map_or(Operand::Nothing, Operand::Node))
         }
-        Operand::Nodes(nodes) => {
-            Ok(position(nodes.len()).map_or(Operand::Nothing, |index| Operand::Node(nodes[index])))
+        Operand::Nodes(document, places) => {
+            let place = position(places.len()).map(|index| places[index] as usize);
+            Ok(place.map_or(Operand::Nothing, |at| Operand::Node(document.at_same(at))))
         }
         Operand::Value(encoded) => of_computed(allowance, JsonNode::of(encoded)),
         Operand::Values(array) => of_computed(allowance, JsonNode::of(array)),
@@ -173,7 +174,7 @@ fn keys<'t>(allowance: &mut Allowance, operand: &Operand<'_>) -> Result<Operand<
     // One value that is no object has no names, and is not an object without members.
     match operand {
         Operand::Values(_) => return Ok(Operand::Nothing),
-        Operand::Nodes(_) => {}
+        Operand::Nodes(..) => {}
         one if one.nodes().any(JsonNode::is_object) => {}
         _ => return Ok(Operand::Nothing),
     }

@@ -54,8 +54,8 @@ pub enum Operand<'t> {
     Nothing,
     /// A value of the document.
     Node(JsonNode<'t>),
-    /// Two values of the document, or more.
-    Nodes(Vec<JsonNode<'t>>),
+    /// Two values of the document, or more: any value of it, and their offsets.
+    Nodes(JsonNode<'t>, Vec<u32>),
     /// A value that is written in the path, or computed.
     Value(Cow<'t, [u8]>),
     /// Any number of computed values: the elements of an encoded array.
@@ -73,7 +73,7 @@ pub struct Single<'a> {
 #[derive(Clone)]
 pub enum Nodes<'a> {
     One(Option<JsonNode<'a>>),
-    Several(std::slice::Iter<'a, JsonNode<'a>>),
+    Several(JsonNode<'a>, std::slice::Iter<'a, u32>),
     Elements(Children<'a>),
 }
 
@@ -81,7 +81,7 @@ impl Nodes<'_> {
     pub fn len(&self) -> usize {
         match self {
             Self::One(one) => usize::from(one.is_some()),
-            Self::Several(nodes) => nodes.len(),
+            Self::Several(_, places) => places.len(),
             Self::Elements(children) => children.len(),
         }
     }
@@ -93,7 +93,7 @@ impl<'a> Iterator for Nodes<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         match self {
             Self::One(one) => one.take(),
-            Self::Several(nodes) => nodes.next().copied(),
+            Self::Several(document, places) => places.next().map(|at| document.at_same(*at as usize)),
             Self::Elements(children) => children.next().map(|(_, element)| element),
         }
     }
@@ -168,13 +168,13 @@ impl<'t> Operand<'t> {
         match self {
             Self::Node(node) => Some(Single { node: *node, is_of_document: true }),
             Self::Value(encoded) => Some(Single { node: JsonNode::of(encoded), is_of_document: false }),
-            Self::Nothing | Self::Nodes(_) | Self::Values(_) => None,
+            Self::Nothing | Self::Nodes(..) | Self::Values(_) => None,
         }
     }
 
     /// All values, each by itself.
     fn singles(&self) -> impl Iterator<Item = Single<'_>> + Clone {
-        let is_of_document = matches!(self, Self::Node(_) | Self::Nodes(_));
+        let is_of_document = matches!(self, Self::Node(_) | Self::Nodes(..));
         self.nodes().map(move |node| Single { node, is_of_document })
     }
 
@@ -182,7 +182,7 @@ impl<'t> Operand<'t> {
         match self {
             Self::Nothing => Nodes::One(None),
             Self::Node(node) => Nodes::One(Some(*node)),
-            Self::Nodes(nodes) => Nodes::Several(nodes.iter()),
+            Self::Nodes(document, places) => Nodes::Several(*document, places.iter()),
             Self::Value(encoded) => Nodes::One(Some(JsonNode::of(encoded))),
             Self::Values(array) => Nodes::Elements(JsonNode::of(array).children()),
         }
@@ -191,7 +191,7 @@ impl<'t> Operand<'t> {
     /// The values that operators over sets and functions over lists look at: several, or those in one array.
     pub fn elements(&self) -> Option<Nodes<'_>> {
         match self {
-            Self::Nodes(_) | Self::Values(_) => Some(self.nodes()),
+            Self::Nodes(..) | Self::Values(_) => Some(self.nodes()),
             one => one.single().and_then(|single| elements_of(single.node)),
         }
     }
@@ -209,7 +209,7 @@ impl<'t> Operand<'t> {
     pub fn holds(&self) -> bool {
         match self {
             Self::Nothing => false,
-            Self::Node(_) | Self::Nodes(_) => true,
+            Self::Node(_) | Self::Nodes(..) => true,
             Self::Value(encoded) => !matches!(JsonNode::of(encoded).value(), JsonValue::Bool(false)),
             Self::Values(array) => !JsonNode::of(array).is_empty(),
         }
@@ -217,7 +217,7 @@ impl<'t> Operand<'t> {
 
     /// Appends the values of a computed path.
     pub fn put(&self, allowance: &mut Allowance, out: &mut Vec<u8>) -> Result<()> {
-        if let Self::Nodes(_) = self {
+        if let Self::Nodes(..) = self {
             // Several values are one array, unless they were computed.
             let (mut elements, mut count) = (Vec::new(), 0);
             for node in self.nodes() {
@@ -349,7 +349,7 @@ fn is_in(allowance: &mut Allowance, one: &Operand<'_>, all: &Operand<'_>) -> Res
     // Several values do not equal numbers of another type; computed ones equal nothing.
     let is_equal: fn(JsonNode<'_>, JsonNode<'_>) -> bool = match one {
         Operand::Values(_) => return Ok(false),
-        Operand::Nodes(_) => |one, element| equal(one, element, Numbers::OfOneType),
+        Operand::Nodes(..) => |one, element| equal(one, element, Numbers::OfOneType),
         _ => same_element,
     };
     for one in one.nodes() {
@@ -383,8 +383,8 @@ fn relates(allowance: &mut Allowance, one: &Operand<'_>, other: &Operand<'_>, al
         Ok(all)
     };
     match one {
-        Operand::Nodes(nodes) => {
-            for array in nodes.iter().filter_map(|node| elements_of(*node)) {
+        Operand::Nodes(..) => {
+            for array in one.nodes().filter_map(elements_of) {
                 if relates(array)? {
                     return Ok(true);
                 }

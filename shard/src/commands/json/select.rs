@@ -264,11 +264,10 @@ impl<'d> Selection<'d> {
         let followed = inner.follow(steps, from);
         self.allowance = inner.allowance;
         followed?;
-        let node = |at: &u32| self.root.at_same(*at as usize);
-        Ok(match &inner.places[..] {
+        Ok(match inner.places[..] {
             [] => Operand::Nothing,
-            [at] => Operand::Node(node(at)),
-            several => Operand::Nodes(several.iter().map(node).collect()),
+            [at] => Operand::Node(self.root.at_same(at as usize)),
+            _ => Operand::Nodes(self.root, inner.places),
         })
     }
 }
