@@ -263,18 +263,14 @@ pub fn compare(
         Comparison::SubsetOf => relates(allowance, one, other, true),
         Comparison::AnyOf => relates(allowance, one, other, false),
         Comparison::NoneOf => relates(allowance, one, other, false).map(|found| !found),
-        Comparison::Size => Ok(has_length(one, |length| {
-            wanted(other).any(|size| {
-                let size = Number::of(size).and_then(Number::truncated);
-                size.is_some_and(|size| usize::try_from(size) == Ok(length))
-            })
-        })),
-        Comparison::Empty => Ok(has_length(one, |length| {
-            wanted(other).any(|wanted| match wanted.value() {
-                JsonValue::Bool(wanted) => wanted == (length == 0),
-                _ => false,
-            })
-        })),
+        Comparison::Size => any_length(allowance, one, other, |length, size| {
+            let size = Number::of(size).and_then(Number::truncated);
+            size.is_some_and(|size| usize::try_from(size) == Ok(length))
+        }),
+        Comparison::Empty => any_length(allowance, one, other, |length, wanted| match wanted.value() {
+            JsonValue::Bool(wanted) => wanted == (length == 0),
+            _ => false,
+        }),
     }
 }
 
@@ -395,16 +391,29 @@ fn relates(allowance: &mut Allowance, one: &Operand<'_>, other: &Operand<'_>, al
     }
 }
 
-/// The lengths that are asked for; several computed values are none.
-fn wanted<'a>(operand: &'a Operand<'_>) -> Nodes<'a> {
-    if let Operand::Values(_) = operand { Nodes::One(None) } else { operand.nodes() }
-}
-
-/// Whether any value has a length as it should.
-fn has_length(operand: &Operand<'_>, holds: impl Fn(usize) -> bool) -> bool {
-    match operand {
-        Operand::Values(array) => holds(JsonNode::of(array).len()),
-        operand => operand.nodes().filter_map(length).any(holds),
+/// Whether any value has a length as one of another operand says.
+fn any_length(
+    allowance: &mut Allowance,
+    operand: &Operand<'_>,
+    wanted: &Operand<'_>,
+    holds: fn(usize, JsonNode<'_>) -> bool,
+) -> Result<bool> {
+    let nodes = match operand {
+        Operand::Values(array) => Nodes::One(Some(JsonNode::of(array))),
+        operand => operand.nodes(),
+    };
+    // Several computed values ask for nothing.
+    let wanted = if let Operand::Values(_) = wanted { Nodes::One(None) } else { wanted.nodes() };
+    for node in nodes {
+        // The characters of a string are counted.
+        allowance.work(1 + node.string().map_or(0, <[u8]>::len) / BYTES_PER_VALUE)?;
+        let Some(length) = length(node) else { continue };
+        for wanted in wanted.clone() {
+            allowance.work(1)?;
+            if holds(length, wanted) {
+                return Ok(true);
+            }
+        }
     }
 }
 

@@ -262,3 +262,25 @@ fn computed_paths_are_bounded() {
     assert!(cost(&mut bench, "$[?@.a.subsetof.@.b]") > 1000 * once);
     assert!(cost(&mut bench, "concat($,$,$,$)") >= 4 * once);
 }
+
+const REFUSED_WORK: &str = "(error) ERR the path looks at too many values";
+
+/// A document of so many strings and as many numbers.
+fn bench_of_pairs(count: usize) -> Bench {
+    let mut bench = Bench::new();
+    let document = format!("{{\"a\":[{}],\"b\":[{}]}}", vec!["\"ab\""; count].join(","), vec!["99"; count].join(","));
+    assert_eq!(bench.run_args(&[b"JSON.SET", b"k", b"$", document.as_bytes()]), "OK");
+    bench
+}
+
+/// Each length is compared with each one that is asked for, and the characters of a string are counted each time.
+#[test]
+fn lengths_are_work() {
+    let mut bench = bench_of_pairs(20_000);
+    for path in ["$[?$.a[*]size$.b[*]]", "$[?$.a[*]empty$.b[*]]"] {
+        assert_eq!(bench.run_args(&[b"JSON.GET", b"k", path.as_bytes()]), REFUSED_WORK, "{path}");
+    }
+    let text = format!("\"{}\"", "x".repeat(1 << 20));
+    assert_eq!(bench.run_args(&[b"JSON.SET", b"k", b"$.s", text.as_bytes()]), "OK");
+    assert_eq!(bench.run_args(&[b"JSON.GET", b"k", b"$.b[?$.s size 5]"]), REFUSED_WORK);
+}
