@@ -20,6 +20,8 @@ const WORK_MAX: usize = 1 << 25;
 const COMPUTED_BYTES_MAX: usize = 16 << 20;
 /// The work of compiling a pattern that is a value.
 const PATTERN_WORK: usize = 20_000;
+/// Steps of a pattern's machine in about the time of one value.
+const STEPS_PER_VALUE: usize = 16;
 /// Bytes that are looked at in about the time of one value.
 pub const BYTES_PER_VALUE: usize = 16;
 
@@ -294,7 +296,7 @@ pub fn matches(
         };
         for text in text.nodes().filter_map(JsonNode::string) {
             allowance.work(1 + text.len() / BYTES_PER_VALUE)?;
-            if pattern.is_in(text) {
+            if pattern.is_in(text, |steps| allowance.work(steps / STEPS_PER_VALUE))? {
                 return Ok(true);
             }
         }
@@ -415,6 +417,7 @@ fn any_length(
             }
         }
     }
+    Ok(false)
 }
 
 /// The characters of a string, or the elements or members of a container.

@@ -284,3 +284,28 @@ fn lengths_are_work() {
     assert_eq!(bench.run_args(&[b"JSON.SET", b"k", b"$.s", text.as_bytes()]), "OK");
     assert_eq!(bench.run_args(&[b"JSON.GET", b"k", b"$.b[?$.s size 5]"]), REFUSED_WORK);
 }
+
+/// A pattern whose states on a text are too many to remember takes a step for each of them.
+#[test]
+fn patterns_with_many_states() {
+    let mut bench = Bench::new();
+    let mut number = 1u64;
+    let digits: String = std::iter::repeat_with(|| {
+        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        if number >> 63 == 0 { '0' } else { '1' }
+    })
+    .take(1 << 20)
+    .collect();
+    let document = format!("[\"{digits}\",\"1{}\",\"ein Bär\"]", "0".repeat(900));
+    assert_eq!(bench.run_args(&[b"JSON.SET", b"k", b"$", document.as_bytes()]), "OK");
+    for (path, found) in [
+        ("$[?@=~'[01]*1[01]{900}x']", REFUSED_WORK),
+        ("$[1:][?@=~'[01]*1[01]{900}x']", "[]"),
+        ("$[?match(@,'.*B\\\\w+')]", "[\"ein Bär\"]"),
+        ("$[?search(@,'\\\\bBär\\\\b')]", "[\"ein Bär\"]"),
+        ("$[?match(@,'Bär')]", "[]"),
+        ("$[?search(@,'^$')]", "[]"),
+    ] {
+        assert_eq!(bench.run_args(&[b"JSON.GET", b"k", path.as_bytes()]), found, "{path}");
+    }
+}

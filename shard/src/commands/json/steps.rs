@@ -1,6 +1,12 @@
 //! What a path consists of, once it is read.
 
-use regex_automata::meta::Regex;
+use std::cell::RefCell;
+
+use regex_automata::Input;
+use regex_automata::hybrid::dfa::{Cache, DFA};
+use regex_automata::nfa::thompson::{NFA, WhichCaptures, pikevm::PikeVM};
+
+use crate::error::Result;
 
 #[derive(Debug)]
 pub enum PathStep {
@@ -148,7 +154,17 @@ impl Function {
 
 /// A pattern, if it is one.
 #[derive(Debug)]
-pub struct Pattern(Option<Regex>);
+pub struct Pattern(Option<Box<Machine>>);
+
+/// A pattern as a machine that is in several states at once. Which ones follow on a byte is remembered while there is
+/// memory for that; a text that leads to more has each state followed by itself.
+#[derive(Debug)]
+struct Machine {
+    states: usize,
+    remembered: DFA,
+    cache: RefCell<Cache>,
+    each: PikeVM,
+}
 
 impl Pattern {
     /// Longer patterns match nothing.
@@ -166,20 +182,42 @@ impl Pattern {
         Self::of(text, |text| Self::compiled(&format!("^(?:{text})$")))
     }
 
-    fn of(text: &[u8], compiled: impl FnOnce(&str) -> Option<Regex>) -> Self {
-        Self(std::str::from_utf8(text).ok().filter(|text| text.len() <= Self::BYTES_MAX).and_then(compiled))
+    fn of(text: &[u8], compiled: impl FnOnce(&str) -> Option<Machine>) -> Self {
+        Self(
+            std::str::from_utf8(text)
+                .ok()
+                .filter(|text| text.len() <= Self::BYTES_MAX)
+                .and_then(compiled)
+                .map(Box::new),
+        )
     }
 
-    fn compiled(text: &str) -> Option<Regex> {
-        let config = Regex::config()
-            .nfa_size_limit(Some(Self::COMPILED_BYTES_MAX))
-            .onepass_size_limit(Some(Self::COMPILED_BYTES_MAX))
-            .hybrid_cache_capacity(Self::COMPILED_BYTES_MAX);
-        Regex::builder().configure(config).build(text).ok()
+    fn compiled(text: &str) -> Option<Machine> {
+        let config = NFA::config().which_captures(WhichCaptures::None).nfa_size_limit(Some(Self::COMPILED_BYTES_MAX));
+        let nfa = NFA::compiler().configure(config).build(text).ok()?;
+        // The words of Unicode are not remembered, so a text with other letters than those of ASCII is given up.
+        let config = DFA::config()
+            .unicode_word_boundary(true)
+            .cache_capacity(Self::COMPILED_BYTES_MAX)
+            .skip_cache_capacity_check(true)
+            .minimum_cache_clear_count(Some(0));
+        let remembered = DFA::builder().configure(config).build_from_nfa(nfa.clone()).ok()?;
+        let cache = RefCell::new(remembered.create_cache());
+        Some(Machine { states: nfa.states().len(), remembered, cache, each: PikeVM::new_from_nfa(nfa).ok()? })
     }
 
-    /// Whether it matches `text`. The time is linear.
-    pub fn is_in(&self, text: &[u8]) -> bool {
-        self.0.as_ref().is_some_and(|regex| regex.is_match(text))
+    /// Whether it matches `text`. The time is that of a look at each byte, and of the steps that `work` is told of before
+    /// they are made.
+    pub fn is_in(&self, text: &[u8], work: impl FnOnce(usize) -> Result<()>) -> Result<bool> {
+        let Some(machine) = &self.0 else { return Ok(false) };
+        let Machine { states, remembered, cache, each } = &**machine;
+        let mut cache = cache.borrow_mut();
+        if let Ok(found) = remembered.try_search_fwd(&mut cache, &Input::new(text).earliest(true)) {
+            return Ok(found.is_some());
+        }
+        // What was remembered took steps to find out.
+        work(text.len().saturating_mul(*states).saturating_add(cache.memory_usage()))?;
+        cache.reset(remembered);
+        Ok(each.is_match(&mut each.create_cache(), text))
     }
 }
