@@ -180,9 +180,10 @@ fn keys<'t>(allowance: &mut Allowance, operand: &Operand<'_>) -> Result<Operand<
     }
     let (mut names, mut count) = (Vec::new(), 0);
     for object in operand.nodes().filter(|node| node.is_object()) {
-        allowance.computed(object.bytes().len())?;
         for (name, _) in object.children() {
-            json::put_string(&mut names, name.unwrap_or_default());
+            let name = name.unwrap_or_default();
+            allowance.computed(name.len())?;
+            json::put_string(&mut names, name);
             count += 1;
         }
     }

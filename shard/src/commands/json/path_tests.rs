@@ -285,6 +285,15 @@ fn lengths_are_work() {
     assert_eq!(bench.run_args(&[b"JSON.GET", b"k", b"$.b[?$.s size 5]"]), REFUSED_WORK);
 }
 
+/// The names of an object are short beside the rest of it.
+#[test]
+fn names_of_a_large_object() {
+    let mut bench = Bench::new();
+    let document = format!("{{\"a\":\"{}\",\"b\":1}}", "x".repeat(17 << 20));
+    assert_eq!(bench.run_args(&[b"JSON.SET", b"k", b"$", document.as_bytes()]), "OK");
+    assert_eq!(bench.run_args(&[b"JSON.GET", b"k", b"$~"]), "[\"a\",\"b\"]");
+}
+
 /// A pattern whose states on a text are too many to remember takes a step for each of them.
 #[test]
 fn patterns_with_many_states() {
