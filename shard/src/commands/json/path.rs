@@ -17,6 +17,10 @@ use crate::error::{Error, Result};
 const IS_COMPUTED: Error =
     Error::text("ERR computed/projection expressions are only supported by JSON.GET/JSON.MGET/JSON.RESP");
 
+/// Patterns in the paths of a request, each of which is compiled and may then take some MiB.
+pub const PATTERNS_MAX: usize = 16;
+pub const TOO_MANY_PATTERNS: Error = Error::text("ERR too many patterns in a path");
+
 /// A path, read.
 #[derive(Debug)]
 pub struct Path<'a> {
@@ -74,6 +78,9 @@ impl<'a> Query<'a> {
     /// When it is none. The text says where.
     pub fn read(original: &'a [u8]) -> Result<Self> {
         let text = std::str::from_utf8(original).map_err(|_| NOT_UTF_8)?;
+        if patterns(original).all() > PATTERNS_MAX {
+            return Err(TOO_MANY_PATTERNS);
+        }
         let is_old = !is_json_path(original);
         let rooted: Cow<'_, str> = match (is_old, text) {
             (false, _) => text.into(),
@@ -185,6 +192,12 @@ pub fn patterns(path: &[u8]) -> Patterns {
     let calls = calls.map(|at| is_written(&path[at..], b"("));
     for is_written in matches.chain(calls) {
         *(if is_written { &mut patterns.written } else { &mut patterns.computed }) += 1;
+impl Patterns {
+    pub fn all(self) -> usize {
+        self.written + self.computed
+    }
+}
+
     }
     patterns
 }

@@ -285,6 +285,26 @@ fn lengths_are_work() {
     assert_eq!(bench.run_args(&[b"JSON.GET", b"k", b"$.b[?$.s size 5]"]), REFUSED_WORK);
 }
 
+/// A request has many paths, and what it holds of them is bounded.
+#[test]
+fn paths_of_one_request_are_bounded() {
+    let mut bench = bench_of_pairs(500_000);
+    let run = |bench: &mut Bench, paths: &[String]| {
+        let mut words = vec![&b"JSON.GET"[..], b"k"];
+        words.extend(paths.iter().map(String::as_bytes));
+        bench.run_args(&words)
+    };
+    let computed: Vec<String> = (0..60).map(|more| format!("$.b.append({more})")).collect();
+    assert_eq!(run(&mut bench, &computed), REFUSED_WORK);
+    let places: Vec<String> = (0..60).map(|spaces| format!("$.b[{}*]", " ".repeat(spaces))).collect();
+    assert_eq!(run(&mut bench, &places), REFUSED_WORK);
+    let patterns: Vec<String> = (0..60).map(|number| format!("$[?@=~'{number}']")).collect();
+    assert_eq!(run(&mut bench, &patterns), "(error) ERR too many patterns in a path");
+    let conditions = format!("$[?{}]", vec!["@=~'x'"; 60].join("||"));
+    assert_eq!(run(&mut bench, &[conditions]), "(error) ERR too many patterns in a path");
+    assert_eq!(run(&mut bench, &patterns[..10]).matches("[]").count(), 10);
+}
+
 /// The names of an object are short beside the rest of it.
 #[test]
 fn names_of_a_large_object() {

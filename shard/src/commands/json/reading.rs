@@ -1,11 +1,14 @@
 //! Commands that read documents.
 
+use std::collections::HashSet;
+
 use dormouse_protocol::{Reply, Version};
 use dormouse_types::Json;
 use dormouse_types::json::{JsonNode, Numbers, Style, equal};
 
-use super::path::{Path, Query};
-use super::select::Selected;
+use super::operand::TOO_MUCH;
+use super::path::{PATTERNS_MAX, Path, Query, TOO_MANY_PATTERNS, patterns};
+use super::select::{SELECTIONS_BYTES_MAX, Selected};
 use super::text::{Many, Named, One, ReplyForm, reply_resp, reply_text, reply_value};
 use super::{Ignored, Index, NO_KEY, NO_PATH, OptionalPath, no_path_or, not_a, parse_operand, select, wrong_arity};
 use crate::commands::args::{Args, Argument, Rest};
@@ -45,15 +48,20 @@ pub fn get(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Get
         _ => {
             let are_arrays = paths.iter().any(|path| !path.is_old());
             let mut named: Vec<(&[u8], Selected<'_>)> = Vec::with_capacity(paths.len());
+            let (mut names, mut bytes) = (HashSet::with_capacity(paths.len()), 0);
             for path in &paths {
                 // The same path twice is one member.
-                if named.iter().any(|(name, _)| *name == path.original()) {
+                if !names.insert(path.original()) {
                     continue;
+                }
+                if bytes > SELECTIONS_BYTES_MAX {
+                    return Err(TOO_MUCH);
                 }
                 let values = select::queried(document, path, !are_arrays)?;
                 if !are_arrays && !values.are_computed && values.is_empty() {
                     return Err(NO_PATH);
                 }
+                bytes += values.own_bytes();
                 named.push((path.original(), values));
             }
             let bytes = named.iter().map(|(name, values)| name.len() + bytes_of(values)).sum();
@@ -102,7 +110,7 @@ pub struct GetOptions<'a> {
 
 impl<'a> Argument<'a> for GetOptions<'a> {
     fn take(args: &mut Args<'a>) -> Result<Self> {
-        let mut options = Self::default();
+        let (mut options, mut compiled) = (Self::default(), 0);
         while let Some(word) = args.upper() {
             let value = match word.as_bytes() {
                 b"INDENT" => &mut options.style.indent,
@@ -119,7 +127,12 @@ impl<'a> Argument<'a> for GetOptions<'a> {
                     continue;
                 }
                 _ => {
-                    options.paths.push(Query::read(args.bytes()?)?);
+                    let path = args.bytes()?;
+                    compiled += patterns(path).all();
+                    if compiled > PATTERNS_MAX {
+                        return Err(TOO_MANY_PATTERNS);
+                    }
+                    options.paths.push(Query::read(path)?);
                     continue;
                 }
             };

@@ -16,6 +16,11 @@ use crate::error::Result;
 
 /// Values that a selection may have: a value may be selected several times.
 const SELECTED_MAX: usize = 1 << 22;
+/// Steps inside of each other. Those of one path are twice the containers in each other at most; filters that begin at the
+/// root again would need a stack several times as large.
+const LEVELS_MAX: usize = 300;
+/// Bytes that the selections of a request may take before another one begins.
+pub const SELECTIONS_BYTES_MAX: usize = 32 << 20;
 
 /// Values of a document, or computed from it.
 #[derive(Debug, Default)]
@@ -33,6 +38,12 @@ impl Selected<'_> {
 
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
+    }
+
+    /// The bytes that it takes beside the document.
+    pub fn own_bytes(&self) -> usize {
+        let computed = if let Cow::Owned(encoded) = &self.encoded { encoded.capacity() } else { 0 };
+        computed + self.places.capacity() * size_of::<u32>()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = JsonNode<'_>> {
