@@ -338,3 +338,19 @@ fn patterns_with_many_states() {
         assert_eq!(bench.run_args(&[b"JSON.GET", b"k", path.as_bytes()]), found, "{path}");
     }
 }
+
+/// The deepest path over the deepest document.
+#[test]
+fn deep_paths_over_deep_documents() {
+    let mut bench = Bench::new();
+    let document = format!("{}{}", "[".repeat(127), "]".repeat(127));
+    assert_eq!(bench.run_args(&[b"JSON.SET", b"k", b"$", document.as_bytes()]), "OK");
+    let nested = |filters: usize, step: &str| {
+        (0..filters).fold("$".to_owned(), |path, _| format!("${}[?((((({path})))))]", step.repeat(125)))
+    };
+    for (path, found) in
+        [(nested(2, "[0]"), "[array]"), (nested(8, "[0]"), REFUSED_WORK), (nested(8, "..[0]"), REFUSED_WORK)]
+    {
+        assert_eq!(bench.run_args(&[b"JSON.TYPE", b"k", path.as_bytes()]), found);
+    }
+}

@@ -104,6 +104,8 @@ pub fn follow<'d>(document: &'d Json, steps: &[PathStep]) -> Result<Option<JsonN
 struct Selection<'d> {
     root: JsonNode<'d>,
     allowance: Allowance,
+    /// Steps inside of each other, those of the filters around included.
+    level: usize,
     /// The selection ends when it has so many values.
     wanted: usize,
     places: Vec<u32>,
@@ -111,7 +113,7 @@ struct Selection<'d> {
 
 impl<'d> Selection<'d> {
     fn new(root: JsonNode<'d>, wanted: usize) -> Self {
-        Self { root, allowance: Allowance::new(), wanted, places: Vec::new() }
+        Self { root, allowance: Allowance::new(), level: 0, wanted, places: Vec::new() }
     }
 
     fn is_done(&self) -> bool {
@@ -128,6 +130,7 @@ impl<'d> Selection<'d> {
             self.places.push(node.at() as u32);
             return Ok(());
         };
+        self.descend()?;
         match step {
             PathStep::Name(name) => self.member(name, rest, node)?,
             PathStep::Names(names) => names.iter().try_for_each(|name| self.member(name, rest, node))?,
@@ -178,7 +181,13 @@ impl<'d> Selection<'d> {
                 self.everywhere_in(rest, node)?;
             }
         }
+        self.level -= 1;
         Ok(())
+    }
+
+    fn descend(&mut self) -> Result<()> {
+        self.level += 1;
+        if self.level > LEVELS_MAX { Err(TOO_MUCH) } else { Ok(()) }
     }
 
     fn member(&mut self, name: &[u8], rest: &[PathStep], node: JsonNode<'d>) -> Result<()> {
@@ -192,6 +201,7 @@ impl<'d> Selection<'d> {
     }
 
     fn everywhere_in(&mut self, rest: &[PathStep], node: JsonNode<'d>) -> Result<()> {
+        self.descend()?;
         for (_, child) in node.children() {
             if self.is_done() {
                 break;
@@ -200,6 +210,7 @@ impl<'d> Selection<'d> {
             self.follow(rest, child)?;
             self.everywhere_in(rest, child)?;
         }
+        self.level -= 1;
         Ok(())
     }
 
@@ -270,8 +281,13 @@ impl<'d> Selection<'d> {
         if steps.is_empty() {
             return Ok(Operand::Node(from));
         }
-        let mut inner =
-            Selection { root: self.root, allowance: self.allowance, wanted: usize::MAX, places: Vec::new() };
+        let mut inner = Selection {
+            root: self.root,
+            allowance: self.allowance,
+            level: self.level,
+            wanted: usize::MAX,
+            places: Vec::new(),
+        };
         let followed = inner.follow(steps, from);
         self.allowance = inner.allowance;
         followed?;
