@@ -417,22 +417,45 @@ fn outermost(json: &Json, found: &[u32]) -> Vec<usize> {
 /// Bytes of a document, or of text, that are looked at in about the time of one element.
 const BYTES_PER_UNIT: usize = 64;
 
+/// Bytes of a path that are read in about the time of one element.
+const PATH_BYTES_PER_UNIT: usize = 8;
+
 /// The cost of compiling a pattern of a filter.
 const PATTERN_COST: usize = 500;
 
+/// States of a pattern that are followed in about the time of a look at a text.
+const STATES_PER_LOOK: usize = 16;
+
+/// The states of a pattern with counted repetitions, in such looks.
+const REPETITION_COST: usize = 500;
+
 /// The cost of a path in the document under `key`.
 fn cost_of_path(db: &Keyspace<'_>, key: &[u8], path: &[u8]) -> usize {
-    let units = db.collection_bytes(key) / BYTES_PER_UNIT;
+    let bytes = db.collection_bytes(key);
+    let units = bytes / BYTES_PER_UNIT;
     let looks = match extent(path) {
         Extent::Once => 2 * units,
-        Extent::Scans(scans) => (1 + units).saturating_pow(scans),
+        // A value that is tested may have one byte.
+        Extent::Scans(outer, inner) => {
+            (1 + units).saturating_pow(outer).saturating_mul((1 + bytes).saturating_pow(inner))
+        }
     };
     let repeats = repeats(path);
-    let looks = if repeats > 1 { (1 + looks).saturating_mul(repeats) } else { looks };
+    let looks = if repeats > 1 { looks.saturating_add(1).saturating_mul(repeats) } else { looks };
     let Patterns { written, computed } = patterns(path);
+    // A text may be gone through with all states of a pattern, of which repetitions make many.
+    let length = 1 + path.len() / STATES_PER_LOOK;
+    let states = match (written + computed, path.contains(&b'{')) {
+        (0, _) => 1,
+        (_, false) => length,
+        (_, true) => length.max(REPETITION_COST),
+    };
+    let looks = looks.saturating_mul(states);
     // One that is a value itself may be compiled for each value that is tested.
     let compiled = if computed > 0 { looks.saturating_mul(BYTES_PER_UNIT / 2).saturating_add(1) } else { 0 };
-    looks.saturating_add(compiled.saturating_add(written).saturating_mul(PATTERN_COST))
+    looks
+        .saturating_add(path.len() / PATH_BYTES_PER_UNIT)
+        .saturating_add(compiled.saturating_add(written).saturating_mul(PATTERN_COST.max(PATTERN_COST / 4 * length)))
 }
 
 /// One path, which is argument 2 or left out.

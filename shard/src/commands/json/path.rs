@@ -131,26 +131,30 @@ fn is_json_path(path: &[u8]) -> bool {
 pub enum Extent {
     /// One value at most, or values that do not overlap: each part of a document is looked at once.
     Once,
-    /// So many scans inside of each other.
-    Scans(u32),
+    /// So many scans inside of each other, and for each value of them so many more over single values.
+    Scans(u32, u32),
 }
 
 /// How much of a document a path may look at.
 pub fn extent(path: &[u8]) -> Extent {
-    let count = |wanted: &[u8]| path.iter().filter(|byte| wanted.contains(byte)).count();
-    let scans = path.windows(2).filter(|pair| pair == b"..").count();
-    let filters = count(b"?");
+    let count = |text: &[u8], wanted: &[u8]| text.iter().filter(|byte| wanted.contains(byte)).count();
+    let scans = |text: &[u8]| text.windows(2).filter(|pair| pair == b"..").count();
+    let (before, behind) = path.split_at(path.iter().position(|byte| *byte == b'?').unwrap_or(path.len()));
     // Each element of an array is looked for in another one.
-    let relations =
-        || -> usize { [&b"subsetof"[..], b"anyof", b"noneof"].map(|word| positions(path, word).count()).iter().sum() };
-    // Steps in a filter are followed for each value that it tests. From the root, they may pass over the whole document.
-    let inner: usize = match filters {
-        0 => 0,
-        more => more - 1 + count(b"$").saturating_sub(1) + count(b"*:") + relations(),
+    let relations = || -> usize {
+        [&b"subsetof"[..], b"anyof", b"noneof"].map(|word| positions(behind, word).count()).iter().sum()
     };
-    match scans.max(1) + inner {
-        1 => Extent::Once,
-        more => Extent::Scans(u32::try_from(more).unwrap_or(u32::MAX)),
+    // Steps in a filter are followed for each value that it tests. From the root, they may pass over the whole document.
+    let (roots, inner) = match count(behind, b"?") {
+        0 => (0, 0),
+        filters => {
+            (count(path, b"$").saturating_sub(1), filters - 1 + count(behind, b"*:") + scans(behind) + relations())
+        }
+    };
+    let exponent = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    match (scans(before).max(1) + roots, inner) {
+        (1, 0) => Extent::Once,
+        (outer, inner) => Extent::Scans(exponent(outer), exponent(inner)),
     }
 }
 
@@ -159,11 +163,16 @@ fn positions<'p>(path: &'p [u8], word: &'p [u8]) -> impl Iterator<Item = usize> 
     (word.len()..=path.len()).filter(move |at| path[at - word.len()..*at] == *word)
 }
 
-/// How often a path may select a value because its lists name it again, or because it is computed from several paths: the
-/// product of their lengths, from its text alone. A text in which it cannot be told where a list ends is taken for more lists
-/// than it has.
+/// Bytes of a filter that are gone through for each value in about the time of a look at it.
+const FILTER_BYTES_PER_LOOK: usize = 64;
+
+/// How often a path may look at a value because its lists name it again, because it is computed from several paths, or
+/// because its filters have several conditions: the product of their numbers, from its text alone. A text in which it cannot
+/// be told where a list ends is taken for more lists than it has.
 pub fn repeats(path: &[u8]) -> usize {
-    let (mut product, mut len) = (path.iter().filter(|byte| **byte == b'$').count().max(1), 1usize);
+    let count = |wanted: u8| path.iter().filter(|byte| **byte == wanted).count();
+    let conditions = if count(b'?') > 0 { path.len() / FILTER_BYTES_PER_LOOK } else { 0 };
+    let (mut product, mut len) = (count(b'$').max(count(b'@')).max(1) + conditions, 1usize);
     for byte in path {
         match byte {
             b',' => len += 1,
@@ -183,6 +192,12 @@ pub struct Patterns {
     pub computed: usize,
 }
 
+impl Patterns {
+    pub fn all(self) -> usize {
+        self.written + self.computed
+    }
+}
+
 /// The patterns of a path, from its text alone.
 pub fn patterns(path: &[u8]) -> Patterns {
     let mut patterns = Patterns { written: 0, computed: 0 };
@@ -192,12 +207,6 @@ pub fn patterns(path: &[u8]) -> Patterns {
     let calls = calls.map(|at| is_written(&path[at..], b"("));
     for is_written in matches.chain(calls) {
         *(if is_written { &mut patterns.written } else { &mut patterns.computed }) += 1;
-impl Patterns {
-    pub fn all(self) -> usize {
-        self.written + self.computed
-    }
-}
-
     }
     patterns
 }

@@ -339,6 +339,41 @@ fn patterns_with_many_states() {
     }
 }
 
+/// What a filter does for each value, and the text of a path itself, are part of its cost.
+#[test]
+fn costs_of_conditions() {
+    let mut bench = bench_of_pairs(10_000);
+    let mut cost = |path: &str| bench.cost(&format!("JSON.GET k {path}")).unwrap();
+    let (once, all) = (cost("$.a[?@==1]"), cost("$.a[*]"));
+    for (path, least) in [
+        (format!("$.a[?{}]", vec!["@==1"; 1000].join("&&")), 500 * once),
+        (format!("$.a[?{}]", vec!["1==1"; 1000].join("&&")), 40 * once),
+        (format!("({})", vec!["sum(@.b)"; 1000].join("+")), 500 * all),
+        (format!("(1{})", "+1".repeat(100_000)), 20_000),
+    ] {
+        assert!(cost(&path) >= least, "{}", &path[..20]);
+    }
+    // Filters and scans in each other cost more than can be counted, and not nothing.
+    assert_eq!(cost(&"$..a[?$..b]".repeat(20)), usize::MAX);
+}
+
+/// A filter in a filter may be asked for each byte of a document, however short that is.
+#[test]
+fn costs_of_filters_in_filters() {
+    let mut bench = Bench::new();
+    let document = format!("[{}]", ["1"; 40].join(","));
+    assert_eq!(bench.run_args(&[b"JSON.SET", b"k", b"$", document.as_bytes()]), "OK");
+    let mut cost = |path: &str| bench.cost(&format!("JSON.GET k {path}")).unwrap();
+    for (path, least) in [
+        ("$[?$[?1==2]]", 40),
+        ("$[?$[?$[?$[?1==2]]]]", 40 * 40 * 40),
+        ("$[?$[*]==$[*]]", 40 * 40),
+        ("$[?$..*==$..*]", 40 * 40),
+    ] {
+        assert!(cost(path) >= least, "{path}");
+    }
+}
+
 /// The deepest path over the deepest document.
 #[test]
 fn deep_paths_over_deep_documents() {
