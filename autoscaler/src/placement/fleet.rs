@@ -372,7 +372,7 @@ mod tests {
 
     use super::*;
 
-    /// What the invariants say, from the parts alone.
+    /// Checks the invariants against the parts alone.
     fn check(fleet: &Fleet) {
         let mut sums: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
         let mut leaving: BTreeMap<u16, u64> = BTreeMap::new();

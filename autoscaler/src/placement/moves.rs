@@ -39,7 +39,7 @@ impl Step<'_> {
                 }
                 let Some(to) = self.exit(part, &ranking) else {
                     if self.has_room_anywhere(part) {
-                        // All nodes with room have had their moves for now.
+                        // All nodes with room have had as many moves as they may.
                         break;
                     }
                     stuck += 1;

@@ -4,7 +4,7 @@ use super::observation::{NodeId, NodeReport, ZoneId};
 use super::policy::PlacementPolicy;
 use crate::streak::Streak;
 
-/// What a part needs, in integers, so that sums over parts never drift.
+/// The needs of a part, in integers, so that sums over parts never drift.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Demand {
     pub(crate) memory_kib: u32,

@@ -9,7 +9,7 @@ use super::random::Random;
 const AWAKE_SECONDS: f64 = 900.0;
 /// Busier parts than this are divided.
 const PART_PROCESSORS_MAX: f64 = 1.5;
-/// What one part can keep busy, even in a burst.
+/// The vCPUs that one part can keep busy, even in a burst.
 const BURST_PROCESSORS_MAX: f64 = 4.0;
 const PART_MIB_MAX: f64 = 8_192.0;
 /// Share of the databases that are never asleep.
