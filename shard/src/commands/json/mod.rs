@@ -164,7 +164,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             ),
         Command::new("JSON.STRAPPEND", at_least(3), KEY_CHANGE, GROW, run!(writing::strappend))
             .event(event("json.strappend"))
-            .cost(cost_of_change)
+            .cost(cost_of_strappend)
             .grows(growth_of_values)
             .needs(needs_of_change)
             .doc(
@@ -483,6 +483,11 @@ fn cost_of_mget(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 /// The document is looked at and copied, and the values in the request are read.
 fn cost_of_change(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     cost_of_read(db, request).saturating_add(request.extent() / (BYTES_PER_UNIT / 2))
+}
+
+/// Each string is copied twice: with what is appended, and encoded.
+fn cost_of_strappend(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    cost_of_change(db, request).saturating_mul(2)
 }
 
 /// A value that is merged moves all that is behind it, so several cost the square.
