@@ -32,8 +32,9 @@ const INSTRUCTIONS_ANYWAY: u64 = 150_000;
 const COUNTS: &str = "DORMOUSE_COUNTS";
 /// The part of the samples that a process under Valgrind runs.
 const PART: &str = "DORMOUSE_PART";
-/// Set where all samples are run, which takes minutes more, and not only every second one of each command.
+/// Set where all samples are run, which takes minutes, and not only one of so many.
 const LONG: &str = "DORMOUSE_LONG";
+const ONE_OF: usize = 6;
 /// Processes that share the samples, since one alone takes minutes.
 const PARTS: usize = 2;
 
@@ -688,8 +689,8 @@ fn measure_part(counts: &Path, part: usize) {
     let mut benches = [filled(SMALL), filled(LARGE)];
     let (mut failures, mut table, mut noted) = (String::new(), String::new(), 0);
     let is_long = std::env::var_os(LONG).is_some();
-    let chosen: Vec<_> = SAMPLES.iter().enumerate().filter(|(at, _)| is_long || is_first_or_third(*at)).collect();
-    for (_, (line, kind)) in chosen.into_iter().skip(part).step_by(PARTS) {
+    let chosen = SAMPLES.iter().step_by(if is_long { 1 } else { ONE_OF });
+    for (line, kind) in chosen.skip(part).step_by(PARTS) {
         let is_amortized = AMORTIZED.iter().any(|name| line.starts_with(&format!("{name} ")));
         let wide = (is_long && COLLECTIONS.contains(kind) && !is_amortized).then(|| format!("wide-{kind}"));
         for kind in std::iter::once((*kind).to_owned()).chain(wide) {
@@ -712,12 +713,6 @@ fn measure_part(counts: &Path, part: usize) {
     }
     println!("{table}");
     assert!(failures.is_empty(), "these do more than their cost allows:\n{failures}");
-}
-
-/// Whether a sample is the first of its command, or the third, and so on.
-fn is_first_or_third(at: usize) -> bool {
-    let name = |at: usize| SAMPLES[at].0.split(' ').next();
-    (0..at).filter(|other| name(*other) == name(at)).count().is_multiple_of(2)
 }
 
 /// A keyspace of `size` keys.
