@@ -1,7 +1,7 @@
 //! A real S3 server on loopback, with one bucket, and a bad network in front of it.
 //!
-//! `cargo xtask clients s3` builds the server into `target/tools`; `DORMOUSE_S3_SERVER` names another one of the same
-//! kind. It keeps objects as files, so a test can see the contents of the bucket.
+//! `cargo xtask clients s3`, and long runs, build the server into `target/tools`; `DORMOUSE_S3_SERVER` names another one of
+//! the same kind. It keeps objects as files, so a test can see the contents of the bucket.
 //!
 //! [`Network`] is a proxy that understands just enough of HTTP to tell one request from the next. The trouble of a
 //! request is drawn at random, from a seed, or set for the next one.
@@ -38,8 +38,11 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Starts the server. Returns nothing, and says so loudly, if the server is missing.
+    /// Starts the server. Returns nothing if it was not requested, or, saying so loudly, if it is missing.
     pub fn start() -> Option<Self> {
+        if ["DORMOUSE_S3_SERVER", "DORMOUSE_LONG"].iter().all(|name| std::env::var_os(name).is_none()) {
+            return None;
+        }
         let Some(program) = program() else {
             toolchain::skip("s3", "there is no S3 server; `cargo xtask clients s3` builds it, with go");
             return None;

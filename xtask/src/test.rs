@@ -111,7 +111,8 @@ pub(crate) fn clients(root: &Path, arguments: &[String], long: bool) -> Outcome 
     if needs(&["rdb", "import", "follow", "replicas", "compar", "valkey", "redis8"]) {
         variables.extend(tools::peers(root, tools::Peers::Tested)?);
     }
-    if needs(&["s3"]) {
+    // It takes minutes to build; each run tests a bucket of moto, and one of the tests' own.
+    if needs(&["s3"]) && (long || !arguments.is_empty()) {
         match tools::s3_server(root) {
             Ok(program) => variables.push(("DORMOUSE_S3_SERVER", program)),
             // The tests that need it say so too, and fail under `CI=true`.
