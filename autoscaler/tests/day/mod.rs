@@ -30,7 +30,7 @@ pub struct Options {
     pub hours: f64,
     /// The hour at which the simulation starts. What happens before midnight does not count.
     pub start_hour: f64,
-    /// What the load needs at its height, as shares of the memory and processors of all nodes, without bursts.
+    /// The highest load of the day without bursts, as shares of the memory and processors of all nodes.
     pub peak_memory_share: f64,
     pub peak_busy_share: f64,
     /// The mean time until a node dies.

@@ -1,4 +1,4 @@
-//! What a day came to: a line for each hour, and sums.
+//! The results of a day: a line for each hour, and sums.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -153,7 +153,7 @@ impl Tally {
         self.hours.iter().map(|hour| hour.fullness_deviation).sum::<f64>() / steps
     }
 
-    /// What the day cost, and what it would have cost with one Redis process for each database.
+    /// The cost of the day, beside that of one Redis process for each database.
     pub fn cost(&self, options: &Options, prices: &Prices, data_mib: f64) -> String {
         let hours = options.hours;
         let node_hour = options.processors * prices.vcpu_hour + options.memory_gib * prices.gib_hour;

@@ -6,7 +6,7 @@ use dormouse_autoscaler::{
     FleetObservation, Move, MoveReason, NodeId, NodeReport, PartId, PartReport, PlacementPlan, PlacementPolicy, Placer,
 };
 
-/// What the fleet knows of a part: its last report, and when a plan last named it.
+/// A part with its last report, and the time when a plan last named it.
 #[derive(Clone, Debug)]
 pub struct Resident {
     pub report: PartReport,

@@ -1,6 +1,6 @@
-//! What the expressions in a path come to, and how they compare.
+//! The results of the expressions in a path, and how they compare.
 //!
-//! A path in an expression comes to nothing, to one value, or to several. Several compare if any of them does. One array is
+//! A path in an expression has no value, one, or several. Several compare if any of them does. One array is
 //! what the operators over sets look into, and so are several values.
 
 use std::borrow::Cow;
@@ -50,7 +50,7 @@ impl Allowance {
     }
 }
 
-/// What an expression comes to.
+/// The result of an expression.
 #[derive(Clone)]
 pub enum Operand<'t> {
     Nothing,
@@ -206,7 +206,7 @@ impl<'t> Operand<'t> {
         self.single().and_then(|single| single.node.string())
     }
 
-    /// What it says as a condition: its value if that is a boolean of the path or a function, and whether there is any
+    /// Whether it holds as a condition: its value if that is a boolean of the path or a function, and whether there is any
     /// value otherwise.
     pub fn holds(&self) -> bool {
         match self {

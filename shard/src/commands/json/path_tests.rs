@@ -163,7 +163,7 @@ const COMPUTED: &[(&str, &str)] = &[
     ("$in", "(error) ERR Path does not exist"),
 ];
 
-/// What is no path.
+/// Texts that are no paths.
 const REFUSED: &[&str] = &[
     "($.nums).sum()",
     r#""x""#,
@@ -339,7 +339,7 @@ fn patterns_with_many_states() {
     }
 }
 
-/// What a filter does for each value, and the text of a path itself, are part of its cost.
+/// The work of a filter on each value, and the text of a path itself, are part of its cost.
 #[test]
 fn costs_of_conditions() {
     let mut bench = bench_of_pairs(10_000);

@@ -245,7 +245,7 @@ impl<'d> Selection<'d> {
         }
     }
 
-    /// What an expression in a filter comes to for the value that is tested.
+    /// The result of an expression in a filter for the value that is tested.
     fn evaluate<'t>(&mut self, expression: &'t Expression, node: JsonNode<'d>) -> Result<Operand<'t>>
     where
         'd: 't,

@@ -1,4 +1,4 @@
-//! What a path consists of, once it is read.
+//! The steps and expressions of a path that has been read.
 
 use std::cell::RefCell;
 
@@ -215,7 +215,7 @@ impl Pattern {
         if let Ok(found) = remembered.try_search_fwd(&mut cache, &Input::new(text).earliest(true)) {
             return Ok(found.is_some());
         }
-        // What was remembered took steps to find out.
+        // States that the machine remembers took steps to find.
         work(text.len().saturating_mul(*states).saturating_add(cache.memory_usage()))?;
         cache.reset(remembered);
         Ok(each.is_match(&mut each.create_cache(), text))
