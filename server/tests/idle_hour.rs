@@ -4,6 +4,7 @@
 //! clock: what is sent when, how long clients wait, when keys expire, and the rounds of the keeper.
 
 #[allow(dead_code, reason = "shared with tests that need more of it")]
+#[path = "wire/node.rs"]
 mod node;
 
 use std::collections::BTreeMap;

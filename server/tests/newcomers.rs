@@ -1,6 +1,7 @@
 //! New clients while the process has no memory left.
 
 #[expect(dead_code, reason = "other tests use the rest")]
+#[path = "wire/node.rs"]
 mod node;
 
 use dormouse_shard::memory::MEMORY;

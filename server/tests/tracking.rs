@@ -1,6 +1,7 @@
 //! Server-assisted client-side caching: what clients are told to forget, and when.
 
 #[expect(dead_code, reason = "no test here looks at the meters")]
+#[path = "wire/node.rs"]
 mod node;
 
 use std::sync::atomic::Ordering;

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::{Outcome, run};
 
 /// The test programs that take longest, which start first: the run should not end with one of them alone.
-const LONGEST: [&str; 4] = ["seeds", "dormouse_shard", "comparison", "applications"];
+const LONGEST: [&str; 5] = ["seeds", "dormouse_storage", "wire", "comparison", "applications"];
 
 #[derive(Debug)]
 pub(crate) struct Build {
@@ -71,7 +71,7 @@ pub(crate) fn workspace(root: &Path, tests: Option<&[String]>) -> Result<Build, 
 /// Builds the server alone, but as tests use it.
 pub(crate) fn server(root: &Path) -> Result<PathBuf, String> {
     // The features that only tests ask for count as soon as one test is among what is built.
-    Ok(workspace(root, Some(&["clock".to_owned()]))?.server)
+    Ok(workspace(root, Some(&["tracking".to_owned()]))?.server)
 }
 
 /// The program that a message of cargo tells of, and whether it is one of tests.

@@ -13,7 +13,7 @@
 mod page;
 mod peers;
 #[expect(dead_code, reason = "other tests use the rest")]
-#[path = "../served/mod.rs"]
+#[path = "../wire/served.rs"]
 mod served;
 mod words;
 

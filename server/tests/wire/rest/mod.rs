@@ -1,0 +1,15 @@
+//! Commands over HTTP, byte for byte.
+
+mod commands;
+mod connections;
+mod events;
+mod http;
+mod http2;
+mod once;
+
+use crate::node::Bench;
+use http::Http;
+
+fn http(bench: &Bench) -> Http {
+    Http::over(bench.connect_http())
+}
