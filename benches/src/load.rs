@@ -28,6 +28,8 @@ pub(crate) struct Commands {
     /// The last byte of a reply.
     reply_end: u8,
     replies: Replies,
+    /// Each command is sent once, in the order of the commands, until all were.
+    in_turn: bool,
 }
 
 /// How to find the end of a reply without reading it.
@@ -104,6 +106,15 @@ impl Commands {
         Self::build(keys, start, length, write)
     }
 
+    /// The same commands, each sent once only: a run may have [`Self::count`] of them at most.
+    pub fn in_turn(self) -> Self {
+        Self { in_turn: true, ..self }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.count as u64
+    }
+
     fn build(keys: u64, reply_start: Vec<u8>, reply_length: usize, write: impl FnMut(u64, &mut Vec<u8>)) -> Self {
         Self::built(keys, reply_start, Replies::Length(reply_length), write)
     }
@@ -117,11 +128,14 @@ impl Commands {
         let count = keys.clamp(1024, 256 * 1024).min((COMMANDS_BYTES_MAX / command_length) as u64) as usize;
         (1..count).for_each(|_| write(random.u64(..keys), &mut bytes));
         assert_eq!(bytes.len(), count * command_length, "commands of one kind have one length");
-        Self { command_length, bytes, count, reply_start, reply_end: b'\n', replies }
+        Self { command_length, bytes, count, reply_start, reply_end: b'\n', replies, in_turn: false }
     }
 
-    fn batch(&self, pipeline: usize, random: &mut fastrand::Rng) -> &[u8] {
-        let start = random.usize(..=self.count - pipeline);
+    /// The next batch of a connection, of which `sent` commands in turn were sent.
+    fn batch(&self, pipeline: usize, random: &mut fastrand::Rng, sent: &mut usize) -> &[u8] {
+        let last = self.count - pipeline;
+        let start = if self.in_turn { (*sent).min(last) } else { random.usize(..=last) };
+        *sent += pipeline;
         &self.bytes[start * self.command_length..(start + pipeline) * self.command_length]
     }
 }
@@ -141,6 +155,8 @@ pub(crate) struct Load<'a> {
     kinds: &'a [Commands],
     pipeline: usize,
     random: fastrand::Rng,
+    /// Commands sent so far.
+    sent: usize,
     subscribers: Vec<TcpStream>,
     /// Bytes of one message to a subscriber.
     message_length: usize,
@@ -169,7 +185,16 @@ impl<'a> Load<'a> {
             opened.push(Connection { stream, kind: 0, sent_at: Instant::now(), received: 0, busy: false });
         }
         let random = fastrand::Rng::with_seed(1);
-        Ok(Self { poll, connections: opened, kinds, pipeline, random, subscribers: Vec::new(), message_length: 0 })
+        Ok(Self {
+            poll,
+            connections: opened,
+            kinds,
+            pipeline,
+            random,
+            sent: 0,
+            subscribers: Vec::new(),
+            message_length: 0,
+        })
     }
 
     /// Connects subscribers to a channel, each of which gets `message_length` bytes for every command of a run.
@@ -222,7 +247,7 @@ impl<'a> Load<'a> {
         let mut delivered = 0;
         let delivery = self.message_length * self.subscribers.len();
         for connection in &mut self.connections {
-            connection.send(started, self.kinds, self.pipeline, &mut self.random)?;
+            connection.send(started, self.kinds, self.pipeline, &mut self.random, &mut self.sent)?;
         }
         let mut now = started;
         while busy > 0 || delivered < commands as usize * delivery {
@@ -246,7 +271,7 @@ impl<'a> Load<'a> {
                 commands += self.pipeline as u64;
                 answered(now - connection.sent_at);
                 if go_on(now) {
-                    connection.send(now, self.kinds, self.pipeline, &mut self.random)?;
+                    connection.send(now, self.kinds, self.pipeline, &mut self.random, &mut self.sent)?;
                 } else {
                     connection.busy = false;
                     busy -= 1;
@@ -275,9 +300,16 @@ fn drain(stream: &mut TcpStream, scratch: &mut [u8]) -> Result<usize> {
 }
 
 impl Connection {
-    fn send(&mut self, now: Instant, kinds: &[Commands], pipeline: usize, random: &mut fastrand::Rng) -> Result<()> {
+    fn send(
+        &mut self,
+        now: Instant,
+        kinds: &[Commands],
+        pipeline: usize,
+        random: &mut fastrand::Rng,
+        sent: &mut usize,
+    ) -> Result<()> {
         self.kind = if kinds.len() == 1 { 0 } else { random.usize(..kinds.len()) };
-        let batch = kinds[self.kind].batch(pipeline, random);
+        let batch = kinds[self.kind].batch(pipeline, random, sent);
         (self.sent_at, self.received, self.busy) = (now, 0, true);
         // Nothing else is under way on this connection, so its send buffer is empty and much larger than a batch.
         match self.stream.write(batch)? {

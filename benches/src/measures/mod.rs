@@ -9,6 +9,7 @@ mod eviction;
 mod expiry;
 mod http;
 mod memory;
+mod once;
 mod restart;
 mod sidecar;
 mod stalls;
@@ -54,6 +55,8 @@ pub(crate) enum Measure {
     Tls,
     /// Server CPU of commands over HTTP beside RESP.
     Http,
+    /// CPU that `ONCE` adds to a command.
+    Once,
     /// Time that the sidecar adds to a GET, and that a copy saves.
     Sidecar,
     /// CPU that triggers add to a SET, and events that one core delivers.
@@ -83,6 +86,7 @@ impl Measure {
             Measure::Databases => "databases",
             Measure::Tls => "tls",
             Measure::Http => "http",
+            Measure::Once => "once",
             Measure::Sidecar => "sidecar",
             Measure::Triggers => "triggers",
             Measure::Vectors => "vectors",
@@ -115,6 +119,7 @@ impl Measure {
             Measure::Databases => databases::measure(bench),
             Measure::Tls => tls::measure(bench),
             Measure::Http => http::measure(bench),
+            Measure::Once => once::measure(bench),
             Measure::Sidecar => sidecar::measure(bench),
             Measure::Triggers => triggers::measure(bench),
             Measure::Vectors => vectors::measure(bench),
