@@ -85,7 +85,7 @@ impl ReplicaStream {
                     }
                     let Some(index) = self.ids[..INDEXES].iter().position(|id| *id == keyspace) else { continue };
                     let body = effect::read(body).ok_or_else(|| malformed(&"an effect"))?;
-                    if matches!(body, EffectBody::Kept(_)) || is_unknown(&body) {
+                    if matches!(body, EffectBody::Kept(_) | EffectBody::Repeated { .. }) || is_unknown(&body) {
                         continue;
                     }
                     self.select(index, count, out);
@@ -127,7 +127,7 @@ impl ReplicaStream {
             EffectBody::Value { key, kind, .. } if READERS.lacks(kind) => command(out, &[b"DEL", &key]),
             EffectBody::Expiry { key, expiry: Some(at) } => command(out, &[b"PEXPIREAT", &key, number(at).as_bytes()]),
             EffectBody::Expiry { key, expiry: None } => command(out, &[b"PERSIST", &key]),
-            EffectBody::Kept(_) => {}
+            EffectBody::Kept(_) | EffectBody::Repeated { .. } => {}
             EffectBody::Command(request) | EffectBody::Told(request) => {
                 let request = request.as_request();
                 head(out, request.len());

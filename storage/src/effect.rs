@@ -13,6 +13,7 @@
 //! 3 | argc varint | (length varint, bytes)*           a command, run at `now_ms`
 //! 4 | the same                                        a command that replicas cannot have
 //! 5 | the same                                        a command that only replicas get, in place of that
+//! 6 | key                                             a producer of a stream has sent a message again
 //! ```
 //!
 //! where `key` is a length varint and its bytes.
@@ -44,6 +45,10 @@ pub enum EffectBody {
     Kept(OwnedRequest),
     /// Replicas are told, and nothing is replayed.
     Told(OwnedRequest),
+    /// One more of those that a stream counts. Replicas are not told.
+    Repeated {
+        key: Box<[u8]>,
+    },
 }
 
 const DELETE: u8 = 0;
@@ -52,6 +57,7 @@ const EXPIRY: u8 = 2;
 const COMMAND: u8 = 3;
 const KEPT: u8 = 4;
 const TOLD: u8 = 5;
+const REPEATED: u8 = 6;
 
 pub fn delete(body: &mut Vec<u8>, key: &[u8]) {
     body.push(DELETE);
@@ -95,6 +101,11 @@ pub fn kept<'a>(body: &mut Vec<u8>, args: impl ExactSizeIterator<Item = &'a [u8]
 /// A command that only replicas get: see [`EffectBody::Told`].
 pub fn told<'a>(body: &mut Vec<u8>, args: impl ExactSizeIterator<Item = &'a [u8]>) {
     command_of(TOLD, body, args);
+}
+
+pub fn repeated(body: &mut Vec<u8>, key: &[u8]) {
+    body.push(REPEATED);
+    put(body, key);
 }
 
 fn command_of<'a>(kind: u8, body: &mut Vec<u8>, args: impl ExactSizeIterator<Item = &'a [u8]>) {
@@ -148,6 +159,7 @@ pub fn read(body: &[u8]) -> Option<EffectBody> {
                 _ => EffectBody::Told(request),
             }
         }
+        REPEATED => EffectBody::Repeated { key: take(rest)?.into() },
         _ => return None,
     };
     rest.is_empty().then_some(body)
@@ -240,6 +252,7 @@ mod tests {
             made(|body| command(body, [&b"DEL"[..], b"k"].into_iter())),
             made(|body| kept(body, [&b"DEL"[..], b"k"].into_iter())),
             made(|body| told(body, [&b"DEL"[..], b"k"].into_iter())),
+            made(|body| repeated(body, b"key")),
         ];
         for body in bodies {
             assert!(read(&body).is_some());

@@ -102,7 +102,7 @@ const ARRAY: &str = r#"{0: "inserted", 1: "one", 2: "2", 3: "3.5", 1000: "thousa
 
 /// One entry was released by its consumer, and one came with the id of a producer.
 const STREAM_OF_REDIS: &str = "3 of 3, 1-1 to 1795883611579-0, deleted 0-0; 1-1 f=v; 2-1 f=v g=w; \
-    1795883611579-0 f=v; 100 messages for 100 s, 1 added; producer producer m1 1795883611579-0; \
+    1795883611579-0 f=v; 100 messages for 100 s, 1 added, 0 repeated; producer producer m1 1795883611579-0; \
     group group at 2-1, Some(2) read, alice seen 1795883611568 active Some(1795883611568), \
     bob seen 1795883611579 active Some(1795883611579) 2-1 at 1795883611579 x1, released 1-1 x1";
 

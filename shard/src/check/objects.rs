@@ -219,7 +219,12 @@ pub(super) fn malformed_effect(position: u64, body: &[u8], placement: &SlotPlace
     let key = match effect::read(body) {
         None => return Some("an effect that cannot be read"),
         Some(EffectBody::Command(_) | EffectBody::Kept(_) | EffectBody::Told(_)) => return None,
-        Some(EffectBody::Delete { key } | EffectBody::Value { key, .. } | EffectBody::Expiry { key, .. }) => key,
+        Some(
+            EffectBody::Delete { key }
+            | EffectBody::Value { key, .. }
+            | EffectBody::Expiry { key, .. }
+            | EffectBody::Repeated { key },
+        ) => key,
     };
     (placement.position(&key) != position).then_some("an effect at another key's place")
 }

@@ -243,6 +243,7 @@ pub fn replay(db: &mut Keyspace<'_>, body: &[u8]) -> Result<()> {
             db.replace(&key, record);
         }
         EffectBody::Told(_) => {}
+        EffectBody::Repeated { key } => streams::count_repeated(db, &key),
         EffectBody::Command(request) | EffectBody::Kept(request) => {
             let request = request.as_request();
             let (row, run) = find(request).ok_or_else(malformed)?;

@@ -189,6 +189,13 @@ impl Keyspace<'_> {
         }
     }
 
+    /// Records that a producer of the stream under `key` has sent a message again.
+    pub fn effect_repeated(&mut self, key: &[u8]) {
+        if self.records_by_key() {
+            self.record(key, |body| effect::repeated(body, key));
+        }
+    }
+
     /// As [`Self::effect`], for what only replicas are told.
     pub fn effect_told<'a>(&mut self, key: &[u8], args: impl ExactSizeIterator<Item = &'a [u8]>) {
         if self.records_by_key() && self.shared.journal.is_tapped() {

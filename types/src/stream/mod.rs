@@ -415,7 +415,8 @@ impl fmt::Debug for Stream {
         }
         if self.0.history.is_some() {
             let Idempotency { duration_s, size_max } = self.idempotency();
-            write!(f, "; {size_max} messages for {duration_s} s, {} added", self.messages_ever().0)?;
+            let (added, repeated) = self.messages_ever();
+            write!(f, "; {size_max} messages for {duration_s} s, {added} added, {repeated} repeated")?;
         }
         for (producer, messages) in self.producers() {
             write!(f, "; producer {}", producer.escape_ascii())?;

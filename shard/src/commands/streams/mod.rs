@@ -31,6 +31,7 @@ use dormouse_types::{Limits, Stream, StreamId};
 use smallvec::SmallVec;
 
 use self::ids::{ids, range_end, range_start, strict_id, write_entries, write_id};
+pub use self::producers::count_repeated;
 use self::trimming::{AddOptions, TrimOptions, TrimRule};
 use crate::commands::args::{Args, Argument, Rest, integer, parse};
 use crate::commands::{
@@ -407,7 +408,6 @@ fn xadd(db: &mut Keyspace<'_>, reply: &mut Reply, (key, added): (&[u8], AddOptio
         if let Some((producer, message)) = message
             && let Some(id) = stream.message(producer, message, now)
         {
-            stream.count_repeated();
             return Change::No(Ok(Added::Before(id)));
         }
         let id = match new_id(stream.entries(), wanted, now) {
@@ -434,6 +434,7 @@ fn xadd(db: &mut Keyspace<'_>, reply: &mut Reply, (key, added): (&[u8], AddOptio
     let id = match added.transpose()? {
         Some(Added::Now(id)) => id,
         Some(Added::Before(id)) => {
+            count_repeated(db, key);
             write_id(reply, id);
             return Ok(());
         }

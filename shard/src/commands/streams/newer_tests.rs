@@ -1,6 +1,12 @@
 //! Tests of the commands and options that Redis 8 has added to streams.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use dormouse_types::Limits;
+use parking_lot::Mutex;
+
+use crate::keyspace::changes::KeyEvent;
 
 use super::super::testing::{Bench, check, check_effects, check_effects_of, check_effects_with, check_resp3};
 
@@ -84,6 +90,23 @@ fn messages_are_remembered_for_a_time() {
     assert!(shown(&mut bench).contains("pids-tracked 1 iids-tracked 2 iids-added 6 iids-duplicates 3"));
     bench.now_ms += 1000;
     assert!(shown(&mut bench).contains("pids-tracked 0 iids-tracked 0 iids-added 6 iids-duplicates 3"));
+}
+
+/// As in Redis, only its replicas and its log learn of it.
+#[test]
+fn no_client_learns_of_a_message_that_is_sent_again() {
+    let mut bench = Bench::new();
+    let heard = Arc::<Mutex<Vec<&str>>>::default();
+    let events = Arc::clone(&heard);
+    let listen = move |event: KeyEvent, _: u8, _: &[u8]| events.lock().push(event.name);
+    assert!(bench.shared.listener.set(Box::new(listen)).is_ok());
+    bench.run("XADD s IDMP p i * f v");
+    let touched = Arc::new(AtomicBool::new(false));
+    bench.shared.watches.add(0, b"s", &touched);
+    bench.run("XADD s NOMKSTREAM IDMP p i MAXLEN 0 * f v");
+    assert!(!touched.load(Ordering::Relaxed), "a transaction that watches the stream goes on");
+    assert!(bench.run("XINFO STREAM s").contains("iids-duplicates 1"));
+    assert_eq!(*heard.lock(), ["new", "xadd"]);
 }
 
 #[test]
@@ -465,7 +488,7 @@ fn effects_replay_to_the_same_streams() {
 /// A database whose effects are told to replicas keeps for itself what they do not have.
 #[test]
 fn effects_for_replicas_replay_to_the_same_streams() {
-    check_effects_with(Bench::new(), &lines(), |shared| shared.journal.tap(Some(std::sync::Arc::new(Silent))));
+    check_effects_with(Bench::new(), &lines(), |shared| shared.journal.tap(Some(Arc::new(Silent))));
 }
 
 #[derive(Debug)]

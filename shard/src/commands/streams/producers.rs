@@ -1,8 +1,8 @@
 //! The messages of producers: `XCFGSET`, `XIDMPRECORD`, and the part of `XADD` that remembers them.
 //!
 //! An entry that a message has become is recorded as the entry with its id, and the message that is bound to it: whatever the
-//! history holds when that is replayed, the entry is added. A message that is sent again changes nothing but a counter, and is
-//! not recorded.
+//! history holds when that is replayed, the entry is added. A message that is sent again changes nothing but a counter, and that
+//! alone is recorded.
 
 use dormouse_protocol::{Reply, Request};
 use dormouse_types::stream::Idempotency;
@@ -43,6 +43,18 @@ pub fn record(
     if let Some((producer, message, id)) = message {
         let id = id.to_string();
         db.effect_kept(key, [&b"XIDMPRECORD"[..], key, producer, message, id.as_bytes()].into_iter());
+    }
+}
+
+/// Counts a message that was sent again, and records that alone.
+pub fn count_repeated(db: &mut Keyspace<'_>, key: &[u8]) {
+    db.call_changes(None);
+    let counted = db.update_existing(key, |stream: &mut Stream, _| {
+        stream.count_repeated();
+        Change::Beside(())
+    });
+    if matches!(counted, Ok(Some(()))) && db.names_effects() {
+        db.effect_repeated(key);
     }
 }
 
