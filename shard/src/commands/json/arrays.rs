@@ -8,10 +8,11 @@ use super::path::Path;
 use super::reading::form_of;
 use super::text::{ReplyForm, reply_value};
 use super::writing::reply_changed;
-use super::{Index, NO_KEY, change, edit, no_path_or, ordered, parse, select, wrong_arity};
+use super::{ARRPOP, ARRTRIM, Index, NO_KEY, change, edit, no_path_or, ordered, parse, select, wrong_arity};
 use crate::commands::args::{Args, Argument, Rest};
 use crate::commands::work;
 use crate::error::{Error, Result};
+use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Change, Keyspace};
 
 /// Values of a request, encoded one after the other.
@@ -127,6 +128,9 @@ pub fn pop(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Pop
         let edit = Edit::Cut { at: element.at() - array.at(), bytes: popped.len(), count: 1 };
         Ok((edit, Some(Some(popped))))
     })?;
+    if path.is_old {
+        tell_unchanged(db, ARRPOP, key, &results);
+    }
     let popped = |reply: &mut Reply, popped: Option<&Vec<u8>>| match (popped, form) {
         (None, _) => reply.null(),
         (Some(popped), ReplyForm::Text) => {
@@ -192,7 +196,15 @@ pub fn trim(
         json::put_array(&mut trimmed, &array.bytes()[offset(array, from)..offset(array, to)], to - from);
         Ok((Edit::Replace(trimmed), Some((to - from) as i64)))
     })?;
+    tell_unchanged(db, ARRTRIM, key, &results);
     reply_changed(reply, &path, &results, "not an array")
+}
+
+/// Tells of arrays that a command has found and left as they were, as RedisJSON does. Nothing is recorded of them.
+fn tell_unchanged<R>(db: &mut Keyspace<'_>, event: KeyEvent, key: &[u8], results: &[Option<R>]) {
+    if db.changes() == 0 && results.iter().any(Option::is_some) {
+        db.tell(event, key);
+    }
 }
 
 /// The elements that a trim keeps: from one to before another.

@@ -58,6 +58,9 @@ const fn event(name: &'static str) -> KeyEvent {
     KeyEvent::new(EventClass::Module, name)
 }
 
+const ARRPOP: KeyEvent = event("json.arrpop");
+const ARRTRIM: KeyEvent = event("json.arrtrim");
+
 pub(crate) const FAMILY: Family<Run> = Family {
     group: "module",
     category: Category::JSON,
@@ -208,7 +211,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "Returns the lengths of the arrays that a path names in a document of JSON.",
         ),
         Command::new("JSON.ARRPOP", at_least(2), KEY_CHANGE, WRITE, run!(arrays::pop))
-            .event(event("json.arrpop"))
+            .event(ARRPOP)
             .cost(cost_of_change)
             .needs(needs_of_change)
             .doc(
@@ -217,7 +220,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Removes and returns an element of the arrays that a path names in a document of JSON.",
             ),
         Command::new("JSON.ARRTRIM", exactly(5), KEY_CHANGE, WRITE, run!(arrays::trim))
-            .event(event("json.arrtrim"))
+            .event(ARRTRIM)
             .cost(cost_of_change)
             .needs(needs_of_change)
             .doc(
