@@ -58,6 +58,7 @@ const fn event(name: &'static str) -> KeyEvent {
     KeyEvent::new(EventClass::Module, name)
 }
 
+const MSET: KeyEvent = event("json.mset");
 const ARRPOP: KeyEvent = event("json.arrpop");
 const ARRTRIM: KeyEvent = event("json.arrtrim");
 
@@ -87,7 +88,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "Returns the values that a path names in several documents of JSON.",
         ),
         Command::new("JSON.MSET", at_least(4), KEYS_SET, GROW.union(Flags::BY_KEY), run!(writing::mset))
-            .event(event("json.mset"))
+            .event(MSET)
             .cost(cost_of_mset)
             .grows(growth_of_values)
             .needs(needs_of_mset)
@@ -528,8 +529,19 @@ fn needs_of_change(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     db.collection_bytes(request.arg(1)).saturating_mul(3).saturating_add(encoded)
 }
 
+/// Documents of which a part is set are copied, and all copies are there at once.
 fn needs_of_mset(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    let keys = (1..request.len()).step_by(3).map(|at| db.collection_bytes(request.arg(at)));
-    let most = keys.max().unwrap_or(0).saturating_mul(3);
-    most.saturating_add(request.extent().saturating_mul(ENCODED_PER_BYTE))
+    let triplets = (1..request.len()).step_by(3);
+    let is_whole = |at: &usize| matches!(request.arg(at + 1), b"$" | b".");
+    let mut copied: Vec<&[u8]> = triplets.filter(|at| !is_whole(at)).map(|at| request.arg(at)).collect();
+    copied.sort_unstable();
+    copied.dedup();
+    let (mut most, mut sum) = (0, 0usize);
+    for key in copied {
+        let bytes = db.collection_bytes(key);
+        most = most.max(bytes);
+        sum = sum.saturating_add(bytes);
+    }
+    let encoded = request.extent().saturating_mul(ENCODED_PER_BYTE);
+    most.saturating_mul(2).saturating_add(sum).saturating_add(encoded)
 }

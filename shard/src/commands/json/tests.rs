@@ -1,10 +1,14 @@
 //! Replies to commands over documents, and selections against a naive walk over a tree of values.
 
+use std::sync::Arc;
+
 use dormouse_types::record::Entry;
 use fastrand::Rng;
+use parking_lot::Mutex;
 use serde_json::{Value as Tree, json};
 
 use crate::commands::testing::{Bench, check, check_effects, check_resp3};
+use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::place::Place;
 
 const WRONGTYPE: &str = "(error) WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -570,6 +574,46 @@ fn documents_are_limited() {
     assert_eq!(refused, "(error) ERR recursion limit exceeded");
     assert_eq!(run(&mut bench, &format!("JSON.SET k {innermost}[0] []")), "(error) ERR recursion limit exceeded");
     assert_eq!(run(&mut bench, &format!("JSON.GET k {innermost}")), "[[1]]");
+}
+
+/// A value that is too deep where it would be changes nothing, whatever comes before it and behind it.
+#[test]
+fn several_documents_are_set_or_none() {
+    let mut bench = Bench::new();
+    let heard = Arc::<Mutex<Vec<String>>>::default();
+    let events = Arc::clone(&heard);
+    let listen = move |event: KeyEvent, _: u8, key: &[u8]| {
+        events.lock().push(format!("{} {}", event.name, String::from_utf8_lossy(key)));
+    };
+    assert!(bench.shared.listener.set(Box::new(listen)).is_ok());
+    let nested = "[".repeat(100) + &"]".repeat(100);
+    let innermost = "$.x".to_owned() + &"[0]".repeat(99);
+    run(&mut bench, &format!("JSON.MSET a $ {{\"x\":1}} b $ {{\"x\":{nested}}}"));
+    assert_eq!(run(&mut bench, &format!("JSON.ARRAPPEND b {innermost} 1")), "[1]");
+    heard.lock().clear();
+    let before = bench.data();
+    for line in [
+        format!("JSON.MSET a $.x 2 b {innermost}[0] {nested} new $ 1"),
+        format!("JSON.MSET a $ 2 new $ 1 b {innermost}[0] {nested}"),
+        format!("JSON.MSET a $.y 2 a $.z 3 b {innermost}[0] {nested} a $.x 4"),
+    ] {
+        assert_eq!(run(&mut bench, &line), "(error) ERR recursion limit exceeded", "{line}");
+        assert_eq!(bench.data(), before, "{line}");
+    }
+    assert!(heard.lock().is_empty());
+    for (line, reply, events) in [
+        (
+            "JSON.MSET a $.y 2 b $ 1 a $.y.z 3 new . {} a $.y 3",
+            "nil",
+            "json.mset a, json.mset b, new new, json.mset new, json.mset a",
+        ),
+        ("JSON.MGET a b new $", "[[{\"x\":1,\"y\":3}] [1] [{}]]", ""),
+        ("JSON.MSET a $ {} a $.p {} a $.p.q 1", "OK", "json.mset a, json.mset a, json.mset a"),
+        ("JSON.GET a", "{\"p\":{\"q\":1}}", ""),
+    ] {
+        assert_eq!(run(&mut bench, line), reply, "{line}");
+        assert_eq!(std::mem::take(&mut *heard.lock()).join(", "), events, "{line}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Commands that change values of any type.
 
+use std::collections::HashMap;
+
 use dormouse_protocol::{Reply, Request, Version};
 use dormouse_types::Json;
 use dormouse_types::json::{self, Edit, JsonNode, JsonValue};
@@ -7,8 +9,8 @@ use dormouse_types::json::{self, Edit, JsonNode, JsonValue};
 use super::path::Path;
 use super::steps::PathStep;
 use super::{
-    Ignored, NO_KEY, OptionalPath, change, edit, no_path_or, not_a, ordered, outermost, parse, parse_operand, select,
-    wrong_arity,
+    Ignored, MSET, NO_KEY, OptionalPath, change, edit, no_path_or, not_a, ordered, outermost, parse, parse_operand,
+    select, wrong_arity,
 };
 use crate::commands::args::{Args, Argument, Rest};
 use crate::commands::{Access, work};
@@ -98,16 +100,24 @@ fn value_of(db: &mut Keyspace<'_>, key: &[u8], text: &[u8]) -> Result<Vec<u8>> {
 /// Sets a whole document; its expiry stays.
 fn put(db: &mut Keyspace<'_>, key: &[u8], text: &[u8], condition: Condition) -> Result<bool> {
     let most = db.settings().records.value_bytes_max;
-    let mut was_there = false;
-    let is_set = db.update(key, |json: &mut Json, _| {
-        was_there = !json.is_empty();
+    put_with(db, key, |was_there| {
         let is_due = match condition {
             Condition::Always => true,
             Condition::Missing => !was_there,
             Condition::Exists => was_there,
         };
-        match document(text, most) {
-            Ok(new) if is_due => {
+        let new = whole(&parse(text)?, most)?;
+        Ok(is_due.then_some(new))
+    })
+}
+
+/// Sets a whole document to what `make` makes of whether there is one; `None` leaves it as it is.
+fn put_with(db: &mut Keyspace<'_>, key: &[u8], make: impl FnOnce(bool) -> Result<Option<Json>>) -> Result<bool> {
+    let mut was_there = false;
+    let is_set = db.update(key, |json: &mut Json, _| {
+        was_there = !json.is_empty();
+        match make(was_there) {
+            Ok(Some(new)) => {
                 *json = new;
                 Change::Yes(Ok(true))
             }
@@ -120,8 +130,8 @@ fn put(db: &mut Keyspace<'_>, key: &[u8], text: &[u8], condition: Condition) -> 
     Ok(is_set)
 }
 
-fn document(text: &[u8], most: usize) -> Result<Json> {
-    let new = Json::of(&parse(text)?).ok_or(Error::StringTooLong)?;
+fn whole(encoded: &[u8], most: usize) -> Result<Json> {
+    let new = Json::of(encoded).ok_or(Error::StringTooLong)?;
     if new.heap_bytes() > most { Err(Error::ValueTooLarge) } else { Ok(new) }
 }
 
@@ -144,19 +154,21 @@ fn set_in(
     condition: Condition,
 ) -> Result<Option<bool>> {
     change(db, key, |json, most| {
-        if condition != Condition::Missing {
-            let places = outermost(json, &select::places(json, path)?);
-            if !places.is_empty() {
-                edit(json, (&places, value.len(), most), |_, _| Ok(Edit::Replace(value.to_vec())))?;
-                return Ok(Change::Yes(true));
-            }
-        }
-        if condition == Condition::Exists {
-            return Ok(Change::No(false));
-        }
-        let is_added = add(json, path, value, most)?;
-        Ok(Change::when(is_added, is_added))
+        let is_set = set_values(json, most, (path, value), condition)?;
+        Ok(Change::when(is_set, is_set))
     })
+}
+
+/// The same in a document that may take `most` bytes.
+fn set_values(json: &mut Json, most: usize, (path, value): (&Path<'_>, &[u8]), condition: Condition) -> Result<bool> {
+    if condition != Condition::Missing {
+        let places = outermost(json, &select::places(json, path)?);
+        if !places.is_empty() {
+            edit(json, (&places, value.len(), most), |_, _| Ok(Edit::Replace(value.to_vec())))?;
+            return Ok(true);
+        }
+    }
+    if condition == Condition::Exists { Ok(false) } else { add(json, path, value, most) }
 }
 
 /// Adds the member that a path names and that does not exist. Returns whether it did.
@@ -191,12 +203,14 @@ fn added_name<'p>(path: &'p Path<'_>) -> Result<(&'p [PathStep], &'p [u8])> {
 }
 
 /// `JSON.MSET key path value [key path value ...]`
+///
+/// All documents are changed aside before the first of them is put in its place: an error changes none.
 pub fn mset(db: &mut Keyspace<'_>, reply: &mut Reply, args: Triplets<'_>) -> Result<()> {
     let Triplets(triplets) = args;
     let mut read = Vec::with_capacity(triplets.len() / 3);
     for at in (0..triplets.len()).step_by(3) {
-        let (key, path, text) = (triplets.at(at), Path::read(triplets.at(at + 1))?, triplets.at(at + 2));
-        let value = value_of(db, key, text)?;
+        let (key, path) = (triplets.at(at), Path::read(triplets.at(at + 1))?);
+        let value = value_of(db, key, triplets.at(at + 2))?;
         match db.read_to_change::<Json>(key)? {
             None if !path.is_root() => return Err(NEW_AT_ROOT),
             Some(document) if !path.is_root() && select::first(document, &path)?.is_none() => _ = added_name(&path)?,
@@ -205,14 +219,41 @@ pub fn mset(db: &mut Keyspace<'_>, reply: &mut Reply, args: Triplets<'_>) -> Res
         if !path.is_root() {
             ask_for_copies(db, reply, key, &path, value.len())?;
         }
-        read.push((key, path, text, value));
+        read.push((key, path, value));
     }
-    let mut are_all_set = true;
-    for (key, path, text, value) in read {
-        are_all_set &= match path.is_root() {
-            true => put(db, key, text, Condition::Always)?,
-            false => set_in(db, key, &path, &value, Condition::Always)?.unwrap_or(false),
+    let most = db.settings().records.value_bytes_max;
+    let mut staged: Vec<(&[u8], Option<Json>)> = Vec::new();
+    let mut places: HashMap<&[u8], usize> = HashMap::new();
+    // The documents that the triplets have set, in their order.
+    let mut set = Vec::with_capacity(read.len());
+    for (key, path, value) in &read {
+        let at = *places.entry(key).or_insert(staged.len());
+        if at == staged.len() {
+            staged.push((key, None));
+        }
+        let document = &mut staged[at].1;
+        let is_set = if path.is_root() {
+            *document = Some(whole(value, most)?);
+            true
+        } else {
+            if document.is_none() {
+                *document = db.read_to_change::<Json>(key)?.cloned();
+            }
+            let document = document.as_mut().ok_or(NEW_AT_ROOT)?;
+            set_values(document, most, (path, value), Condition::Always)?
         };
+        if is_set {
+            set.push(at);
+        }
+    }
+    let are_all_set = set.len() == read.len();
+    for at in set {
+        let (key, document) = &mut staged[at];
+        match document.take() {
+            Some(document) => _ = put_with(db, key, |_| Ok(Some(document)))?,
+            // It has its last value already.
+            None => db.tell(MSET, key),
+        }
     }
     if are_all_set {
         reply.ok()
