@@ -8,7 +8,7 @@ use super::path::Path;
 use super::reading::form_of;
 use super::text::{ReplyForm, reply_value};
 use super::writing::reply_changed;
-use super::{ARRPOP, ARRTRIM, Index, NO_KEY, change, edit, no_path_or, ordered, parse, select, wrong_arity};
+use super::{ARRPOP, ARRTRIM, Index, LatePath, NO_KEY, change, edit, no_path_or, ordered, parse, select, wrong_arity};
 use crate::commands::args::{Args, Argument, Rest};
 use crate::commands::work;
 use crate::error::{Error, Result};
@@ -44,9 +44,10 @@ impl<'a> Argument<'a> for SomeValues<'a> {
 pub fn append(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, path, values): (&[u8], Path<'_>, SomeValues<'_>),
+    (key, path, values): (&[u8], LatePath<'_>, SomeValues<'_>),
 ) -> Result<()> {
     let values = Values::read(values.0)?;
+    let path = path.in_document(db, key)?;
     let results = change_arrays(db, reply, (key, &path, values.bytes.len()), |array| {
         let edit = Edit::Insert { at: array.bytes().len(), bytes: values.bytes.clone(), count: values.count };
         Ok((edit, Some((array.len() + values.count) as i64)))
@@ -58,9 +59,10 @@ pub fn append(
 pub fn insert(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, path, index, values): (&[u8], Path<'_>, Index, SomeValues<'_>),
+    (key, path, index, values): (&[u8], LatePath<'_>, Index, SomeValues<'_>),
 ) -> Result<()> {
     let values = Values::read(values.0)?;
+    let path = path.in_document(db, key)?;
     let Index(index) = index;
     let results = change_arrays(db, reply, (key, &path, values.bytes.len()), |array| {
         let len = array.len();
@@ -116,6 +118,7 @@ pub fn pop(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Pop
     if path.is_old && form != ReplyForm::Text {
         return Err(Error::text("Legacy paths are supported only with FORMAT STRINGS"));
     }
+    let path = path.in_document(db, key)?;
     // The outer result says that there is an array, the inner one what was in it.
     let results = change_arrays(db, reply, (key, &path, 0), |array| {
         let Some(last) = array.len().checked_sub(1) else { return Ok((Edit::Keep, Some(None))) };
@@ -159,7 +162,7 @@ fn popped_form(format: Option<&[u8]>, version: Version) -> Result<ReplyForm> {
 /// `[FORMAT STRINGS | EXPAND1 | EXPAND] [path [index]]`
 pub struct PopOptions<'a> {
     format: Option<&'a [u8]>,
-    path: Path<'a>,
+    path: LatePath<'a>,
     index: i64,
 }
 
@@ -167,7 +170,7 @@ impl<'a> Argument<'a> for PopOptions<'a> {
     fn take(args: &mut Args<'a>) -> Result<Self> {
         // The word alone is a path.
         let format = if args.len() > 1 && args.word("FORMAT") { Some(args.bytes()?) } else { None };
-        let mut options = Self { format, path: Path::root(), index: -1 };
+        let mut options = Self { format, path: LatePath::root(), index: -1 };
         if !args.is_empty() {
             options.path = args.take()?;
         }
@@ -185,8 +188,9 @@ impl<'a> Argument<'a> for PopOptions<'a> {
 pub fn trim(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, path, start, stop): (&[u8], Path<'_>, Index, Index),
+    (key, path, start, stop): (&[u8], LatePath<'_>, Index, Index),
 ) -> Result<()> {
+    let path = path.in_document(db, key)?;
     let results = change_arrays(db, reply, (key, &path, 0), |array| {
         let (from, to) = kept(start.0, stop.0, array.len());
         if to - from == array.len() {

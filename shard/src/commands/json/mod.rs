@@ -284,12 +284,61 @@ impl<'a> Argument<'a> for Path<'a> {
     }
 }
 
+/// A path with the error of reading it. As in RedisJSON, that comes after the errors of the key.
+struct LatePath<'a> {
+    read: Result<Path<'a>>,
+    is_old: bool,
+}
+
+impl<'a> LatePath<'a> {
+    /// The path of a command that names none.
+    fn root() -> Self {
+        Self { read: Ok(Path::root()), is_old: true }
+    }
+
+    /// The path, for a command that needs the document under `key`.
+    fn in_document(self, db: &mut Keyspace<'_>, key: &[u8]) -> Result<Path<'a>> {
+        self.read.or_else(|problem| db.read_to_change::<Json>(key)?.ok_or(NO_KEY).and(Err(problem)))
+    }
+
+    /// The path, for a command that does without a document. Its error is one even then.
+    fn after_type(self, db: &mut Keyspace<'_>, key: &[u8]) -> Result<Path<'a>> {
+        self.read.or_else(|problem| db.read_to_change::<Json>(key).and(Err(problem)))
+    }
+}
+
+impl<'a> Argument<'a> for LatePath<'a> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let Utf8(text) = args.take()?;
+        Ok(Self { read: Path::read(text), is_old: path::is_old(text) })
+    }
+}
+
+/// Text that is UTF-8.
+struct Utf8<'a>(&'a [u8]);
+
+impl<'a> Argument<'a> for Utf8<'a> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let text = args.bytes()?;
+        if std::str::from_utf8(text).is_err() { Err(NOT_UTF_8) } else { Ok(Self(text)) }
+    }
+}
+
 /// A path that may be left out: it is the old one of the whole document then.
 struct OptionalPath<'a>(Path<'a>);
 
 impl<'a> Argument<'a> for OptionalPath<'a> {
     fn take(args: &mut Args<'a>) -> Result<Self> {
         if args.is_empty() { Ok(Self(Path::root())) } else { args.take().map(Self) }
+    }
+}
+
+/// The same with the error of reading it.
+struct OptionalLatePath<'a>(LatePath<'a>);
+
+impl<'a> Argument<'a> for OptionalLatePath<'a> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        if args.is_empty() { Ok(Self(LatePath::root())) } else { args.take().map(Self) }
     }
 }
 

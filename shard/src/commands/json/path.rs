@@ -81,7 +81,7 @@ impl<'a> Query<'a> {
         if patterns(original).all() > PATTERNS_MAX {
             return Err(TOO_MANY_PATTERNS);
         }
-        let is_old = !is_json_path(original);
+        let is_old = is_old(original);
         let rooted: Cow<'_, str> = match (is_old, text) {
             (false, _) => text.into(),
             (true, ".") => "$".into(),
@@ -108,6 +108,11 @@ impl<'a> Query<'a> {
             Self::Computed(_, is_old, _) => *is_old,
         }
     }
+}
+
+/// Whether a path, which may be none, is an old one.
+pub fn is_old(path: &[u8]) -> bool {
+    !is_json_path(path)
 }
 
 /// Whether a path is one of JSONPath: `$` alone, or with a point or a bracket behind it, as `$a` is an old path, or

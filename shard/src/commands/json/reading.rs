@@ -10,14 +10,16 @@ use super::operand::TOO_MUCH;
 use super::path::{PATTERNS_MAX, Path, Query, TOO_MANY_PATTERNS, patterns};
 use super::select::{SELECTIONS_BYTES_MAX, Selected};
 use super::text::{Many, Named, One, ReplyForm, reply_resp, reply_text, reply_value};
-use super::{Ignored, Index, NO_KEY, NO_PATH, OptionalPath, no_path_or, not_a, parse_operand, select, wrong_arity};
+use super::{
+    Ignored, Index, NO_KEY, NO_PATH, NOT_UTF_8, OptionalPath, no_path_or, not_a, parse_operand, select, wrong_arity,
+};
 use crate::commands::args::{Args, Argument, Rest};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 
 /// `JSON.GET key [INDENT indent] [NEWLINE newline] [SPACE space] [FORMAT STRING | EXPAND1 | EXPAND] [path ...]`
 pub fn get(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], GetOptions<'_>)) -> Result<()> {
-    let GetOptions { mut paths, style, format, is_format_behind_path } = options;
+    let GetOptions { mut paths, style, format, is_format_behind_path, problem } = options;
     // RESP2 has text alone, and ignores a format behind a path.
     let form = match reply.version() {
         Version::Resp2 if is_format_behind_path => {
@@ -29,6 +31,9 @@ pub fn get(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Get
     let document = db.read::<Json>(key)?;
     if paths.is_empty() {
         paths.push(Query::root());
+    }
+    if let Some(problem) = problem {
+        return Err(problem);
     }
     let Some(document) = document else {
         reply.null();
@@ -106,6 +111,8 @@ pub struct GetOptions<'a> {
     style: Style<'a>,
     format: Option<&'a [u8]>,
     is_format_behind_path: bool,
+    /// Of the first path that cannot be read. It comes after the errors of other words and of the key.
+    problem: Option<Error>,
 }
 
 impl<'a> Argument<'a> for GetOptions<'a> {
@@ -117,8 +124,8 @@ impl<'a> Argument<'a> for GetOptions<'a> {
                 b"NEWLINE" => &mut options.style.newline,
                 b"SPACE" => &mut options.style.space,
                 b"FORMAT" => {
-                    options.is_format_behind_path =
-                        !options.paths.is_empty() && (options.format.is_none() || options.is_format_behind_path);
+                    options.is_format_behind_path = (!options.paths.is_empty() || options.problem.is_some())
+                        && (options.format.is_none() || options.is_format_behind_path);
                     options.format.insert(&[])
                 }
                 // An option of RedisJSON 1.
@@ -132,7 +139,10 @@ impl<'a> Argument<'a> for GetOptions<'a> {
                     if compiled > PATTERNS_MAX {
                         return Err(TOO_MANY_PATTERNS);
                     }
-                    options.paths.push(Query::read(path)?);
+                    match Query::read(path) {
+                        Err(problem) if problem != NOT_UTF_8 => _ = options.problem.get_or_insert(problem),
+                        path => options.paths.push(path?),
+                    }
                     continue;
                 }
             };

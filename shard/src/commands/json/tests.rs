@@ -576,6 +576,71 @@ fn documents_are_limited() {
     assert_eq!(run(&mut bench, &format!("JSON.GET k {innermost}")), "[[1]]");
 }
 
+/// As in RedisJSON: words are read first, then the key, then values, then paths, and numbers where they are needed.
+#[test]
+fn errors_have_an_order() {
+    let bad_path =
+        "(error) Error occurred at position 2, \"$[ <<<<----\", expected a number, a string, '*', ':' or '?'.";
+    let bad_value = "(error) expected ident at line 1 column 2";
+    let not_utf_8 = "(error) Couldn't parse as UTF-8 string";
+    let too_few = "(error) ERR wrong number of arguments for 'json.mset' command";
+    table(&[
+        ("SET s text", "OK"),
+        ("JSON.SET k $ {\"a\":[1]}", "OK"),
+        ("JSON.SET k $[ nope BAD", SYNTAX),
+        ("JSON.SET s $[ nope", WRONGTYPE),
+        ("JSON.SET k $[ nope", bad_value),
+        ("JSON.SET none $[ nope", bad_value),
+        ("JSON.SET k $[ 1", bad_path),
+        ("JSON.SET k $[ 1 NX", bad_path),
+        ("JSON.SET none $[ 1", NEW_AT_ROOT),
+        ("JSON.SET none $[ 1 NX", NEW_AT_ROOT),
+        ("JSON.SET none $[ 1 XX", bad_path),
+        ("JSON.MERGE k $[ nope BAD", SYNTAX),
+        ("JSON.MERGE s $[ nope", WRONGTYPE),
+        ("JSON.MERGE k $[ nope", bad_value),
+        ("JSON.MERGE k $[ 1", bad_path),
+        ("JSON.MERGE none $[ 1", NEW_AT_ROOT),
+        ("JSON.GET s $[", WRONGTYPE),
+        ("JSON.GET none $[", bad_path),
+        ("JSON.GET k $[", bad_path),
+        ("JSON.GET k $[ FORMAT nope", "(error) ERR wrong reply format"),
+        ("JSON.MSET s $[ nope", WRONGTYPE),
+        ("JSON.MSET none $[ nope", NEW_AT_ROOT),
+        ("JSON.MSET k $[ nope", bad_path),
+        ("JSON.MSET k $ nope k $[ 1", bad_value),
+        ("JSON.MSET k $[ 1 k $", bad_path),
+        ("JSON.MSET k $ 1 k $", too_few),
+        ("JSON.MSET k $ 1 s", WRONGTYPE),
+        ("JSON.DEL s $[", WRONGTYPE),
+        ("JSON.DEL none $[", bad_path),
+        ("JSON.DEL k $[", bad_path),
+        ("JSON.CLEAR none $[", NO_KEY),
+        ("JSON.ARRAPPEND s $[ nope", bad_value),
+        ("JSON.ARRAPPEND s $[ 1", WRONGTYPE),
+        ("JSON.ARRAPPEND none $[ 1", NO_KEY),
+        ("JSON.ARRAPPEND k $[ 1", bad_path),
+        ("JSON.ARRINSERT s $[ x nope", "(error) Couldn't parse as integer"),
+        ("JSON.ARRINSERT s $[ 0 nope", bad_value),
+        ("JSON.ARRTRIM none $[ 0 x", "(error) Couldn't parse as integer"),
+        ("JSON.ARRTRIM none $[ 0 0", NO_KEY),
+        ("JSON.ARRPOP s $[", WRONGTYPE),
+        ("JSON.ARRPOP none $[", NO_KEY),
+        ("JSON.NUMINCRBY s $[ x", WRONGTYPE),
+        ("JSON.NUMINCRBY none $[ x", NO_KEY),
+        ("JSON.NUMINCRBY k $[ x", bad_path),
+        ("JSON.TOGGLE none $[", NO_KEY),
+        ("JSON.STRAPPEND none $[ x", NO_KEY),
+        ("JSON.GET k", "{\"a\":[1]}"),
+    ]);
+    let mut bench = Bench::new();
+    bench.run("SET s text");
+    assert_eq!(bench.run_args(&[b"JSON.SET", b"s", b"\xff", b"1"]), not_utf_8);
+    assert_eq!(bench.run_args(&[b"JSON.SET", b"s", b"$[", b"\xff", b"BAD"]), not_utf_8);
+    assert_eq!(bench.run_args(&[b"JSON.NUMINCRBY", b"s", b"$[", b"\xff"]), not_utf_8);
+    assert_eq!(bench.run_args(&[b"JSON.MGET", b"s", b"\xff"]), not_utf_8);
+}
+
 /// A value that is too deep where it would be changes nothing, whatever comes before it and behind it.
 #[test]
 fn several_documents_are_set_or_none() {

@@ -9,8 +9,8 @@ use dormouse_types::json::{self, Edit, JsonNode, JsonValue};
 use super::path::Path;
 use super::steps::PathStep;
 use super::{
-    Ignored, MSET, NO_KEY, OptionalPath, change, edit, no_path_or, not_a, ordered, outermost, parse, parse_operand,
-    select, wrong_arity,
+    Ignored, LatePath, MSET, NO_KEY, NOT_UTF_8, OptionalLatePath, Utf8, change, edit, no_path_or, not_a, ordered,
+    outermost, parse, parse_operand, select, wrong_arity,
 };
 use crate::commands::args::{Args, Argument, Rest};
 use crate::commands::{Access, work};
@@ -23,9 +23,16 @@ const NEW_AT_ROOT: Error = Error::text("ERR new objects must be created at the r
 pub fn set(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, path, text, options): (&[u8], Path<'_>, &[u8], SetOptions),
+    (key, path, Utf8(text), SetOptions(condition)): (&[u8], LatePath<'_>, Utf8<'_>, SetOptions),
 ) -> Result<()> {
-    let condition = options.0;
+    let path = match path.read {
+        Ok(path) => path,
+        Err(problem) => {
+            let needs_path = db.read_to_change::<Json>(key)?.is_some() || condition == Condition::Exists;
+            parse(text)?;
+            return Err(if needs_path { problem } else { NEW_AT_ROOT });
+        }
+    };
     let is_set = if path.is_root() {
         put(db, key, text, condition)?
     } else {
@@ -206,16 +213,24 @@ fn added_name<'p>(path: &'p Path<'_>) -> Result<(&'p [PathStep], &'p [u8])> {
 ///
 /// All documents are changed aside before the first of them is put in its place: an error changes none.
 pub fn mset(db: &mut Keyspace<'_>, reply: &mut Reply, args: Triplets<'_>) -> Result<()> {
-    let Triplets(triplets) = args;
+    let Triplets { triplets, name } = args;
     let mut read = Vec::with_capacity(triplets.len() / 3);
     for at in (0..triplets.len()).step_by(3) {
-        let (key, path) = (triplets.at(at), Path::read(triplets.at(at + 1))?);
-        let value = value_of(db, key, triplets.at(at + 2))?;
-        match db.read_to_change::<Json>(key)? {
-            None if !path.is_root() => return Err(NEW_AT_ROOT),
-            Some(document) if !path.is_root() && select::first(document, &path)?.is_none() => _ = added_name(&path)?,
-            _ => {}
+        let key = triplets.at(at);
+        let document = db.read_to_change::<Json>(key)?;
+        if triplets.len() - at < 3 {
+            return Err(Error::WrongArity(name));
         }
+        let path = match (Path::read(triplets.at(at + 1)), document) {
+            (Err(problem), None) if problem != NOT_UTF_8 => return Err(NEW_AT_ROOT),
+            (Ok(path), None) if !path.is_root() => return Err(NEW_AT_ROOT),
+            (Ok(path), Some(document)) if !path.is_root() && select::first(document, &path)?.is_none() => {
+                added_name(&path)?;
+                path
+            }
+            (path, _) => path?,
+        };
+        let value = parse(triplets.at(at + 2))?;
         if !path.is_root() {
             ask_for_copies(db, reply, key, &path, value.len())?;
         }
@@ -263,15 +278,17 @@ pub fn mset(db: &mut Keyspace<'_>, reply: &mut Reply, args: Triplets<'_>) -> Res
     Ok(())
 }
 
-/// `key path value [key path value ...]`
-pub struct Triplets<'a>(Rest<'a>);
+/// `key path value [key path value ...]`. That the last one lacks a part is found out behind those before it.
+pub struct Triplets<'a> {
+    triplets: Rest<'a>,
+    /// Of the command.
+    name: String,
+}
 
 impl<'a> Argument<'a> for Triplets<'a> {
     fn take(args: &mut Args<'a>) -> Result<Self> {
-        if !args.len().is_multiple_of(3) {
-            return Err(wrong_arity(args));
-        }
-        args.take().map(Self)
+        let name = args.name();
+        Ok(Self { triplets: args.take()?, name })
     }
 }
 
@@ -279,9 +296,14 @@ impl<'a> Argument<'a> for Triplets<'a> {
 pub fn merge(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, path, text, _): (&[u8], Path<'_>, &[u8], Formats),
+    (key, path, Utf8(text), _): (&[u8], LatePath<'_>, Utf8<'_>, Formats),
 ) -> Result<()> {
     let patch = value_of(db, key, text)?;
+    let path = match path.read {
+        Ok(path) => path,
+        Err(problem) if db.read_to_change::<Json>(key)?.is_some() => return Err(problem),
+        Err(_) => return Err(NEW_AT_ROOT),
+    };
     ask_for_copies(db, reply, key, &path, patch.len())?;
     let is_merged = change(db, key, |json, most| {
         let (mut places, _) = ordered(select::places(json, &path)?.into_iter());
@@ -323,8 +345,12 @@ impl<'a> Argument<'a> for Formats {
 }
 
 /// `JSON.DEL key [path]`, `JSON.FORGET key [path]`
-pub fn del(db: &mut Keyspace<'_>, reply: &mut Reply, (key, path, _): (&[u8], OptionalPath<'_>, Ignored)) -> Result<()> {
-    let OptionalPath(path) = path;
+pub fn del(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (key, path, _): (&[u8], OptionalLatePath<'_>, Ignored),
+) -> Result<()> {
+    let path = path.0.after_type(db, key)?;
     let deleted = change(db, key, |json, most| {
         if path.is_root() {
             *json = Json::new();
@@ -351,17 +377,17 @@ struct Operation {
 }
 
 /// `JSON.NUMINCRBY key path number`
-pub fn numincrby(db: &mut Keyspace<'_>, reply: &mut Reply, arguments: (&[u8], Path<'_>, &[u8])) -> Result<()> {
+pub fn numincrby(db: &mut Keyspace<'_>, reply: &mut Reply, arguments: (&[u8], LatePath<'_>, Utf8<'_>)) -> Result<()> {
     calculate(db, reply, arguments, Operation { integers: i128::checked_add, floats: |one, other| one + other })
 }
 
 /// `JSON.NUMMULTBY key path number`
-pub fn nummultby(db: &mut Keyspace<'_>, reply: &mut Reply, arguments: (&[u8], Path<'_>, &[u8])) -> Result<()> {
+pub fn nummultby(db: &mut Keyspace<'_>, reply: &mut Reply, arguments: (&[u8], LatePath<'_>, Utf8<'_>)) -> Result<()> {
     calculate(db, reply, arguments, Operation { integers: i128::checked_mul, floats: |one, other| one * other })
 }
 
 /// `JSON.NUMPOWBY key path number`
-pub fn numpowby(db: &mut Keyspace<'_>, reply: &mut Reply, arguments: (&[u8], Path<'_>, &[u8])) -> Result<()> {
+pub fn numpowby(db: &mut Keyspace<'_>, reply: &mut Reply, arguments: (&[u8], LatePath<'_>, Utf8<'_>)) -> Result<()> {
     let integers = |base: i128, exponent: i128| base.checked_pow(u32::try_from(exponent).ok()?);
     calculate(db, reply, arguments, Operation { integers, floats: f64::powf })
 }
@@ -369,9 +395,10 @@ pub fn numpowby(db: &mut Keyspace<'_>, reply: &mut Reply, arguments: (&[u8], Pat
 fn calculate(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, path, text): (&[u8], Path<'_>, &[u8]),
+    (key, path, Utf8(text)): (&[u8], LatePath<'_>, Utf8<'_>),
     operation: Operation,
 ) -> Result<()> {
+    let path = path.in_document(db, key)?;
     let results = change(db, key, |json, most| {
         let found = select::places(json, &path)?;
         let mut results: Vec<Option<Vec<u8>>> = vec![None; found.len()];
@@ -449,7 +476,8 @@ fn calculated(one: JsonNode<'_>, other: JsonNode<'_>, operation: Operation) -> R
 }
 
 /// `JSON.TOGGLE key path`
-pub fn toggle(db: &mut Keyspace<'_>, reply: &mut Reply, (key, path): (&[u8], Path<'_>)) -> Result<()> {
+pub fn toggle(db: &mut Keyspace<'_>, reply: &mut Reply, (key, path): (&[u8], LatePath<'_>)) -> Result<()> {
+    let path = path.in_document(db, key)?;
     let results = change(db, key, |json, most| {
         let found = select::places(json, &path)?;
         let mut results: Vec<Option<bool>> = vec![None; found.len()];
@@ -498,8 +526,9 @@ pub(super) fn reply_changed(reply: &mut Reply, path: &Path<'_>, results: &[Optio
 /// `JSON.STRAPPEND key [path] string`
 pub fn strappend(db: &mut Keyspace<'_>, reply: &mut Reply, (key, args): (&[u8], Args<'_>)) -> Result<()> {
     let mut args = args;
-    let OptionalPath(path) = if args.len() > 1 { args.take()? } else { OptionalPath(Path::root()) };
-    let text = args.bytes()?;
+    let path = if args.len() > 1 { args.take()? } else { LatePath::root() };
+    let Utf8(text) = args.take()?;
+    let path = path.in_document(db, key)?;
     ask_for_copies(db, reply, key, &path, text.len())?;
     let results = change(db, key, |json, most| {
         let found = select::places(json, &path)?;
@@ -528,20 +557,20 @@ pub fn strappend(db: &mut Keyspace<'_>, reply: &mut Reply, (key, args): (&[u8], 
 }
 
 /// A path that may be left out, with nothing behind it.
-pub struct LastPath<'a>(Path<'a>);
+pub struct LastPath<'a>(LatePath<'a>);
 
 impl<'a> Argument<'a> for LastPath<'a> {
     fn take(args: &mut Args<'a>) -> Result<Self> {
         if args.len() > 1 {
             return Err(wrong_arity(args));
         }
-        args.take().map(|OptionalPath(path)| Self(path))
+        args.take().map(|OptionalLatePath(path)| Self(path))
     }
 }
 
 /// `JSON.CLEAR key [path]`
 pub fn clear(db: &mut Keyspace<'_>, reply: &mut Reply, (key, path): (&[u8], LastPath<'_>)) -> Result<()> {
-    let LastPath(path) = path;
+    let path = path.0.in_document(db, key)?;
     let cleared = change(db, key, |json, most| {
         // The values in a container go with it when it is cleared.
         let mut found = select::places(json, &path)?;
