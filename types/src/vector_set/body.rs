@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::attributes::AttributeSizes;
 use super::names::{Names, Spot};
 use super::slab::Slab;
 use super::vectors::{Quantization, VectorRef, Vectors};
@@ -30,7 +31,7 @@ pub(super) struct Body {
     pub len: u32,
     /// The node at which searches begin.
     pub entry: u32,
-    pub with_attributes: u32,
+    pub attributes: AttributeSizes,
     pub inserted: u64,
     pub uid: u64,
     /// The allocations of the nodes.
@@ -124,7 +125,7 @@ impl Body {
             names: Names::default(),
             len: 0,
             entry: 0,
-            with_attributes: 0,
+            attributes: AttributeSizes::default(),
             inserted: 0,
             uid: 0,
             node_bytes: 0,
@@ -246,7 +247,7 @@ impl Body {
     /// Appends a node without links.
     pub fn push_node(&mut self, node: Node) {
         self.node_bytes += node.heap_bytes();
-        self.with_attributes += u32::from(!node.attributes().is_empty());
+        self.attributes.add(node.attributes().len());
         self.nodes.push([node]);
         self.ground.push(std::iter::repeat_n(0, 1 + self.links_max(0)));
         self.len += 1;
@@ -257,10 +258,10 @@ impl Body {
         self.put_aside(id);
         let node = &mut self.nodes.get_mut(id)[0];
         self.node_bytes -= node.heap_bytes();
-        self.with_attributes -= u32::from(!node.attributes().is_empty());
+        self.attributes.remove(node.attributes().len());
         change(node);
         self.node_bytes += node.heap_bytes();
-        self.with_attributes += u32::from(!node.attributes().is_empty());
+        self.attributes.add(node.attributes().len());
     }
 
     pub fn set_attributes(&mut self, id: u32, attributes: &[u8]) {
@@ -279,12 +280,12 @@ impl Body {
         self.put_aside(id);
         self.put_aside(last);
         let node = self.node(id);
-        let (bytes, has_attributes) = (node.heap_bytes(), !node.attributes().is_empty());
+        let (bytes, attributes) = (node.heap_bytes(), node.attributes().len());
         if id != last {
             self.rename(last, id);
         }
         self.node_bytes -= bytes;
-        self.with_attributes -= u32::from(has_attributes);
+        self.attributes.remove(attributes);
         self.vectors.swap_remove(id);
         self.ground.swap_remove(id);
         self.nodes.swap_remove(id);
@@ -329,7 +330,7 @@ impl Body {
     fn drop_nodes(&mut self) -> usize {
         let dropped = self.nodes.drop_chunk_with(|node| {
             self.node_bytes -= node.heap_bytes();
-            self.with_attributes -= u32::from(!node.attributes().is_empty());
+            self.attributes.remove(node.attributes().len());
         });
         self.len -= dropped as u32;
         dropped
@@ -389,7 +390,9 @@ impl Body {
     pub fn counted_bytes(&self) -> usize {
         let len = self.len as usize;
         let nodes: Vec<&Node> = (0..self.len).map(|id| self.node(id)).collect();
-        assert_eq!(self.with_attributes as usize, nodes.iter().filter(|node| !node.attributes().is_empty()).count());
+        let mut sizes = AttributeSizes::default();
+        nodes.iter().for_each(|node| sizes.add(node.attributes().len()));
+        assert_eq!(self.attributes, sizes);
         assert!(self.len == 0 || self.entry < self.len);
         let in_order: Vec<u32> = self.names.iter_from(self.search_name(b"").unwrap_or_else(|spot| spot)).collect();
         assert_eq!(in_order.len(), len);

@@ -38,7 +38,7 @@ pub struct StoredNode<'a> {
 
 /// A set that is read node by node, in the order of their ids.
 pub struct VectorLoader {
-    body: Body,
+    body: Box<Body>,
     len: u64,
     seed: u64,
     /// The sum of the hashes of all links to higher ids, less those to lower ones: 0 when all are mutual.
@@ -67,7 +67,7 @@ impl VectorLoader {
         if !fits {
             return Err(Malformed("head of a vector set"));
         }
-        let mut body = Body::new(head.shape, head.projection);
+        let mut body = Box::new(Body::new(head.shape, head.projection));
         (body.entry, body.inserted, body.uid) = (head.entry, head.inserted, head.uid);
         Ok(Self { body, len: head.len, seed: mixed(seed), balance: 0 })
     }
@@ -82,7 +82,7 @@ impl VectorLoader {
     /// When it is malformed, or one too many.
     pub fn push(&mut self, node: StoredNode<'_>) -> Result<(), Malformed> {
         const LINKS: Malformed = Malformed("links of a vector set");
-        let (id, body) = (self.body.len, &mut self.body);
+        let (id, body) = (self.body.len, &mut *self.body);
         let VectorShape { dim, quantization, links } = body.shape;
         let vector = Vector::from_bytes(node.vector, node.range, quantization, dim)
             .filter(|vector| vector.is_sound(dim))
@@ -133,7 +133,7 @@ impl VectorLoader {
             return Err(Malformed("name twice in a vector set"));
         }
         body.names = Names::from_sorted(&ids);
-        Ok(VectorSet(Box::new(body)))
+        Ok(VectorSet(body))
     }
 }
 

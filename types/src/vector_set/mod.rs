@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`vectors`] | the vectors, scaled to length 1 and quantized, one after the other |
 //! | [`body`] | links of layer 0, likewise; names, attributes and links of higher layers |
+//! | [`attributes`] | how large the attributes are |
 //! | [`names`] | the ids in the order of their names |
 //! | [`graph`] | adding to the graph and removing from it |
 //! | [`search`] | searching |
@@ -25,6 +26,7 @@
 //!   node name all nodes that must be told when it goes or gets another id.
 //! - A node has at most 2 M links in layer 0 and M in each higher layer, and is not linked to itself.
 
+mod attributes;
 mod body;
 mod capture;
 mod distance;
@@ -123,7 +125,12 @@ impl VectorSet {
 
     /// How many nodes have attributes.
     pub fn attribute_count(&self) -> usize {
-        self.0.with_attributes as usize
+        self.0.attributes.count as usize
+    }
+
+    /// The bytes that the attributes of so many nodes have at most.
+    pub fn attribute_bytes_max(&self, nodes: usize) -> usize {
+        self.0.attributes.bytes_max(nodes)
     }
 
     /// How many vectors were added or replaced so far.

@@ -1,8 +1,8 @@
 //! Searches by similarity.
 
 use dormouse_protocol::{Reply, Request, Version};
-use dormouse_types::VectorSet;
 use dormouse_types::vector_set::NearNode;
+use dormouse_types::{VectorSet, pace};
 
 use super::adding::{
     EFFORT_MAX, Given, check_input, distances_cost, other_dim, projection_cost, reading_cost, search_bytes,
@@ -103,9 +103,11 @@ pub(super) fn vsim(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_
     let vector = query(set, &mut args)?;
     let options = Options::read(&mut args, |filter| Filter::new(filter).map(drop))?;
     let filter = options.filter.map(Filter::new).transpose()?;
+    let fields = options.filter.map_or(0, fields_max);
     let mut accepts = |id| {
         filter.as_ref().is_none_or(|filter| {
             let attributes = set.node(id).attributes();
+            pace::step(fields.saturating_mul(attributes.len()) / ATTRIBUTE_BYTES_PER_ELEMENT);
             !attributes.is_empty() && filter.passes(attributes)
         })
     };
@@ -181,38 +183,45 @@ fn options_of<'a>(request: Request<'a>) -> Option<Options<'a>> {
 /// The distances that a search computes, and the filters that it applies.
 pub(super) fn cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let (Some(set), Some(options)) = (set_of(db, request), options_of(request)) else { return 0 };
-    let filter = options.filter.map_or(0, |filter| {
-        let bytes = set.heap_bytes() / set.len().max(1);
-        filter_cost(filter, if set.attribute_count() > 0 { bytes } else { 0 })
-    });
     let shape = set.shape();
-    let visited = options.visits_max().saturating_mul(2 * shape.links as usize).min(set.len());
-    let (nodes, filtered) = if options.is_exact {
-        (distances_cost(set.len(), shape), set.len())
+    let nodes = if options.is_exact {
+        distances_cost(set.len(), shape)
     } else if options.filter.is_some() {
-        (search_cost(set, options.visits_max()), visited)
+        search_cost(set, options.visits_max())
     } else {
-        (search_cost(set, options.effort()), 0)
+        search_cost(set, options.effort())
     };
-    let reading = options.filter.map_or(0, <[u8]>::len) / FILTER_BYTES_PER_ELEMENT + reading_cost(request);
-    nodes.saturating_add(filtered.saturating_mul(filter)).saturating_add(projection_cost(set)).saturating_add(reading)
+    let filtering = options.filter.map_or(0, |filter| {
+        let visited = options.visits_max().saturating_mul(2 * shape.links as usize).saturating_add(1);
+        filtering_cost(set, filter, if options.is_exact { set.len() } else { visited.min(set.len()) })
+    });
+    nodes.saturating_add(filtering).saturating_add(projection_cost(set)).saturating_add(reading_cost(request))
 }
 
-/// The cost of applying a filter to attributes of so many bytes.
-fn filter_cost(filter: &[u8], attribute_bytes: usize) -> usize {
-    (1 + filter.len() / FILTER_BYTES_PER_ELEMENT) * (1 + attribute_bytes / ATTRIBUTE_BYTES_PER_ELEMENT)
+/// The cost of reading a filter and applying it to so many nodes, whichever they are. Each field is looked for by itself.
+fn filtering_cost(set: &VectorSet, filter: &[u8], nodes: usize) -> usize {
+    let tokens = filter.len() / FILTER_BYTES_PER_ELEMENT;
+    let looks = fields_max(filter).saturating_mul(set.attribute_bytes_max(nodes)) / ATTRIBUTE_BYTES_PER_ELEMENT;
+    nodes.saturating_mul(1 + tokens).saturating_add(looks).saturating_add(tokens)
 }
 
-/// Bytes of a filter that are about as much work as one element, and bytes of attributes that it looks at.
+/// How many fields a filter has at most.
+fn fields_max(filter: &[u8]) -> usize {
+    filter.iter().filter(|byte| **byte == b'.').count()
+}
+
+/// Bytes of a filter that are about as much work as one element, and bytes of attributes in which a field is looked for.
 const FILTER_BYTES_PER_ELEMENT: usize = 16;
-const ATTRIBUTE_BYTES_PER_ELEMENT: usize = 256;
+const ATTRIBUTE_BYTES_PER_ELEMENT: usize = 32;
 
 /// The bytes in which a search notes the nodes that it has seen, and those that it keeps.
 pub(super) fn need(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let (Some(set), Some(options)) = (set_of(db, request), options_of(request)) else { return 0 };
     let ahead = if options.filter.is_some() { set.len() * size_of::<NearNode>() } else { 0 };
     let reading = options.filter.map_or(0, <[u8]>::len) * FILTER_TOKEN_BYTES;
-    search_bytes(set.len(), options.effort()).saturating_add(ahead).saturating_add(reading)
+    // A text with escapes is copied for as long as the filter is applied to its node.
+    let copies = options.filter.map_or(0, fields_max).saturating_mul(set.attribute_bytes_max(1));
+    search_bytes(set.len(), options.effort()).saturating_add(ahead).saturating_add(reading).saturating_add(copies)
 }
 
 /// The bytes of memory that a byte of a filter may become.

@@ -361,3 +361,23 @@ fn a_removal_needs_memory_for_the_pairs_of_neighbours() {
     assert!(bench.needs("VADD v VALUES 2 1 1 m1 M 100") >= 200 * 200 / 2 * 12);
     assert_eq!(bench.needs("VREM none m1"), 0);
 }
+
+/// A search may come upon the element with the largest attributes, however few bytes the others have.
+#[test]
+fn filters_are_charged_for_the_largest_attributes() {
+    let mut bench = Bench::new();
+    for n in 0..200 {
+        bench.run(&format!("VADD v VALUES 2 1 {n} m{n} SETATTR {{\"x\":{n}}}"));
+    }
+    let filtered = "VSIM v ELE m1 COUNT 1 FILTER-EF 1 FILTER .x>1or.y>1";
+    let costs = |bench: &mut Bench| [filtered, "VSIM v ELE m1"].map(|line| bench.cost(line).unwrap());
+    let [before, plain] = costs(&mut bench);
+    let large = format!("{{\"large\":\"{}\",\"x\":1}}", "x".repeat(1 << 20));
+    bench.run_args(&[b"VSETATTR", b"v", b"m7", large.as_bytes()]);
+    let [after, still_plain] = costs(&mut bench);
+    assert_eq!(plain, still_plain);
+    assert!(after >= before + 2 * large.len() / 32, "{before} and {after}");
+    assert!(after <= before + 4 * large.len() / 32, "{before} and {after}");
+    bench.run("VREM v m7");
+    assert!(costs(&mut bench)[0] <= before);
+}
