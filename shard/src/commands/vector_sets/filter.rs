@@ -153,7 +153,10 @@ fn apply(operator: Operator, first: &Value<'_>, last: &Value<'_>) -> f64 {
         Operator::AtMost => truth(a() <= b()),
         Operator::Equals => truth(first.equals(last)),
         Operator::Differs => truth(!first.equals(last)),
-        Operator::In => truth(first.is_in(last)),
+        Operator::In => truth(match last {
+            Value::Array(text) => first.is_among(json::elements(text)),
+            last => first.is_in(last),
+        }),
         Operator::And => truth(first.is_true() && last.is_true()),
         Operator::Or => truth(first.is_true() || last.is_true()),
         Operator::Open | Operator::Close => 0.0,

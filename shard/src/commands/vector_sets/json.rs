@@ -31,6 +31,21 @@ pub(super) fn field<'a>(json: &'a [u8], name: &[u8]) -> Option<Value<'a>> {
     }
 }
 
+/// The elements of an array, which is one that [`field`] has returned.
+pub(super) fn elements(array: &[u8]) -> impl Iterator<Item = Value<'_>> {
+    let mut scan = Scan(array.get(1..).unwrap_or_default());
+    std::iter::from_fn(move || {
+        scan.skip_spaces();
+        if scan.0.first() == Some(&b']') {
+            return None;
+        }
+        let value = scan.value(DEPTH_MAX)?;
+        scan.skip_spaces();
+        _ = scan.take(b',');
+        Some(value)
+    })
+}
+
 /// The rest of a text.
 struct Scan<'a>(&'a [u8]);
 
@@ -129,21 +144,22 @@ impl<'a> Scan<'a> {
         ends.then_some(value)
     }
 
+    /// An array, which stays a text: its elements might take many times its memory.
     fn array(&mut self, depth: usize) -> Option<Value<'a>> {
+        let text = self.0;
         self.take(b'[')?;
         self.skip_spaces();
-        let mut values = Vec::new();
-        if self.take(b']').is_some() {
-            return Some(Value::Tuple(values));
-        }
-        loop {
-            values.push(self.value(depth)?);
-            self.skip_spaces();
-            if self.take(b']').is_some() {
-                return Some(Value::Tuple(values));
+        if self.take(b']').is_none() {
+            loop {
+                self.value(depth)?;
+                self.skip_spaces();
+                if self.take(b']').is_some() {
+                    break;
+                }
+                self.take(b',')?;
             }
-            self.take(b',')?;
         }
+        Some(Value::Array(&text[..text.len() - self.0.len()]))
     }
 }
 

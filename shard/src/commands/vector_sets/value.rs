@@ -15,18 +15,12 @@ pub(super) enum Value<'a> {
     Tuple(Vec<Value<'a>>),
     /// A list of the filter itself.
     Listed(&'a [Value<'a>]),
+    /// The text of an array of attributes, which is well-formed.
+    Array(&'a [u8]),
     Null,
 }
 
 impl<'a> Value<'a> {
-    fn elements(&self) -> Option<&[Value<'a>]> {
-        match self {
-            Self::Tuple(values) => Some(values),
-            Self::Listed(values) => Some(values),
-            Self::Number(_) | Self::Text(_) | Self::Null => None,
-        }
-    }
-
     /// The value as a number: 0 for all but numbers and texts of them.
     pub fn number(&self) -> f64 {
         match self {
@@ -35,7 +29,7 @@ impl<'a> Value<'a> {
                 None if text.eq_ignore_ascii_case(b"nan") => f64::NAN,
                 number => number.unwrap_or(0.0),
             },
-            Self::Text(_) | Self::Tuple(_) | Self::Listed(_) | Self::Null => 0.0,
+            Self::Text(_) | Self::Tuple(_) | Self::Listed(_) | Self::Array(_) | Self::Null => 0.0,
         }
     }
 
@@ -43,7 +37,7 @@ impl<'a> Value<'a> {
         match self {
             Self::Number(number) => *number != 0.0,
             Self::Text(text) => !text.is_empty(),
-            Self::Tuple(_) | Self::Listed(_) => true,
+            Self::Tuple(_) | Self::Listed(_) | Self::Array(_) => true,
             Self::Null => false,
         }
     }
@@ -60,8 +54,22 @@ impl<'a> Value<'a> {
     pub fn is_in(&self, other: &Value<'_>) -> bool {
         match (self, other) {
             (Self::Text(part), Value::Text(whole)) => memchr::memmem::find(whole, part).is_some(),
-            (_, other) => other.elements().is_some_and(|values| values.iter().any(|value| self.equals(value))),
+            (_, Value::Tuple(values)) => self.is_among(values.iter().map(Value::borrowed)),
+            (_, Value::Listed(values)) => self.is_among(values.iter().map(Value::borrowed)),
+            _ => false,
         }
+    }
+
+    pub fn is_among<'v>(&self, mut values: impl Iterator<Item = Value<'v>>) -> bool {
+        // A text is read as a number once, not for each of them.
+        let number = match self {
+            Self::Text(_) => Value::Number(self.number()),
+            value => value.borrowed(),
+        };
+        values.any(|value| match value {
+            Value::Text(_) => self.equals(&value),
+            value => number.equals(&value),
+        })
     }
 
     /// The same, without a copy.
@@ -71,6 +79,7 @@ impl<'a> Value<'a> {
             Self::Text(text) => Value::Text(Cow::Borrowed(text)),
             Self::Tuple(values) => Value::Listed(values),
             Self::Listed(values) => Value::Listed(values),
+            Self::Array(text) => Value::Array(text),
             Self::Null => Value::Null,
         }
     }
