@@ -24,6 +24,10 @@ pub(crate) const LOAD_CORE: usize = 1;
 /// Prefix of the servers' folders; the id of the bench process follows.
 const FOLDER: &str = "dormouse-bench-";
 
+/// Names RedisJSON's module, `librejson.so`, for the newest Redis. No package brings it: it is built from its sources,
+/// version 8.10.0.
+const JSON_MODULE: &str = "DORMOUSE_REDIS_JSON_MODULE";
+
 /// Loading five million keys takes a peer several seconds, or many on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -172,6 +176,21 @@ impl Program {
     pub fn start_with(&self, setup: Setup, options: &[&str]) -> Result<Server> {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         self.wait_for(self.spawn_over(new_folder()?, setup, None, &options)?)
+    }
+
+    /// As [`Self::start_as`], with the commands of JSON; `None` if it lacks them. The newest Redis has them if
+    /// `DORMOUSE_REDIS_JSON_MODULE` names RedisJSON's module.
+    pub fn start_with_json(&self, setup: Setup) -> Result<Option<Server>> {
+        let module = std::env::var_os(JSON_MODULE);
+        match (self.kind, module) {
+            (Kind::Dormouse, _) => self.start_as(setup).map(Some),
+            (Kind::Redis8, Some(module)) => {
+                // The server changes its folder before it loads the module.
+                let path = fs::canonicalize(&module).map_err(|error| format!("{JSON_MODULE}: {error}"))?;
+                self.start_with(setup, &["--loadmodule", &path.to_string_lossy()]).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Starts it with a second port, for TLS. Returns the address of that.

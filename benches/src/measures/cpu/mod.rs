@@ -1,10 +1,11 @@
 //! Server CPU per command, and throughput, with each server's default options.
 //!
 //! 50 connections in a closed loop. All servers run at once on the same core; rounds go from one to the next, so that
-//! other work on the machine affects all of them, and the median of the rounds counts. [`workloads`], [`families`]
-//! and [`newest`] list the commands.
+//! other work on the machine affects all of them, and the median of the rounds counts. [`workloads`], [`families`],
+//! [`newest`] and [`json`] list the commands.
 
 mod families;
+mod json;
 mod newest;
 mod workloads;
 
@@ -85,8 +86,30 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
         }
         tables.push(rows_of_title);
     }
+    let mut documents = table("Server CPU per command over JSON documents, pipeline 16");
+    let over_documents = rows.selected(json::workloads());
+    if !over_documents.is_empty() {
+        // The servers so far end first.
+        rows.servers.clear();
+        rows.servers = servers_with_json(bench)?;
+    }
+    for workload in over_documents {
+        let cost = rows.measure(&workload, &workload.label)?;
+        documents.row(&workload.label, Unit::Microseconds, cost, workload.target);
+    }
+    tables.push(documents);
     tables.extend([rows.throughput, rows.busy]);
     Ok(tables)
+}
+
+/// New servers with the documents: Dormouse, and the newest Redis if its module is known.
+fn servers_with_json(bench: &Bench) -> Result<Vec<Option<Server>>> {
+    let servers = bench.of_each(|program| {
+        let server = program.start_with_json(Setup::DEFAULT)?;
+        server.as_ref().map_or(Ok(()), |server| json::prepare(&mut server.client()?))?;
+        Ok(server)
+    })?;
+    Ok(servers.into_iter().map(Option::flatten).collect())
 }
 
 impl Rows<'_> {
