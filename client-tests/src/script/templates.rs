@@ -335,6 +335,19 @@ const BOTH: &[Kind] = &[Kind::Valkey, Kind::Redis8];
 const NEWER: &[(&[Kind], u32, &[&str])] = &[
     (BOTH, 1, &["(SCAN | SSCAN <set> | ZSCAN <zset>) 0 NOVALUES"]),
     (&[Kind::Valkey], 1, &["(SCAN | SSCAN <set> | HSCAN <hash>) 0 NOSCORES"]),
+    // The sets of fields are those of the connection.
+    (
+        &[Kind::Redis8],
+        6,
+        &[
+            "HIMPORT PREPARE (one <field> | two <field> <field> | three <field> <field> <field>)",
+            "HIMPORT PREPARE (one | two | three | <member>) {<field>}",
+            "HIMPORT SET <hash> (one <value> | two <value> <value> | three <value> <value> <value>)",
+            "HIMPORT SET <hash> (one <member> | two <value> <member> | three <number> <value> <value>)",
+            "HIMPORT SET <hash> (one | two | three | <member>) {<value>}",
+            "HIMPORT (DISCARD (one | two | three | <member>) | DISCARDALL [junk] | HELP | NONSENSE <hash> one)",
+        ],
+    ),
     // Vector sets have keys of their own, as Redis does not copy them. Elements that are equally near come in any order.
     (
         &[Kind::Redis8],
