@@ -158,6 +158,9 @@ pub struct Database {
     has_uncounted: AtomicBool,
     /// The number of the last entry of the log that the newest manifest covers.
     pub(crate) stored_sequence: AtomicU64,
+    /// The number of the newest manifest, 0 if it has to be looked for. As long as this process owns the store, no other
+    /// commits one.
+    newest_number: AtomicU64,
     pub(crate) lineage: Mutex<Lineage>,
     /// Loads of the same place wait for each other.
     pub(crate) turns: [AsyncMutex<()>; 64],
@@ -301,6 +304,7 @@ impl Database {
             stored_counts: Mutex::new([(0, 0); ALL_INDEXES]),
             has_uncounted: AtomicBool::new(false),
             stored_sequence: AtomicU64::new(0),
+            newest_number: AtomicU64::new(0),
             lineage: Mutex::default(),
             turns: std::array::from_fn(|_| AsyncMutex::new(())),
             health,
@@ -520,7 +524,11 @@ impl Database {
     /// Commits a manifest, unless another process has taken the store over.
     pub(crate) async fn commit(&self, manifest: &mut Manifest) -> std::result::Result<(), StoreError> {
         self.look_at_owner().await?;
-        manifest::commit(&self.engine.store, manifest).await
+        // A commit that is refused may have been carried out nevertheless.
+        self.newest_number.store(0, Ordering::SeqCst);
+        manifest::commit(&self.engine.store, manifest).await?;
+        self.newest_number.store(manifest.number, Ordering::SeqCst);
+        Ok(())
     }
 
     /// The newest manifest, as one of this process. Where others may still be writing (the store has no lock), it
@@ -534,6 +542,7 @@ impl Database {
             }
             self.adopt_declared(&manifest.known);
             self.adopt_functions(&manifest.known);
+            self.newest_number.store(0, Ordering::SeqCst);
             // Looks at the owner after reading the manifest: an earlier process finds that the later one has the store.
             let owned = match self.look_at_owner().await {
                 Ok(()) => manifest::take_over(&self.engine.store, &manifest, self.engine.writer).await,
@@ -565,7 +574,13 @@ impl Database {
         if let Some(manifest) = self.manifest.lock().clone() {
             return Ok(Some(manifest));
         }
-        let manifest = manifest::latest_root(&self.engine.store, self.name()).await.map_err(store_error)?.map(Arc::new);
+        // Without a log no wake looks who owns the store.
+        let number = self.engine.log.as_ref().map_or(0, |_| self.newest_number.load(Ordering::SeqCst));
+        let manifest = match number {
+            0 => manifest::latest_root(&self.engine.store, self.name()).await,
+            number => manifest::root_numbered(&self.engine.store, self.name(), number).await,
+        };
+        let manifest = manifest.map_err(store_error)?.map(Arc::new);
         // Its effects in the log were not taken when it was opened, so it would be served without them.
         if self.was_unreadable
             || manifest.as_ref().is_some_and(|manifest| manifest.known.seed != self.shared.placement.seed)

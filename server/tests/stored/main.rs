@@ -9,3 +9,4 @@ mod clock;
 mod durability;
 mod full_disk;
 mod pages;
+mod wakes;

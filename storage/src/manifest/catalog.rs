@@ -51,6 +51,17 @@ pub async fn latest_root(store: &Store, database: &str) -> Result<Option<PagedMa
     }
 }
 
+/// The same with the number of the newest manifest, which a listing would find.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn root_numbered(store: &Store, database: &str, number: u64) -> Result<Option<PagedManifest>, StoreError> {
+    match PagedManifest::read(store, database, &Names::new(database)?, number).await {
+        Err(error) if error.is_missing() => latest_root(store, database).await,
+        result => result.map(Some),
+    }
+}
+
 /// The manifest that the data of another database replace: the newest, even if it is damaged. What a damaged one said is
 /// then taken from the newest readable one, or is as in a new database; its number and epoch are higher than any in use.
 /// Pages are not read, as nothing of them stays; nor does the history of the data before.

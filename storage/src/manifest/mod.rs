@@ -39,7 +39,7 @@ pub(crate) use self::names::escape as escaped;
 pub use self::{
     catalog::{
         History, collect_garbage, collect_garbage_beside, commit, exists, history, latest, latest_root, replaced,
-        take_over,
+        root_numbered, take_over,
     },
     kept::{Garbage, databases},
     lineage::{ANCESTORS, Lineage},
