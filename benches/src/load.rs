@@ -384,7 +384,7 @@ mod tests {
         assert_eq!(set.bytes.len(), set.count * set.command_length);
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..100 {
-            let batch = set.batch(16, &mut random);
+            let batch = set.batch(16, &mut random, &mut 0);
             assert_eq!(batch.len(), 16 * set.command_length);
             assert!(batch.starts_with(b"*3\r\n$3\r\nSET\r\n$16\r\nkey:"));
         }
