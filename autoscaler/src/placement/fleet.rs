@@ -191,20 +191,24 @@ impl Fleet {
         self.parts[part as usize].moved_s = u32::try_from(now.div_ceil(1_000)).unwrap_or(u32::MAX).max(1);
     }
 
-    /// Forgets all moments, if the clock ran backwards.
-    pub(crate) fn forget_moments(&mut self) {
-        self.expire_flights(u64::MAX, 0);
+    /// Forgets all moments, if the clock ran backwards. Moves under way start over.
+    pub(crate) fn forget_moments(&mut self, now: u64) {
+        self.flights.values_mut().for_each(|flight| flight.at_ms = now);
         self.parts.iter_mut().for_each(|part| part.moved_s = 0);
         for node in self.nodes.iter_mut().flatten() {
             (node.over, node.high, node.low) = Default::default();
         }
     }
 
-    /// Ends the moves of which nothing was reported for long: they have arrived, or a later report says otherwise.
+    /// Gives up the moves of which nothing was reported for long: their parts are where they were.
     pub(crate) fn expire_flights(&mut self, now: u64, move_ms_max: u64) {
         let is_old = |flight: &Flight| now.saturating_sub(flight.at_ms) >= move_ms_max;
-        let old: Vec<u32> = self.flights.iter().filter(|(_, flight)| is_old(flight)).map(|(part, _)| *part).collect();
-        old.into_iter().for_each(|part| self.land(part));
+        let flights = self.flights.iter().filter(|(_, flight)| is_old(flight));
+        let old: Vec<(u32, u16)> = flights.map(|(part, flight)| (*part, flight.from)).collect();
+        for (part, from) in old {
+            self.land(part);
+            self.relocate(part, from);
+        }
     }
 
     /// Ends a move: its source is free of the part.

@@ -9,7 +9,7 @@
 //!
 //! 1. **Take the observation.** A node that is missing is dead, and its parts are orphans. A part's reported owner is
 //!    the truth, except that a planned move has `move_ms_max` to happen. Until then the part counts at its destination,
-//!    and its memory at its source as well.
+//!    and its memory at its source as well; afterwards it is where it was.
 //! 2. **Place orphans** at once and all of them, spread over the survivors.
 //! 3. **Look** at the fullness of each node: the larger of the shares of memory and CPU that are in use, where 1 is a
 //!    limit. A node that is over a limit, or differs from the mean by `imbalance_start`, must do so for a window and for
@@ -90,7 +90,7 @@ impl Placer {
     /// moments have no meaning any more, and every window starts over.
     pub fn step(&mut self, observation: &FleetObservation, now: u64) -> PlacementPlan {
         if now < self.latest_ms {
-            self.fleet.forget_moments();
+            self.fleet.forget_moments(now);
             self.sizing = Sizing::default();
             self.bounds = MoveBounds::default();
         }

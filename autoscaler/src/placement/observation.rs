@@ -23,9 +23,10 @@ pub struct FleetObservation {
     /// All nodes whose lease holds. A node that is missing here is dead.
     pub nodes: Vec<NodeReport>,
     /// The parts that changed since the previous observation: a part is new, woke, fell asleep, has another owner, or
-    /// its load is different. A part that is missing here is as it was. The first observation has all parts.
+    /// its load is different; and asleep parts that did not get the owner that a plan named. A part that is missing here
+    /// is as it was. The first observation has all parts.
     pub parts: Vec<PartReport>,
-    /// Parts that are gone: their database was deleted, or they were split or merged.
+    /// Parts that are gone: their database was deleted, or they were merged. A part that is in `parts` too is new.
     pub removed: Vec<PartId>,
 }
 

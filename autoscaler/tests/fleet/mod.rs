@@ -16,7 +16,7 @@ pub struct Resident {
 pub struct Fleet {
     pub now: u64,
     pub step_ms: u64,
-    /// Moves of awake parts are not carried out.
+    /// Moves of awake parts are not carried out, and nothing is reported of them.
     pub moves_fail: bool,
     /// How long a move takes; less than the policy's `move_ms_max`.
     pub move_ms: u64,
@@ -127,8 +127,8 @@ impl Fleet {
                 self.changed.insert(planned.part);
             } else if due_ms > now {
                 self.pending.push((due_ms, succeeds, planned));
-            } else {
-                part.report.node = if succeeds { Some(planned.to) } else { part.report.node };
+            } else if succeeds {
+                part.report.node = Some(planned.to);
                 self.changed.insert(planned.part);
             }
         }
