@@ -12,6 +12,7 @@ pub(crate) const MINUTE_MS: u64 = 60_000;
 pub(crate) struct MoveBounds {
     moves: VecDeque<(u64, NodeId, NodeId)>,
     of_node: BTreeMap<NodeId, usize>,
+    /// How many there were at each moment.
     reassignments: VecDeque<(u64, usize)>,
     reassigned: usize,
 }
@@ -54,14 +55,16 @@ impl MoveBounds {
         }
     }
 
-    pub(crate) fn reassignments_left(&self, policy: &PlacementPolicy) -> usize {
-        policy.reassignments_per_minute_max.saturating_sub(self.reassigned)
+    /// Whether another new owner for an asleep part fits into the bound.
+    pub(crate) fn reassignments_allow(&self, policy: &PlacementPolicy) -> bool {
+        self.reassigned < policy.reassignments_per_minute_max
     }
 
-    pub(crate) fn reassigned(&mut self, count: usize, now: u64) {
-        if count > 0 {
-            self.reassignments.push_back((now, count));
-            self.reassigned += count;
+    pub(crate) fn reassigned(&mut self, now: u64) {
+        match self.reassignments.back_mut().filter(|(at, _)| *at == now) {
+            Some((_, count)) => *count += 1,
+            None => self.reassignments.push_back((now, 1)),
         }
+        self.reassigned += 1;
     }
 }

@@ -122,7 +122,9 @@ impl Step<'_> {
     /// A node that is less crowded by the database of a part than its own, has room and is allowed.
     fn roomier(&self, part: u32, ranking: &Ranking) -> Option<u16> {
         let (from, demand, is_asleep) = (self.fleet.owner(part), self.fleet.demand(part), self.fleet.is_asleep(part));
-        if !is_asleep && (!self.allows_any() || !self.allows_node(from)) {
+        let is_allowed =
+            if is_asleep { self.allows_reassignment() } else { self.allows_any() && self.allows_node(from) };
+        if !is_allowed {
             return None;
         }
         let siblings = self.fleet.siblings(part);

@@ -97,19 +97,16 @@ impl Step<'_> {
 
     /// Step 6: gives asleep parts of draining nodes to others, and those of full nodes to emptier ones.
     pub(crate) fn reassign(&mut self) {
-        let mut left = self.bounds.reassignments_left(self.policy);
-        let before = left;
         let measure = SleepMeasure::new(self.fleet, self.policy);
         let mut ranking = measure.rank(self.fleet);
         let draining: Vec<u16> = self.fleet.nodes().filter(|(_, node)| node.draining).map(|(slot, _)| slot).collect();
         for slot in draining {
-            while left > 0
+            while self.allows_reassignment()
                 && let Some(&part) = self.fleet.node(slot).residents.asleep.last()
                 && let Some(to) = self.quietest(part, &ranking)
             {
                 self.send(part, to, MoveReason::Reassign);
                 ranking.set(to, measure.of(self.fleet.node(to)));
-                left -= 1;
             }
         }
 
@@ -117,7 +114,7 @@ impl Step<'_> {
         let mean = measures.iter().sum::<f64>() / measures.len().max(1) as f64;
         // The measure is the sum of two, each of which may differ by as much as load may.
         let band = 2.0 * self.policy.imbalance_start;
-        while left > 0
+        while self.allows_reassignment()
             && let (Some((to, low)), Some((from, high))) = (ranking.lowest(), ranking.highest())
             && (high > mean + band || low < mean - band)
             // A part more must not make the one node fuller than the other was.
@@ -134,9 +131,7 @@ impl Step<'_> {
             for slot in [from, to] {
                 ranking.set(slot, measure.of(self.fleet.node(slot)));
             }
-            left -= 1;
         }
-        self.bounds.reassigned(before - left, self.now);
     }
 }
 

@@ -102,6 +102,7 @@ impl PlacementPolicy {
             (self.stay_ms >= self.window_ms, "stay_ms", "must not be less than window_ms"),
             (self.moves_per_minute_max > 0, "moves_per_minute_max", "must be at least 1"),
             (self.node_moves_per_minute_max > 0, "node_moves_per_minute_max", "must be at least 1"),
+            (self.reassignments_per_minute_max > 0, "reassignments_per_minute_max", "must be at least 1"),
             (self.nodes_min > 0, "nodes_min", "must be at least 1"),
             (self.nodes_max >= self.nodes_min, "nodes_max", "must not be less than nodes_min"),
             (share(self.grow_fullness), "grow_fullness", "must be more than 0 and at most 1"),
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_oscillate_is_refused() {
+    fn what_could_oscillate_or_never_act_is_refused() {
         let refused = |change: fn(&mut PlacementPolicy)| {
             let mut policy = PlacementPolicy::default();
             change(&mut policy);
@@ -140,6 +141,7 @@ mod tests {
         assert_eq!(refused(|policy| policy.target_fullness = 0.85), "target_fullness");
         assert_eq!(refused(|policy| policy.relief_min = 0.0), "relief_min");
         assert_eq!(refused(|policy| policy.observations_min = 1), "observations_min");
+        assert_eq!(refused(|policy| policy.reassignments_per_minute_max = 0), "reassignments_per_minute_max");
         assert_eq!(refused(|policy| policy.stay_ms = 59_999), "stay_ms");
         assert_eq!(refused(|policy| policy.memory_share_orphan_max = 0.79), "memory_share_orphan_max");
     }

@@ -24,9 +24,16 @@ impl Step<'_> {
         let to_id = self.fleet.node(to).id;
         self.fleet.send(part, to, self.now);
         self.plan.moves.push(Move { part: self.fleet.id(part), from, to: to_id, reason });
-        if let Some(from) = from.filter(|_| reason.is_bounded()) {
-            self.bounds.moved(from, to_id, self.now);
+        match from {
+            _ if reason == MoveReason::Reassign => self.bounds.reassigned(self.now),
+            Some(from) => self.bounds.moved(from, to_id, self.now),
+            None => {}
         }
+    }
+
+    /// Whether the bounds leave a new owner to another asleep part.
+    pub(crate) fn allows_reassignment(&self) -> bool {
+        self.bounds.reassignments_allow(self.policy)
     }
 
     /// Whether the bounds leave a move to the fleet.

@@ -30,6 +30,8 @@ pub struct Fleet {
     pending: Vec<(u64, bool, Move)>,
     /// Moves that count against the bounds.
     bounded: Vec<(u64, NodeId, NodeId)>,
+    /// When asleep parts got new owners.
+    reassigned: Vec<u64>,
 }
 
 /// The use of a node as a plan is gone through.
@@ -54,6 +56,7 @@ impl Fleet {
             removed: Vec::new(),
             pending: Vec::new(),
             bounded: Vec::new(),
+            reassigned: Vec::new(),
         }
     }
 
@@ -253,6 +256,11 @@ impl Fleet {
         }
         let most = of_node.values().max().copied().unwrap_or(0);
         assert!(most <= self.policy.node_moves_per_minute_max, "{most} moves a minute of one node");
+        let reassigned = plan.moves.iter().filter(|planned| planned.reason == MoveReason::Reassign);
+        self.reassigned.extend(reassigned.map(|_| now));
+        self.reassigned.retain(|at| now - at < 60_000);
+        let most = self.policy.reassignments_per_minute_max;
+        assert!(self.reassigned.len() <= most, "{} reassignments a minute", self.reassigned.len());
     }
 
     /// The parts that a node owns, awake and asleep ones.
