@@ -229,3 +229,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_clock_that_runs_backwards_lifts_no_bound() {
+    let mut placer = Placer::new(policy()).expect("a valid policy");
+    let node = |number, draining| NodeReport {
+        node: NodeId(number),
+        processors: 8.0,
+        draining,
+        ..NodeReport::default()
+    };
+    let part = |database| PartReport {
+        part: PartId { database, first_slot: 0 },
+        node: Some(NodeId(1)),
+        busy: 0.01,
+        ..PartReport::default()
+    };
+    let nodes = vec![node(1, true), node(2, false)];
+    let mut observation = FleetObservation { nodes, parts: (0..30).map(part).collect(), removed: Vec::new() };
+    let mut moves = 0;
+    for now in [3_000, 2_000, 1_000] {
+        moves += placer.step(&observation, now).moves.len();
+        observation.parts.clear();
+    }
+    assert_eq!(moves, policy().node_moves_per_minute_max);
+}

@@ -38,6 +38,12 @@ impl MoveBounds {
         }
     }
 
+    /// The clock ran backwards: everything counts for another minute.
+    pub(crate) fn start_over(&mut self, now: u64) {
+        self.moves.iter_mut().for_each(|(at, ..)| *at = now);
+        self.reassignments.iter_mut().for_each(|(at, _)| *at = now);
+    }
+
     /// Whether another move fits into the bound of the fleet.
     pub(crate) fn fleet_allows(&self, policy: &PlacementPolicy) -> bool {
         self.moves.len() < policy.moves_per_minute_max

@@ -92,7 +92,7 @@ impl Placer {
         if now < self.latest_ms {
             self.fleet.forget_moments(now);
             self.sizing = Sizing::default();
-            self.bounds = MoveBounds::default();
+            self.bounds.start_over(now);
         }
         self.latest_ms = now;
         self.take(observation, now);
