@@ -13,10 +13,11 @@ pub(crate) struct Demand {
 }
 
 impl Demand {
-    /// Rounds memory up. Nonsense becomes 0 or the largest value.
+    /// Rounds memory up, to at most 4 TiB. A load that is no number is taken for none: an infinite one would make the
+    /// fleet grow by hundreds of nodes.
     pub(crate) fn new(memory_bytes: u64, busy: f64) -> Self {
         let memory_kib = u32::try_from(memory_bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        Demand { memory_kib, busy: (busy * 1e6) as u32 }
+        Demand { memory_kib, busy: if busy.is_finite() { (busy * 1e6) as u32 } else { 0 } }
     }
 }
 
@@ -141,4 +142,17 @@ impl Node {
 /// finite.
 pub(crate) fn ratio(used: f64, limit: f64) -> f64 {
     if used <= 0.0 { 0.0 } else { (used / limit).min(1e6) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonsense_is_no_load() {
+        for busy in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0] {
+            assert_eq!(Demand::new(1, busy), Demand { memory_kib: 1, busy: 0 });
+        }
+        assert_eq!(Demand::new(u64::MAX, 1e300), Demand { memory_kib: u32::MAX, busy: u32::MAX });
+    }
 }
