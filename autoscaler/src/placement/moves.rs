@@ -43,13 +43,14 @@ impl Step<'_> {
                         break;
                     }
                     stuck += 1;
+                    let demand = self.fleet.demand(part);
+                    self.lacks_room |= self.growth_helps(|node| node.suits(self.policy, demand));
                     continue;
                 };
                 self.send(part, to, MoveReason::Drain);
                 self.rank(&mut ranking, [from, to]);
             }
             if stuck > 0 {
-                self.lacks_room = true;
                 self.plan.stuck.push((self.fleet.node(from).id, stuck));
             }
         }
@@ -193,16 +194,16 @@ impl Step<'_> {
         }
     }
 
-    /// Whether a node stays over a limit because no other has room for a part that does not fill a node by itself.
+    /// Whether a node stays over a limit because no other has room for one of its parts, and a new node would have it.
     fn is_cramped(&self, from: u16, offers: &mut Offers) -> bool {
         if self.fullness(from) <= 1.0 + EPSILON || !self.allows_any() || !self.allows_node(from) {
             return false;
         }
-        let is_alone = self.fleet.node(from).residents.awake.len() == 1;
         let has_no_room = |part: &u32| {
-            self.fleet.node(from).suits(self.policy, self.fleet.demand(*part)) && !self.has_room_anywhere(*part)
+            let demand = self.fleet.demand(*part);
+            !self.has_room_anywhere(*part) && self.growth_helps(|node| node.suits(self.policy, demand))
         };
-        !is_alone && self.offer(from, offers).iter().take(LOOKED_AT_MAX).any(has_no_room)
+        self.offer(from, offers).iter().take(LOOKED_AT_MAX).any(has_no_room)
     }
 
     /// Moves parts to a node from the fullest others, until it is no longer emptier than the mean.

@@ -57,7 +57,7 @@ impl Step<'_> {
                 } else {
                     UnplacedReason::TooLarge
                 };
-                self.lacks_room |= reason == UnplacedReason::NoRoom;
+                self.lacks_room |= self.growth_helps(|node| node.could_hold(self.policy, demand));
                 self.plan.unplaced.push(Unplaced { part: self.fleet.id(part), reason });
                 continue;
             };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::fleet::Fleet;
-use super::node::ratio;
+use super::node::{Demand, ratio};
 use super::observation::{NodeId, ZoneId};
 use super::policy::PlacementPolicy;
 use crate::streak::Streak;
@@ -33,21 +33,23 @@ impl Sizing {
             limit_kib += node.memory_limit_kib(policy);
             limit_busy += node.busy_limit(policy);
         }
-        let (mut memory_kib, mut busy) = (0, 0);
-        for (_, node) in fleet.nodes() {
-            memory_kib += node.memory_kib;
-            busy += node.busy;
-        }
-        for demand in fleet.orphans.awake.iter().map(|part| fleet.demand(*part)) {
-            memory_kib += u64::from(demand.memory_kib);
-            busy += u64::from(demand.busy);
-        }
         if nodes > self.nodes_before {
             self.wanted = self.wanted.max(nodes);
         }
         self.nodes_before = nodes;
         if nodes == 0 {
             return self.wanted.max(policy.nodes_min);
+        }
+        let (mut memory_kib, mut busy) = (0, 0);
+        for (_, node) in fleet.nodes() {
+            memory_kib += node.memory_kib;
+            busy += node.busy;
+        }
+        // Nodes do not help a part that is too large for any.
+        let could_hold = |demand: &Demand| fleet.open_nodes().any(|(_, node)| node.could_hold(policy, *demand));
+        for demand in fleet.orphans.awake.iter().map(|part| fleet.demand(*part)).filter(could_hold) {
+            memory_kib += u64::from(demand.memory_kib);
+            busy += u64::from(demand.busy);
         }
         let fullness = ratio(memory_kib as f64, limit_kib).max(ratio(busy as f64 / 1e6, limit_busy));
         let needed = (fullness * nodes as f64 / policy.target_fullness).ceil() as usize;

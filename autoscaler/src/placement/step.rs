@@ -2,6 +2,7 @@
 
 use super::bounds::MoveBounds;
 use super::fleet::{Fleet, NOWHERE};
+use super::node::Node;
 use super::plan::{Move, MoveReason, PlacementPlan};
 use super::policy::PlacementPolicy;
 use super::ranking::Ranking;
@@ -12,7 +13,7 @@ pub(crate) struct Step<'a> {
     pub(crate) bounds: &'a mut MoveBounds,
     pub(crate) now: u64,
     pub(crate) plan: PlacementPlan,
-    /// A part had to leave its node, or to get one, and no node had room.
+    /// A part had to leave its node, or to get one, and only a new node would have room.
     pub(crate) lacks_room: bool,
 }
 
@@ -29,6 +30,13 @@ impl Step<'_> {
             Some(from) => self.bounds.moved(from, to_id, self.now),
             None => {}
         }
+    }
+
+    /// Whether another node would help a part: new nodes are taken to be like at least half of those that there are, and
+    /// `fits` tells whether an empty one has room. So a fleet never grows on and on for a part that no new node can hold.
+    pub(crate) fn growth_helps(&self, fits: impl Fn(&Node) -> bool) -> bool {
+        let fitting = self.fleet.open_nodes().filter(|(_, node)| fits(node)).count();
+        2 * fitting >= self.fleet.open_nodes().count()
     }
 
     /// Whether the bounds leave a new owner to another asleep part.
