@@ -38,7 +38,7 @@ struct Phase {
     remove: Option<[u64; 2]>,
     /// Awake parts have twice their load for this long, then their load, and so on.
     flap_seconds: Option<u64>,
-    /// Nodes are drained as plans recommend, and stopped once they are empty.
+    /// Nodes are drained as plans recommend, and stopped once they are empty, or kept if plans want more nodes again.
     #[serde(default)]
     shrinks: bool,
     #[serde(default)]
@@ -193,6 +193,9 @@ fn run_phase(fleet: &mut Fleet, place: &str, phase: Phase) {
                 fleet.nodes.values().filter(|node| node.draining).map(|node| node.node).collect();
             let empty: Vec<NodeId> = draining.into_iter().filter(|node| fleet.owned(*node) == (0, 0)).collect();
             empty.iter().for_each(|node| fleet.die(*node));
+            let open = fleet.nodes.values().filter(|node| !node.draining).count();
+            let kept = fleet.nodes.values_mut().filter(|node| node.draining).take(plan.nodes.saturating_sub(open));
+            kept.for_each(|node| node.draining = false);
             for node in &plan.drain {
                 fleet.nodes.get_mut(node).expect("a node that is alive").draining = true;
             }

@@ -4,6 +4,7 @@
 //! owner (4 bytes). The list of an owner is an array too: each part knows its place there, so it leaves in constant
 //! time.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::{Demand, Node, Residents};
@@ -283,6 +284,17 @@ impl Fleet {
 
     fn node_if(&mut self, slot: u16) -> Option<&mut Node> {
         self.nodes.get_mut(usize::from(slot))?.as_mut()
+    }
+
+    /// The awake parts of a node in the order in which it is emptied: the busiest first, since those that are idle may
+    /// fall asleep meanwhile and need no move.
+    pub(crate) fn busiest_first(&self, slot: u16) -> Vec<u32> {
+        let mut parts = self.node(slot).residents.awake.clone();
+        parts.sort_by_key(|part| {
+            let demand = self.demand(*part);
+            (Reverse((demand.busy, demand.memory_kib)), *part)
+        });
+        parts
     }
 
     pub(crate) fn parts_len(&self) -> usize {

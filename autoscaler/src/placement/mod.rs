@@ -21,7 +21,8 @@
 //! 7. **Balance**: relieve nodes over a limit, then nodes that are fuller than others, then fill emptier ones, as a new
 //!    node is. A move must pay: it lowers the fuller of its two nodes by at least half of what is moved.
 //! 8. **Size** the fleet: more nodes when the fleet is too full for a window, or when a part finds no room; fewer when
-//!    everything has fitted on fewer for a longer window, with `target_fullness` to spare.
+//!    everything has fitted on fewer for a longer window, with `target_fullness` to spare. Only nodes whose parts have
+//!    room on the others are drained for that.
 //!
 //! Invariants of a plan, whatever the observations:
 //!

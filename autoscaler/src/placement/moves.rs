@@ -20,20 +20,16 @@ const LOOKED_AT_MAX: usize = 32;
 const EPSILON: f64 = 1e-9;
 
 impl Step<'_> {
-    /// Step 4: moves the awake parts of draining nodes, the busiest first: those that are idle may fall asleep
-    /// meanwhile and need no move.
+    /// Step 4: moves the awake parts of draining nodes.
     pub(crate) fn drain(&mut self) {
         let draining: Vec<u16> = self.fleet.nodes().filter(|(_, node)| node.draining).map(|(slot, _)| slot).collect();
         let mut ranking = self.by_fullness();
         for from in draining {
-            let mut parts: Vec<u32> = self.fleet.node(from).residents.awake.clone();
-            parts.retain(|part| !self.fleet.is_on_its_way(*part));
-            parts.sort_by_key(|part| {
-                let demand = self.fleet.demand(*part);
-                (std::cmp::Reverse((demand.busy, demand.memory_kib)), *part)
-            });
             let mut stuck = 0;
-            for part in parts {
+            for part in self.fleet.busiest_first(from) {
+                if self.fleet.is_on_its_way(part) {
+                    continue;
+                }
                 if !self.allows_any() || !self.allows_node(from) {
                     break;
                 }

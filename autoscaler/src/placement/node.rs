@@ -19,6 +19,11 @@ impl Demand {
         let memory_kib = u32::try_from(memory_bytes.div_ceil(1024)).unwrap_or(u32::MAX);
         Demand { memory_kib, busy: if busy.is_finite() { (busy * 1e6) as u32 } else { 0 } }
     }
+
+    pub(crate) fn plus(self, other: Demand) -> Demand {
+        let memory_kib = self.memory_kib.saturating_add(other.memory_kib);
+        Demand { memory_kib, busy: self.busy.saturating_add(other.busy) }
+    }
 }
 
 /// The part lists of an owner. Awake and asleep parts are apart, since only the former have a load.

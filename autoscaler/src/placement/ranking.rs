@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Nodes of equal measure are in order of their slots, so that plans are reproducible.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Ranking {
     /// The bits of a number that is not negative are in the order of the numbers.
     order: BTreeSet<(u64, u16)>,

@@ -1,15 +1,19 @@
 //! The number of nodes that a fleet should have, and the nodes to drain when it shrinks.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::fleet::Fleet;
 use super::node::{Demand, ratio};
 use super::observation::{NodeId, ZoneId};
 use super::policy::PlacementPolicy;
+use super::ranking::Ranking;
 use crate::streak::Streak;
 
 /// A fleet shrinks by at least this share of its nodes at a time, so that it does not grow again at once.
 const SHRINK_SHARE_MIN: f64 = 0.05;
+/// Nodes that are looked at for some that can be drained.
+const LOOKED_AT_MAX: usize = 32;
 
 /// A dead or draining node is replaced: only a decision changes the number of nodes, or a node that joins unasked.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -77,22 +81,75 @@ impl Sizing {
     }
 }
 
-/// The nodes to drain for a fleet of `wanted` nodes: of the zone with the most nodes, the node with the least in memory.
+/// The nodes to drain for a fleet of `wanted` nodes: of the zone with the most nodes, the node with the least in memory
+/// whose parts have room on the others.
 pub(crate) fn drains(policy: &PlacementPolicy, fleet: &Fleet, wanted: usize) -> Vec<NodeId> {
-    let mut zones: BTreeMap<ZoneId, Vec<(u64, NodeId)>> = BTreeMap::new();
-    for (_, node) in fleet.open_nodes() {
-        zones.entry(node.zone).or_default().push((node.memory_kib, node.id));
-    }
-    let open: usize = zones.values().map(Vec::len).sum();
+    let open = fleet.open_nodes().count();
     let draining = fleet.nodes().count() - open;
-    // The emptiest is last.
-    zones.values_mut().for_each(|nodes| nodes.sort_unstable_by(|a, b| b.cmp(a)));
     let count = open.saturating_sub(wanted.max(1)).min(policy.drains_max.saturating_sub(draining));
+    if count == 0 {
+        return Vec::new();
+    }
+    let mut rehearsal = Rehearsal::new(policy, fleet);
+    for (slot, _) in fleet.nodes().filter(|(_, node)| node.draining) {
+        rehearsal.empty(slot);
+    }
+    // The number of nodes that stay, and the nodes that may go, the emptiest last.
+    let mut zones: BTreeMap<ZoneId, (usize, Vec<u16>)> = BTreeMap::new();
+    let mut slots: Vec<u16> = fleet.open_nodes().map(|(slot, _)| slot).collect();
+    slots.sort_by_key(|slot| Reverse((fleet.node(*slot).memory_kib, fleet.node(*slot).id)));
+    for slot in slots {
+        let zone = zones.entry(fleet.node(slot).zone).or_default();
+        zone.0 += 1;
+        zone.1.push(slot);
+    }
     let mut drains = Vec::new();
-    for _ in 0..count {
+    for _ in 0..LOOKED_AT_MAX {
         // Of equals, the last zone.
-        let Some(nodes) = zones.values_mut().max_by_key(|nodes| nodes.len()) else { break };
-        drains.extend(nodes.pop().map(|(_, node)| node));
+        let zone = zones.values_mut().filter(|(_, slots)| !slots.is_empty()).max_by_key(|(stay, _)| *stay);
+        let Some((stay, slots)) = zone.filter(|_| drains.len() < count) else { break };
+        let Some(slot) = slots.pop().filter(|slot| rehearsal.empty(*slot)) else { continue };
+        *stay -= 1;
+        drains.push(fleet.node(slot).id);
     }
     drains
+}
+
+/// The nodes that take parts, as they would be once others are empty. A fleet may fit on fewer nodes by its sums only: its
+/// nodes would be drained in part, be needed again, and be drained again later.
+struct Rehearsal<'a> {
+    policy: &'a PlacementPolicy,
+    fleet: &'a Fleet,
+    ranking: Ranking,
+    /// The parts that nodes would have taken, and the sum of them, by slot.
+    taken: BTreeMap<u16, (Demand, Vec<u32>)>,
+}
+
+impl<'a> Rehearsal<'a> {
+    fn new(policy: &'a PlacementPolicy, fleet: &'a Fleet) -> Self {
+        let ranking = Ranking::new(fleet.open_nodes().map(|(slot, node)| (slot, node.fullness(policy))));
+        Rehearsal { policy, fleet, ranking, taken: BTreeMap::new() }
+    }
+
+    /// Empties a node as [`Step::drain`](super::step::Step::drain) does, or tells that it cannot, and changes nothing.
+    fn empty(&mut self, from: u16) -> bool {
+        let before = (self.ranking.clone(), self.taken.clone());
+        self.ranking.remove(from);
+        let mut parts = self.fleet.busiest_first(from);
+        parts.extend(self.taken.remove(&from).unwrap_or_default().1);
+        for part in parts {
+            let demand = self.fleet.demand(part);
+            let with = |slot: u16| self.taken.get(&slot).map_or(demand, |(taken, _)| taken.plus(demand));
+            let has_room = |slot: &u16| self.fleet.node(*slot).has_room(self.policy, with(*slot));
+            let Some(to) = self.ranking.ascending().map(|(slot, _)| slot).find(has_room) else {
+                (self.ranking, self.taken) = before;
+                return false;
+            };
+            self.ranking.set(to, self.fleet.node(to).fullness_with(self.policy, with(to)));
+            let (taken, parts) = self.taken.entry(to).or_default();
+            *taken = taken.plus(demand);
+            parts.push(part);
+        }
+        true
+    }
 }
