@@ -20,6 +20,10 @@ impl Demand {
         Demand { memory_kib, busy: if busy.is_finite() { (busy * 1e6) as u32 } else { 0 } }
     }
 
+    pub(crate) fn processors(self) -> f64 {
+        f64::from(self.busy) / 1e6
+    }
+
     pub(crate) fn plus(self, other: Demand) -> Demand {
         let memory_kib = self.memory_kib.saturating_add(other.memory_kib);
         Demand { memory_kib, busy: self.busy.saturating_add(other.busy) }
@@ -130,7 +134,7 @@ impl Node {
     /// Whether the part would be within both limits if the node were empty.
     pub(crate) fn suits(&self, policy: &PlacementPolicy, demand: Demand) -> bool {
         f64::from(demand.memory_kib) <= self.memory_limit_kib(policy)
-            && f64::from(demand.busy) / 1e6 <= self.busy_limit(policy)
+            && demand.processors() <= self.busy_limit(policy)
     }
 
     /// Whether the part's memory would fit if the node were empty.

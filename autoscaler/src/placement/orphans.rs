@@ -1,16 +1,18 @@
 //! Parts without an owner are placed at once, and asleep parts are kept spread.
 //!
-//! Awake orphans first, the largest first: each goes to the emptiest node that has room for it. A failover is a wake,
-//! so many survivors share it: no node takes more than twice its even share of the orphans while another has room. If
-//! no node is below its limits with the part, a node with enough memory above its limit takes it: slow is better than
-//! unavailable. Else the part is unplaced.
+//! Awake orphans first, the largest first, by the larger of their shares of memory and CPU: each goes to the emptiest
+//! node that has room for it. A failover is a wake, so many survivors share it: no node takes more than twice its even
+//! share of the orphans while another has room. If no node is below its limits with the part, a node with enough memory
+//! above its limit takes it: slow is better than unavailable. Else the part is unplaced.
 //!
 //! An asleep part has no load, but a share in the load to come. All asleep parts together are taken to weigh as much
 //! as all parts weigh now, so a node of twice the mean load should have none of them, and one without load twice the
 //! even share. When parts wake, they do so where there is room, and balance needs few moves.
 
+use std::cmp::Reverse;
+
 use super::fleet::Fleet;
-use super::node::{Demand, Node};
+use super::node::{Demand, Node, ratio};
 use super::plan::{MoveReason, Unplaced, UnplacedReason};
 use super::policy::PlacementPolicy;
 use super::ranking::Ranking;
@@ -41,11 +43,15 @@ impl Step<'_> {
     }
 
     fn place_awake_orphans(&mut self) {
+        let (nodes, limit_kib, limit_busy) = self.fleet.limits(self.policy);
         let mut orphans: Vec<(Demand, u32)> =
             self.fleet.orphans.awake.iter().map(|part| (self.fleet.demand(*part), *part)).collect();
-        orphans.sort_by_key(|(demand, part)| (std::cmp::Reverse((demand.busy, demand.memory_kib)), *part));
+        orphans.sort_by_cached_key(|(demand, part)| {
+            // The larger of the shares of the fleet's memory and CPU.
+            let share = ratio(f64::from(demand.memory_kib), limit_kib).max(ratio(demand.processors(), limit_busy));
+            (Reverse(share.to_bits()), *part)
+        });
         let mut ranking = self.by_fullness();
-        let nodes = ranking.ascending().count();
         let taken_max = SHARE_MAX * orphans.len().div_ceil(nodes.max(1));
         let mut taken = vec![0; self.fleet.nodes().map(|(slot, _)| usize::from(slot) + 1).max().unwrap_or(0)];
         for (demand, part) in orphans {
@@ -145,14 +151,10 @@ struct SleepMeasure<'a> {
 
 impl<'a> SleepMeasure<'a> {
     fn new(fleet: &Fleet, policy: &'a PlacementPolicy) -> Self {
-        let (mut nodes, mut fullness, mut limit_kib) = (0.0, 0.0, 0.0);
-        for (_, node) in fleet.open_nodes() {
-            nodes += 1.0;
-            fullness += node.fullness(policy);
-            limit_kib += node.memory_limit_kib(policy);
-        }
-        let weight = f64::max(fullness, nodes * FULLNESS_MIN) / fleet.parts_len().max(1) as f64;
-        SleepMeasure { policy, weight, limit_kib_mean: limit_kib / nodes }
+        let (nodes, limit_kib, _) = fleet.limits(policy);
+        let fullness: f64 = fleet.open_nodes().map(|(_, node)| node.fullness(policy)).sum();
+        let weight = f64::max(fullness, nodes as f64 * FULLNESS_MIN) / fleet.parts_len().max(1) as f64;
+        SleepMeasure { policy, weight, limit_kib_mean: limit_kib / nodes as f64 }
     }
 
     fn of(&self, node: &Node) -> f64 {

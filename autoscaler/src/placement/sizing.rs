@@ -31,12 +31,7 @@ pub(crate) struct Sizing {
 impl Sizing {
     /// Step 8: returns the number of nodes that should take parts. `lacks_room`: a part found no room.
     pub(crate) fn nodes(&mut self, policy: &PlacementPolicy, fleet: &Fleet, lacks_room: bool, now: u64) -> usize {
-        let (mut nodes, mut limit_kib, mut limit_busy) = (0, 0.0, 0.0);
-        for (_, node) in fleet.open_nodes() {
-            nodes += 1;
-            limit_kib += node.memory_limit_kib(policy);
-            limit_busy += node.busy_limit(policy);
-        }
+        let (nodes, limit_kib, limit_busy) = fleet.limits(policy);
         if nodes > self.nodes_before {
             self.wanted = self.wanted.max(nodes);
         }
