@@ -50,28 +50,20 @@ struct Flight {
 }
 
 impl Fleet {
-    /// Takes the nodes that are alive. The parts of the others become orphans.
+    /// Takes the nodes that are alive; of several reports of a node, the last one. The parts of other nodes become orphans.
     pub(crate) fn observe_nodes(&mut self, reports: &[NodeReport]) {
-        let slots = self.slots();
-        let mut alive = BTreeSet::new();
-        let mut joined = Vec::new();
-        for report in reports {
-            match slots.get(&report.node) {
-                Some(&slot) => {
-                    alive.insert(slot);
-                    self.node_mut(slot).report(report);
-                }
-                None => joined.push(report),
+        let mut reports: BTreeMap<NodeId, &NodeReport> = reports.iter().map(|report| (report.node, report)).collect();
+        let mut dead = BTreeSet::new();
+        for (id, slot) in self.slots() {
+            if let Some(report) = reports.remove(&id) {
+                self.node_mut(slot).report(report);
+            } else {
+                dead.insert(slot);
             }
         }
-        for slot in slots.into_values().filter(|slot| !alive.contains(slot)) {
-            self.bury(slot);
-        }
+        self.bury(&dead);
         let mut free = 0;
-        for report in joined {
-            if self.nodes().any(|(_, node)| node.id == report.node) {
-                continue;
-            }
+        for report in reports.into_values() {
             while self.nodes.get(free).is_some_and(Option::is_some) {
                 free += 1;
             }
@@ -86,24 +78,19 @@ impl Fleet {
         }
     }
 
-    fn bury(&mut self, slot: u16) {
-        let concerned: Vec<(u32, Flight)> = self
-            .flights
-            .iter()
-            .filter(|(part, flight)| flight.from == slot || self.parts[**part as usize].node == slot)
-            .map(|(part, flight)| (*part, *flight))
-            .collect();
-        for (part, flight) in concerned {
+    fn bury(&mut self, dead: &BTreeSet<u16>) {
+        let flights = self.flights.iter().map(|(part, flight)| (*part, flight.from));
+        let is_concerned = |(part, from): &(u32, u16)| dead.contains(from) || dead.contains(&self.owner(*part));
+        for (part, from) in flights.filter(is_concerned).collect::<Vec<_>>() {
             self.land(part);
-            // A part on its way from the dead node may never arrive, one on its way there is still where it was.
-            let owner = if flight.from == slot { NOWHERE } else { flight.from };
-            self.relocate(part, owner);
+            // A part on its way from a dead node may never arrive, one on its way there is still where it was.
+            self.relocate(part, if dead.contains(&from) { NOWHERE } else { from });
         }
-        let Some(node) = self.nodes[usize::from(slot)].as_ref() else { return };
-        for part in [&node.residents.awake[..], &node.residents.asleep[..]].concat() {
-            self.relocate(part, NOWHERE);
+        for slot in dead {
+            let Residents { awake, asleep } = self.node(*slot).residents.clone();
+            awake.into_iter().chain(asleep).for_each(|part| self.relocate(part, NOWHERE));
+            self.nodes[usize::from(*slot)] = None;
         }
-        self.nodes[usize::from(slot)] = None;
     }
 
     /// Takes what is known of a part. What is reported is true, except that a move may still be under way.
