@@ -32,12 +32,16 @@ fn main() -> Result<(), String> {
             _ => return Err(format!("unknown option {name}")),
         }
     }
+    if options.nodes < 3 || options.zones < 2 || options.step_seconds < 1 {
+        return Err("a day needs 3 nodes, 2 zones, of which one fails, and steps of a second".into());
+    }
     let mut day = Day::new(options);
     let Options { nodes, zones, databases, memory_gib, processors, step_seconds, seed, .. } = day.options;
     println!(
-        "{databases} databases in {} parts on at most {nodes} nodes of {processors} vCPUs and {memory_gib} GiB in {zones} zones, \
+        "{databases} databases in {} parts ({} databases are divided) on at most {nodes} nodes of {processors} vCPUs and {memory_gib} GiB in {zones} zones, \
          a step every {step_seconds} s, seed {seed}",
-        day.parts()
+        day.parts(),
+        day.divided()
     );
     println!(
         "Load: Zipf's law, three regions by the time of day, bursts of 3 to 30 times, scheduled wakes each hour; a node \
@@ -52,7 +56,8 @@ fn main() -> Result<(), String> {
         eprint!("\rsimulated until hour {hour}");
     }
     eprintln!();
-    println!("{}", day.tally);
+    print!("{}", day.tally);
+    println!("the longest time without an owner, until the end at most: {:.1} s\n", day.unplaced_seconds_max());
     print!("{}", day.tally.cost(&day.options, &prices, day.data_mib()));
     Ok(())
 }

@@ -9,6 +9,7 @@ mod random;
 mod tally;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::time::Instant;
 
 use dormouse_autoscaler::{
@@ -90,6 +91,8 @@ pub struct Day {
     pub tally: Tally,
     load: Load,
     units: HashMap<PartId, u32>,
+    /// The parts of each database that has several.
+    divided: Vec<Range<usize>>,
     /// The load of each part that counts at its owner: memory, processors.
     counted: Vec<(f32, f32)>,
     nodes: BTreeMap<NodeId, Member>,
@@ -111,6 +114,12 @@ impl Day {
         let placer = Placer::new(policy.clone()).expect("a valid policy");
         let load = Load::new(&options);
         let units = load.units.iter().enumerate().map(|(number, unit)| (unit.id, number as u32)).collect();
+        let mut end = 0;
+        let databases = load.units.chunk_by(|a, b| a.id.database == b.id.database).map(|units| {
+            end += units.len();
+            end - units.len()..end
+        });
+        let divided = databases.filter(|units| units.len() > 1).collect();
         let counted = vec![(0.0, 0.0); load.units.len()];
         let now = options.start_hour * 3_600.0;
         let mut day = Day {
@@ -120,6 +129,7 @@ impl Day {
             tally: Tally::default(),
             load,
             units,
+            divided,
             counted,
             nodes: BTreeMap::new(),
             next_node: 1,
@@ -140,6 +150,16 @@ impl Day {
 
     pub fn parts(&self) -> usize {
         self.load.units.len()
+    }
+
+    pub fn divided(&self) -> usize {
+        self.divided.len()
+    }
+
+    /// The longest time for which an awake part had no owner, or has had none.
+    pub fn unplaced_seconds_max(&self) -> f64 {
+        let lost = self.lost.values().map(|since| self.now - since);
+        self.tally.unplaced_seconds.iter().copied().chain(lost).fold(0.0, f64::max)
     }
 
     /// Runs until an hour of the day.
@@ -176,8 +196,26 @@ impl Day {
         let (memory_mib, busy) =
             self.nodes.values().fold((0.0, 0.0), |sum, node| (sum.0 + node.memory_mib, sum.1 + node.busy));
         let (wakes, bursts) = (std::mem::take(&mut self.load.wakes), std::mem::take(&mut self.load.bursts));
-        let counts = tally::Counts { nodes: self.nodes.len(), awake, wakes, bursts, memory_mib, busy };
+        let (nodes, crowded) = (self.nodes.len(), self.crowded());
+        let counts = tally::Counts { nodes, awake, wakes, bursts, memory_mib, busy, crowded };
         self.tally.step(self.now, seconds, counts, &plan, elapsed);
+    }
+
+    /// The databases of which one zone has at least two parts more than another.
+    fn crowded(&self) -> usize {
+        let open = || self.nodes.values().map(|node| node.report).filter(|node| !node.draining);
+        let zones: BTreeMap<ZoneId, usize> = open().map(|node| (node.zone, 0)).collect();
+        let is_crowded = |units: &&Range<usize>| {
+            let mut zones = zones.clone();
+            for owner in self.load.units[(*units).clone()].iter().filter_map(|unit| unit.owner) {
+                if let Some(node) = self.nodes.get(&owner).filter(|node| !node.report.draining) {
+                    *zones.entry(node.report.zone).or_default() += 1;
+                }
+            }
+            let (least, most) = (zones.values().min(), zones.values().max());
+            most.zip(least).is_some_and(|(most, least)| most - least >= 2)
+        };
+        self.divided.iter().filter(is_crowded).count()
     }
 
     /// Nodes die, a zone fails, and what was ordered joins.

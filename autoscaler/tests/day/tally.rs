@@ -1,6 +1,6 @@
 //! The results of a day: a line for each hour, and sums.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ pub struct Counts {
     pub bursts: usize,
     pub memory_mib: f64,
     pub busy: f64,
+    /// Databases whose parts are closer together than zones allow.
+    pub crowded: usize,
 }
 
 /// Sums over the steps of an hour.
@@ -50,6 +52,11 @@ pub struct Tally {
     pub nodes_min: usize,
     pub first_step_ms: f64,
     pub awake_seconds: f64,
+    /// The sum over the steps of databases that were crowded.
+    crowded: usize,
+    /// The moves of the past minute, bounded ones and reassignments, and the most that any minute had.
+    minute: VecDeque<(f64, [usize; 2])>,
+    pub minute_max: [usize; 2],
     hours: Vec<Hour>,
     /// The times for which awake parts had no owner.
     pub unplaced_seconds: Vec<f64>,
@@ -122,6 +129,16 @@ impl Tally {
         sums.step_ms += elapsed_ms;
         sums.step_ms_max = sums.step_ms_max.max(elapsed_ms);
 
+        let count =
+            |counts: fn(&MoveReason) -> bool| plan.moves.iter().filter(|planned| counts(&planned.reason)).count();
+        let moves = [count(|reason| reason.is_bounded()), count(|reason| *reason == MoveReason::Reassign)];
+        self.minute.retain(|(at, _)| now - at < 60.0);
+        self.minute.push_back((now, moves));
+        for (kind, most) in self.minute_max.iter_mut().enumerate() {
+            *most = (*most).max(self.minute.iter().map(|(_, moves)| moves[kind]).sum());
+        }
+        self.crowded += counts.crowded;
+
         self.node_seconds += counts.nodes as f64 * seconds;
         self.awake_seconds += counts.awake as f64 * seconds;
         self.nodes_max = self.nodes_max.max(counts.nodes);
@@ -145,6 +162,11 @@ impl Tally {
     /// The share of the nodes' time in which they were over a limit.
     pub fn over_share(&self) -> f64 {
         self.hours.iter().map(|hour| hour.over_seconds).sum::<f64>() / self.node_seconds
+    }
+
+    /// The mean number of databases whose parts were closer together than zones allow.
+    pub fn crowded(&self) -> f64 {
+        self.crowded as f64 / self.hours.iter().map(|hour| hour.steps).sum::<f64>()
     }
 
     /// The mean over the day of the deviation of the fullness of the nodes.
@@ -252,10 +274,13 @@ impl fmt::Display for Tally {
         )?;
         writeln!(
             f,
-            "{} orphans placed; {} new owners for asleep parts otherwise",
+            "{} orphans placed; {} new owners for asleep parts otherwise; in any minute at most {} moves and {} new owners",
             self.moves(MoveReason::Orphan),
-            self.moves(MoveReason::Reassign)
+            self.moves(MoveReason::Reassign),
+            self.minute_max[0],
+            self.minute_max[1]
         )?;
+        writeln!(f, "databases with two parts more in a zone than in another: {:.2} in the mean", self.crowded())?;
         writeln!(
             f,
             "awake parts without an owner: {} times, {:.1} s at the median, {:.1} s at p99, {:.1} s at most; {:.5} % of the time awake",
