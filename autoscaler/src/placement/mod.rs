@@ -2,8 +2,8 @@
 //!
 //! The coordinator's leader looks at the fleet every few seconds, hands a [`FleetObservation`] and its clock to
 //! [`Placer::step`], and carries out the [`PlacementPlan`] that comes back. An observation has what changed; the
-//! [`Placer`] keeps the rest. So a step takes time for the nodes, for the parts that changed, and for the moves, and
-//! none for the parts that are asleep.
+//! [`Placer`] keeps the rest. So a step takes time for the nodes, for the parts that changed or have no owner, for the moves,
+//! and for the parts of divided databases, and none for other parts that are asleep.
 //!
 //! How one step decides:
 //!
@@ -19,9 +19,10 @@
 //! 6. **Reassign** asleep parts, which have nothing to move: from draining nodes, and from full nodes to emptier ones,
 //!    so that parts wake where there is room.
 //! 7. **Balance**: relieve nodes over a limit, then nodes that are fuller than others, then fill emptier ones, as a new
-//!    node is. A move must pay: it lowers the fuller of its two nodes by at least half of what is moved.
-//! 8. **Size** the fleet: more nodes when the fleet is too full for a window, or when a part finds no room; fewer when
-//!    everything has fitted on fewer for a longer window, with `target_fullness` to spare. Only nodes whose parts have
+//!    node is. A move must pay: it lowers the fuller of its two nodes by at least half of what is moved. From a node over
+//!    a limit, it only needs to keep the other node within its limits.
+//! 8. **Size** the fleet: more nodes when the fleet is too full for a window, or when only a new node has room for a part; fewer
+//!    when everything has fitted on fewer for a longer window, with `target_fullness` to spare. Only nodes whose parts have
 //!    room on the others are drained for that.
 //!
 //! Invariants of a plan, whatever the observations:

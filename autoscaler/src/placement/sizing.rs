@@ -10,7 +10,7 @@ use super::policy::PlacementPolicy;
 use super::ranking::Ranking;
 use crate::streak::Streak;
 
-/// A fleet shrinks by at least this share of its nodes at a time, so that it does not grow again at once.
+/// A fleet shrinks once at least this share of its nodes is too much, so that it does not follow each small change.
 const SHRINK_SHARE_MIN: f64 = 0.05;
 /// Nodes that are looked at for some that can be drained.
 const LOOKED_AT_MAX: usize = 32;
