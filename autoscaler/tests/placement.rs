@@ -189,16 +189,7 @@ fn run_phase(fleet: &mut Fleet, place: &str, phase: Phase) {
         plan = fleet.step();
         moves.extend(plan.moves.iter().map(|planned| (second, planned.reason)));
         if phase.shrinks {
-            let draining: Vec<NodeId> =
-                fleet.nodes.values().filter(|node| node.draining).map(|node| node.node).collect();
-            let empty: Vec<NodeId> = draining.into_iter().filter(|node| fleet.owned(*node) == (0, 0)).collect();
-            empty.iter().for_each(|node| fleet.die(*node));
-            let open = fleet.nodes.values().filter(|node| !node.draining).count();
-            let kept = fleet.nodes.values_mut().filter(|node| node.draining).take(plan.nodes.saturating_sub(open));
-            kept.for_each(|node| node.draining = false);
-            for node in &plan.drain {
-                fleet.nodes.get_mut(node).expect("a node that is alive").draining = true;
-            }
+            fleet.resize(&plan);
         }
     }
 

@@ -158,6 +158,59 @@ proptest! {
         }
     }
 
+    /// A fleet that gets the nodes that its plans want, and drains those that they name, neither grows nor shrinks nor moves
+    /// anything in the end; and where parts are small and nodes alike, it has no more of them than it needs.
+    #[test]
+    fn a_fleet_that_follows_its_plans_comes_to_rest(
+        nodes in 1u32..12,
+        largest in 1u8..4,
+        small in proptest::collection::vec((0u64..600, 0u32..60), 0..40),
+        (large, divided) in prop_oneof![
+            Just((Vec::new(), Vec::new())),
+            (
+                proptest::collection::vec((0u64..9_400, 0u32..900), 0..12),
+                proptest::collection::vec((2u16..5, 0u64..3_000, 0u32..300), 0..3),
+            ),
+        ],
+    ) {
+        let policy = PlacementPolicy { grow_window_ms: 30_000, shrink_window_ms: 100_000, nodes_max: 60, ..policy() };
+        let mut fleet = Fleet::new(policy);
+        // Some of the first nodes are larger than those that join.
+        let node = |number: u32| {
+            let size = if number < nodes && number.is_multiple_of(4) { largest } else { 1 };
+            let (memory_bytes_max, processors) = ((10_000 << 20) * u64::from(size), 8.0 * f64::from(size));
+            let (node, zone) = (NodeId(number), ZoneId((number % 3) as u16));
+            NodeReport { node, zone, memory_bytes_max, processors, draining: false }
+        };
+        (0..nodes).for_each(|number| fleet.join(node(number)));
+        let is_fine = large.is_empty() && divided.is_empty() && largest == 1;
+        let all = small.iter().chain(&large).map(|(memory_mib, busy)| (1, *memory_mib, *busy)).chain(divided);
+        for (database, (parts, memory_mib, busy_percent)) in all.enumerate() {
+            apply(&mut fleet, &Event::Load { database: database as u64, parts, memory_mib, busy_percent });
+        }
+        let mut next = nodes;
+        let mut follow = |fleet: &mut Fleet| {
+            let plan = fleet.step();
+            let missing = fleet.resize(&plan) as u32;
+            (next..next + missing).for_each(|number| fleet.join(node(number)));
+            next += missing;
+            plan
+        };
+        (0..600).for_each(|_| drop(follow(&mut fleet)));
+        let before = fleet.nodes.clone();
+        for _ in 0..200 {
+            let plan = follow(&mut fleet);
+            prop_assert!(plan.moves.is_empty() && plan.drain.is_empty() && fleet.nodes == before, "no rest: {:?}", plan);
+            prop_assert!(plan.unplaced.is_empty(), "{:?}", plan.unplaced);
+        }
+        let parts = fleet.parts.values().map(|part| part.report);
+        let (memory, busy) = parts.fold((0.0, 0.0), |sum, part| (sum.0 + part.memory_bytes as f64, sum.1 + part.busy));
+        let needed = f64::max(memory / (8_000.0 * f64::from(1 << 20)), busy / 6.4) / 0.7;
+        if is_fine {
+            prop_assert!(fleet.nodes.len() as f64 <= 1.06 * needed + 1.0, "{} nodes for {}", fleet.nodes.len(), needed);
+        }
+    }
+
     /// With room everywhere, the parts of each database are as far apart as the zones and nodes allow, whatever
     /// happened to nodes before.
     #[test]
@@ -233,12 +286,8 @@ proptest! {
 #[test]
 fn a_clock_that_runs_backwards_lifts_no_bound() {
     let mut placer = Placer::new(policy()).expect("a valid policy");
-    let node = |number, draining| NodeReport {
-        node: NodeId(number),
-        processors: 8.0,
-        draining,
-        ..NodeReport::default()
-    };
+    let node =
+        |number, draining| NodeReport { node: NodeId(number), processors: 8.0, draining, ..NodeReport::default() };
     let part = |database| PartReport {
         part: PartId { database, first_slot: 0 },
         node: Some(NodeId(1)),

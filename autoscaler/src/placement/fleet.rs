@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::{Demand, Node, Residents};
 use super::observation::{NodeId, NodeReport, PartId, PartReport, ZoneId};
-use super::policy::PlacementPolicy;
 
 /// The owner of an orphan.
 pub(crate) const NOWHERE: u16 = u16::MAX;
@@ -260,13 +259,6 @@ impl Fleet {
     /// The nodes that take parts.
     pub(crate) fn open_nodes(&self) -> impl Iterator<Item = (u16, &Node)> {
         self.nodes().filter(|(_, node)| !node.draining)
-    }
-
-    /// The number of nodes that take parts, and their limits together: KiB, processors.
-    pub(crate) fn limits(&self, policy: &PlacementPolicy) -> (usize, f64, f64) {
-        self.open_nodes().fold((0, 0.0, 0.0), |(nodes, limit_kib, limit_busy), (_, node)| {
-            (nodes + 1, limit_kib + node.memory_limit_kib(policy), limit_busy + node.busy_limit(policy))
-        })
     }
 
     pub(crate) fn node(&self, slot: u16) -> &Node {

@@ -133,8 +133,7 @@ impl Node {
 
     /// Whether the part would be within both limits if the node were empty.
     pub(crate) fn suits(&self, policy: &PlacementPolicy, demand: Demand) -> bool {
-        f64::from(demand.memory_kib) <= self.memory_limit_kib(policy)
-            && demand.processors() <= self.busy_limit(policy)
+        f64::from(demand.memory_kib) <= self.memory_limit_kib(policy) && demand.processors() <= self.busy_limit(policy)
     }
 
     /// Whether the part's memory would fit if the node were empty.
@@ -145,6 +144,13 @@ impl Node {
     fn memory_with(&self, demand: Demand) -> f64 {
         (self.memory_kib + self.leaving_kib + u64::from(demand.memory_kib)) as f64
     }
+}
+
+/// The number of some nodes, and their limits together: KiB, processors.
+pub(crate) fn limits<'a>(policy: &PlacementPolicy, nodes: impl Iterator<Item = (u16, &'a Node)>) -> (usize, f64, f64) {
+    nodes.fold((0, 0.0, 0.0), |(nodes, limit_kib, limit_busy), (_, node)| {
+        (nodes + 1, limit_kib + node.memory_limit_kib(policy), limit_busy + node.busy_limit(policy))
+    })
 }
 
 /// A share of a limit. A use without any limit's worth of room is a large number, not infinity, so that means stay

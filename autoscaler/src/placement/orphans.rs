@@ -12,7 +12,7 @@
 use std::cmp::Reverse;
 
 use super::fleet::Fleet;
-use super::node::{Demand, Node, ratio};
+use super::node::{Demand, Node, limits, ratio};
 use super::plan::{MoveReason, Unplaced, UnplacedReason};
 use super::policy::PlacementPolicy;
 use super::ranking::Ranking;
@@ -43,7 +43,7 @@ impl Step<'_> {
     }
 
     fn place_awake_orphans(&mut self) {
-        let (nodes, limit_kib, limit_busy) = self.fleet.limits(self.policy);
+        let (nodes, limit_kib, limit_busy) = limits(self.policy, self.fleet.open_nodes());
         let mut orphans: Vec<(Demand, u32)> =
             self.fleet.orphans.awake.iter().map(|part| (self.fleet.demand(*part), *part)).collect();
         orphans.sort_by_cached_key(|(demand, part)| {
@@ -151,7 +151,7 @@ struct SleepMeasure<'a> {
 
 impl<'a> SleepMeasure<'a> {
     fn new(fleet: &Fleet, policy: &'a PlacementPolicy) -> Self {
-        let (nodes, limit_kib, _) = fleet.limits(policy);
+        let (nodes, limit_kib, _) = limits(policy, fleet.open_nodes());
         let fullness: f64 = fleet.open_nodes().map(|(_, node)| node.fullness(policy)).sum();
         let weight = f64::max(fullness, nodes as f64 * FULLNESS_MIN) / fleet.parts_len().max(1) as f64;
         SleepMeasure { policy, weight, limit_kib_mean: limit_kib / nodes as f64 }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::fleet::Fleet;
-use super::node::{Demand, ratio};
+use super::node::{Demand, limits, ratio};
 use super::observation::{NodeId, ZoneId};
 use super::policy::PlacementPolicy;
 use super::ranking::Ranking;
@@ -31,7 +31,7 @@ pub(crate) struct Sizing {
 impl Sizing {
     /// Step 8: returns the number of nodes that should take parts. `lacks_room`: a part found no room.
     pub(crate) fn nodes(&mut self, policy: &PlacementPolicy, fleet: &Fleet, lacks_room: bool, now: u64) -> usize {
-        let (nodes, limit_kib, limit_busy) = fleet.limits(policy);
+        let (nodes, limit_kib, limit_busy) = limits(policy, fleet.open_nodes());
         if nodes > self.nodes_before {
             self.wanted = self.wanted.max(nodes);
         }
@@ -39,18 +39,7 @@ impl Sizing {
         if nodes == 0 {
             return self.wanted.max(policy.nodes_min);
         }
-        let (mut memory_kib, mut busy) = (0, 0);
-        for (_, node) in fleet.nodes() {
-            memory_kib += node.memory_kib;
-            busy += node.busy;
-        }
-        // Nodes do not help a part that is too large for any.
-        let could_hold = |demand: &Demand| fleet.open_nodes().any(|(_, node)| node.could_hold(policy, *demand));
-        for demand in fleet.orphans.awake.iter().map(|part| fleet.demand(*part)).filter(could_hold) {
-            memory_kib += u64::from(demand.memory_kib);
-            busy += u64::from(demand.busy);
-        }
-        let fullness = ratio(memory_kib as f64, limit_kib).max(ratio(busy as f64 / 1e6, limit_busy));
+        let fullness = fullness(policy, fleet, limit_kib, limit_busy);
         let needed = (fullness * nodes as f64 / policy.target_fullness).ceil() as usize;
 
         self.full.look(fullness > policy.grow_fullness, now);
@@ -76,8 +65,24 @@ impl Sizing {
     }
 }
 
+/// The fullness of nodes with these limits together if they had all parts that are awake.
+fn fullness(policy: &PlacementPolicy, fleet: &Fleet, limit_kib: f64, limit_busy: f64) -> f64 {
+    let (mut memory_kib, mut busy) = (0, 0);
+    for (_, node) in fleet.nodes() {
+        memory_kib += node.memory_kib;
+        busy += node.busy;
+    }
+    // Nodes do not help a part that is too large for any.
+    let could_hold = |demand: &Demand| fleet.open_nodes().any(|(_, node)| node.could_hold(policy, *demand));
+    for demand in fleet.orphans.awake.iter().map(|part| fleet.demand(*part)).filter(could_hold) {
+        memory_kib += u64::from(demand.memory_kib);
+        busy += u64::from(demand.busy);
+    }
+    ratio(memory_kib as f64, limit_kib).max(ratio(busy as f64 / 1e6, limit_busy))
+}
+
 /// The nodes to drain for a fleet of `wanted` nodes: of the zone with the most nodes, the node with the least in memory
-/// whose parts have room on the others.
+/// whose parts have room on the others, and without which these are not fuller than they should be.
 pub(crate) fn drains(policy: &PlacementPolicy, fleet: &Fleet, wanted: usize) -> Vec<NodeId> {
     let open = fleet.open_nodes().count();
     let draining = fleet.nodes().count() - open;
@@ -103,15 +108,20 @@ pub(crate) fn drains(policy: &PlacementPolicy, fleet: &Fleet, wanted: usize) -> 
         // Of equals, the last zone.
         let zone = zones.values_mut().filter(|(_, slots)| !slots.is_empty()).max_by_key(|(stay, _)| *stay);
         let Some((stay, slots)) = zone.filter(|_| drains.len() < count) else { break };
-        let Some(slot) = slots.pop().filter(|slot| rehearsal.empty(*slot)) else { continue };
+        let Some(slot) = slots.pop() else { break };
+        let rest = fleet.open_nodes().filter(|(other, node)| *other != slot && !drains.contains(&node.id));
+        let (_, limit_kib, limit_busy) = limits(policy, rest);
+        if fullness(policy, fleet, limit_kib, limit_busy) > policy.target_fullness || !rehearsal.empty(slot) {
+            continue;
+        }
         *stay -= 1;
         drains.push(fleet.node(slot).id);
     }
     drains
 }
 
-/// The nodes that take parts, as they would be once others are empty. A fleet may fit on fewer nodes by its sums only: its
-/// nodes would be drained in part, be needed again, and be drained again later.
+/// The nodes that take parts, as they would be once others are empty. Parts may fit on fewer nodes by their sum only: without
+/// a rehearsal a node would be drained in part, be needed again, and be drained again later.
 struct Rehearsal<'a> {
     policy: &'a PlacementPolicy,
     fleet: &'a Fleet,

@@ -85,6 +85,21 @@ impl Fleet {
         }
     }
 
+    /// Stops draining nodes that are empty, keeps others if the plan wants more nodes, and drains those that it names.
+    /// Returns how many nodes are missing.
+    pub fn resize(&mut self, plan: &PlacementPlan) -> usize {
+        let owners: BTreeSet<NodeId> = self.parts.values().filter_map(|part| part.report.node).collect();
+        self.nodes.retain(|id, node| !node.draining || owners.contains(id));
+        let open = self.nodes.values().filter(|node| !node.draining).count();
+        let missing = plan.nodes.saturating_sub(open);
+        let kept = self.nodes.values_mut().filter(|node| node.draining).take(missing);
+        let kept = kept.map(|node| node.draining = false).count();
+        for node in &plan.drain {
+            self.nodes.get_mut(node).expect("a plan names nodes that are alive").draining = true;
+        }
+        missing - kept
+    }
+
     pub fn step(&mut self) -> PlacementPlan {
         self.now += self.step_ms;
         self.settle();
