@@ -51,8 +51,11 @@ struct Scan<'a>(&'a [u8]);
 
 impl<'a> Scan<'a> {
     fn skip_spaces(&mut self) {
-        let spaces = self.0.iter().take_while(|byte| is_space(**byte)).count();
-        self.0 = &self.0[spaces..];
+        while let [first, rest @ ..] = self.0
+            && is_space(*first)
+        {
+            self.0 = rest;
+        }
     }
 
     fn take(&mut self, byte: u8) -> Option<()> {

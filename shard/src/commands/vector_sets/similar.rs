@@ -212,7 +212,7 @@ fn fields_max(filter: &[u8]) -> usize {
 
 /// Bytes of a filter that are about as much work as one element, and bytes of attributes in which a field is looked for.
 const FILTER_BYTES_PER_ELEMENT: usize = 16;
-const ATTRIBUTE_BYTES_PER_ELEMENT: usize = 32;
+const ATTRIBUTE_BYTES_PER_ELEMENT: usize = 16;
 
 /// The bytes in which a search notes the nodes that it has seen, and those that it keeps.
 pub(super) fn need(db: &Keyspace<'_>, request: Request<'_>) -> usize {
