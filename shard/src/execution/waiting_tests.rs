@@ -9,11 +9,15 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 
+use super::route::slot_of;
 use super::tests::engine;
 use super::*;
+use crate::checkpoint::SleepOutcome;
 use crate::commands::find;
 use crate::commands::testing::{Bench, show};
+use crate::database::Engine;
 use crate::keyspace::changes::{EventClass, KeyEvent};
+use crate::lane::Lane;
 use crate::waiters::{ServedReply, WaitEvent};
 
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -38,7 +42,12 @@ fn text(reply: &Reply) -> String {
 impl Clients {
     fn new() -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let database = runtime.block_on(Database::open("test", 7, engine(runtime.handle())));
+        let engine = engine(runtime.handle());
+        Self::over(runtime, engine)
+    }
+
+    fn over(runtime: Runtime, engine: Engine) -> Self {
+        let database = runtime.block_on(Database::open("test", 7, engine));
         Self { runtime, database, waiting: BTreeMap::new(), last: 0 }
     }
 
@@ -124,6 +133,25 @@ impl Clients {
     fn split(&self, slot: u16) {
         self.runtime.block_on(self.database.split(slot)).expect("it splits");
     }
+
+    fn sleep(&self) {
+        let slept = self.runtime.block_on(self.database.sleep_promptly()).expect("it can be stored");
+        assert_eq!(slept, SleepOutcome::FellAsleep);
+    }
+
+    fn merge(&self, slot: u16) {
+        self.runtime.block_on(self.database.merge(slot)).expect("it merges");
+    }
+
+    /// Whether the place of a key is in memory.
+    fn has_loaded(&self, key: &str) -> bool {
+        let topology = self.database.topology().expect("it is awake");
+        let gate = &topology.shards[topology.of_slot(slot_of(key.as_bytes()))];
+        let held = gate.try_hold().expect("no command runs");
+        let mut contents = held.contents();
+        let db = Keyspace::new([&mut *contents], &self.database.shared, 0, NOW_MS, 1);
+        db.missing(db.position(key.as_bytes())).is_none()
+    }
 }
 
 #[track_caller]
@@ -173,6 +201,37 @@ fn a_served_move_serves_others() {
         assert_eq!(clients.replies("RPUSH a y"), "1");
         check_served(&mut clients, &[(5, "y"), (8, "y")]);
         assert_eq!(clients.replies("LRANGE a 0 -1"), "[y]");
+    }
+}
+
+/// A command loads the places that it lets waiters write, so that their order does not depend on the pace of loading.
+#[test]
+fn waiters_are_served_in_order_after_a_wake() {
+    for merges in [false, true] {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        // Nothing is ever loaded in the background: this runtime stands still.
+        let idle = Builder::new_current_thread().build().expect("a runtime");
+        let engine = Engine { patient: Lane::on(idle.handle()), ..engine(runtime.handle()) };
+        let mut clients = Clients::over(runtime, engine);
+        for line in ["RPUSH {a} kept", "RPUSH {b} kept", "RPUSH c first"] {
+            clients.replies(line);
+        }
+        // The slots of `b`, `c` and `a` are 3,300, 7,365 and 15,495: each is in another place.
+        [5_000, 10_000].into_iter().for_each(|slot| clients.split(slot));
+        for line in ["BLMOVE a c LEFT RIGHT 0", "BLMOVE b c LEFT RIGHT 0"] {
+            assert_eq!(clients.send(line), None);
+        }
+        clients.sleep();
+        for key in ["a", "b"] {
+            assert_eq!(clients.replies(&format!("LLEN {key}")), "0");
+        }
+        if merges {
+            [5_000, 10_000].into_iter().for_each(|slot| clients.merge(slot));
+        }
+        assert_eq!(["a", "b", "c"].map(|key| clients.has_loaded(key)), [true, true, false]);
+        assert_eq!(clients.transaction(&["RPUSH a x", "RPUSH b y"]), "1 | 1");
+        check_served(&mut clients, &[(4, "x"), (5, "y")]);
+        assert_eq!(clients.replies("LRANGE c 0 -1"), "[first x y]");
     }
 }
 
