@@ -8,6 +8,19 @@ pub(super) const fn allocation(bytes: usize) -> usize {
     size_class(bytes)
 }
 
+/// The bytes that a vector takes more when so many items are pushed: one that is full doubles.
+pub(super) fn growth<T>(items: &Vec<T>, pushed: usize) -> usize {
+    let (needed, capacity) = (items.len().saturating_add(pushed), items.capacity());
+    if needed <= capacity {
+        return 0;
+    }
+    let doubled = needed.max(capacity.saturating_mul(2)).max(ITEMS_MIN);
+    allocation(doubled.saturating_mul(size_of::<T>())) - allocation(capacity * size_of::<T>())
+}
+
+/// A vector of items of a few bytes has room for so many with the first.
+const ITEMS_MIN: usize = 4;
+
 /// A number below `limit` (0 if that is 0) from a random one.
 pub(super) fn below(random: u64, limit: usize) -> usize {
     ((u128::from(random) * limit as u128) >> 64) as usize

@@ -75,3 +75,6 @@ pub(crate) fn check_records(db: &Keyspace<'_>, row: &Row, request: Request<'_>) 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@
 
 use super::element::{self, NONE, Packing};
 use super::run::{self, RunRef};
-use crate::entry::{Buffer, TOTAL_BYTES};
+use crate::entry::{Buffer, TOTAL_BYTES, size_class};
 use crate::heap;
 
 /// The elements of a block.
@@ -35,6 +35,27 @@ impl Dense {
 
     fn table_bytes(&self) -> usize {
         heap::allocation(self.blocks.capacity() * size_of::<Buffer>())
+    }
+
+    /// The block of an offset, as a bit.
+    pub fn block_bit(offset: u16) -> u64 {
+        1 << place(offset).0
+    }
+
+    /// The bytes that elements in these blocks add, besides their payloads.
+    pub fn growth(&self, wanted: u64) -> usize {
+        let here = self.blocks.iter().zip(0..).filter(|(buffer, _)| !buffer.is_empty());
+        let here = here.fold(0, |bits, (_, block)| bits | 1 << block);
+        let reach = u64::BITS as usize - wanted.leading_zeros() as usize;
+        blocks_bytes(wanted & !here) + heap::growth(&self.blocks, reach.saturating_sub(self.blocks.len()))
+    }
+
+    /// The bytes of a slice with elements in these blocks, besides their payloads.
+    pub fn bytes_for(blocks: u64) -> usize {
+        let reach = u64::BITS as usize - blocks.leading_zeros() as usize;
+        // Its table doubles when it grows.
+        let table = heap::allocation(2 * reach * size_of::<Buffer>());
+        heap::allocation(size_of::<Dense>()) + table + blocks_bytes(blocks)
     }
 
     /// The slice of a run's elements.
@@ -194,4 +215,9 @@ impl Dense {
 #[inline]
 fn place(offset: u16) -> (usize, usize) {
     (usize::from(offset) / BLOCK, usize::from(offset) % BLOCK)
+}
+
+/// The bytes of these blocks without payloads.
+fn blocks_bytes(blocks: u64) -> usize {
+    blocks.count_ones() as usize * size_class(TOTAL_BYTES + BLOCK)
 }

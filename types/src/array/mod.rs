@@ -25,7 +25,7 @@ use self::element::{LARGE, NONE, Packing};
 use self::ordered::Ordered;
 use self::run::{ELEMENTS_MAX, RunRef};
 pub use self::slice::SLICE;
-use self::slice::Slice;
+use self::slice::{Slice, growth_of_run};
 use crate::entry::{Buffer, Form, FormMut, FormRef, packed};
 use crate::{heap, pace};
 
@@ -154,6 +154,30 @@ impl Array {
             FormMut::Packed(small) if small.takes(number, offset, packing.code) => small.set(number, offset, &packing),
             FormMut::Packed(_) => self.sliced().set(index, &packing, text),
         }
+    }
+
+    /// The bytes that elements at these indices, in ascending order, add at most besides their texts and indices: a slice that
+    /// has no room for them in a run becomes dense.
+    pub fn growth_for(&self, indices: impl Iterator<Item = u64>) -> usize {
+        let (mut indices, mut bytes) = (indices.peekable(), 0usize);
+        while let Some(first) = indices.next() {
+            let (number, offset) = split(first);
+            let (mut count, mut blocks) = (1, Slice::block_bit(offset));
+            while let Some(index) = indices.next_if(|index| split(*index).0 == number) {
+                count += 1;
+                blocks |= Slice::block_bit(split(index).1);
+            }
+            let slice = match self.0.view() {
+                FormRef::Packed(small) if small.number() == number => growth_of_run(small.run(), count, blocks),
+                FormRef::Packed(_) => growth_of_run(RunRef::EMPTY, count, blocks),
+                FormRef::Large(sliced) => match sliced.slices.get(number) {
+                    Some(slice) => slice.growth(count, blocks),
+                    None => growth_of_run(RunRef::EMPTY, count, blocks),
+                },
+            };
+            bytes = bytes.saturating_add(slice);
+        }
+        bytes
     }
 
     /// Removes the element at an index; returns whether there was one.

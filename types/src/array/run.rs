@@ -22,6 +22,9 @@ pub(super) struct RunRef<'a> {
 }
 
 impl<'a> RunRef<'a> {
+    /// A run without elements.
+    pub const EMPTY: RunRef<'static> = RunRef { body: &[], front: 0 };
+
     pub fn new(buffer: &'a Buffer, front: usize) -> Self {
         RunRef { body: buffer.body(), front }
     }

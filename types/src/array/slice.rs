@@ -56,6 +56,19 @@ impl Slice {
         }
     }
 
+    /// The bytes that so many elements in these [blocks](Self::block_bit) add at most, besides their payloads.
+    pub fn growth(&self, count: usize, blocks: u64) -> usize {
+        match self.0.view() {
+            FormRef::Packed(run) => growth_of_run(RunRef::new(&run.storage, 0), count, blocks),
+            FormRef::Large(dense) => dense.growth(blocks),
+        }
+    }
+
+    /// The block of an offset in a dense slice, as a bit.
+    pub fn block_bit(offset: u16) -> u64 {
+        Dense::block_bit(offset)
+    }
+
     #[inline]
     pub fn get(&self, offset: u16) -> Option<(u8, &[u8])> {
         match self.0.view() {
@@ -155,4 +168,17 @@ impl std::fmt::Debug for Slice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "a slice of {} elements", self.len())
     }
+}
+
+/// The bytes that so many elements in these blocks add to a run, besides their payloads: it becomes dense if it has no room for
+/// them.
+pub(super) fn growth_of_run(run: RunRef<'_>, count: usize, mut blocks: u64) -> usize {
+    if run.len() + count <= ELEMENTS_MAX {
+        return 0;
+    }
+    run.visit(0, u16::MAX, false, |offset, _, _| {
+        blocks |= Dense::block_bit(offset);
+        false
+    });
+    Dense::bytes_for(blocks)
 }

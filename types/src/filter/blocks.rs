@@ -89,6 +89,13 @@ impl Blocks {
         }
     }
 
+    /// The bytes that so many zeros take.
+    pub fn heap_bytes_for(len: usize) -> usize {
+        let (whole, last) = (len / BLOCK, len % BLOCK);
+        let table = heap::allocation(len.div_ceil(BLOCK).saturating_mul(size_of::<Box<[u8]>>()));
+        (whole * heap::allocation(BLOCK)).saturating_add(table + heap::allocation(last))
+    }
+
     pub fn heap_bytes(&self) -> usize {
         let last = self.blocks.last().map_or(0, |block| block.len());
         let whole = self.blocks.len().saturating_sub(1) * heap::allocation(BLOCK);

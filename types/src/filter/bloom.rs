@@ -18,7 +18,7 @@
 //! ```
 
 use super::blocks::Blocks;
-use super::{BadFilter, PART_BYTES_MAX, Parts};
+use super::{BadFilter, PART_BYTES_MAX, Parts, SHELL_BYTES};
 use crate::heap;
 use crate::murmur::{murmur32, murmur64a};
 
@@ -174,12 +174,17 @@ impl Bloom {
     pub fn bytes_for(capacity: u64, error_rate: f64, growth: u32, is_fixed: bool, items: usize) -> usize {
         let options = options_of(is_fixed);
         let Ok(first) = Link::new(capacity, first_rate(error_rate, is_fixed), options) else { return 0 };
-        first.bytes().saturating_add(added_bytes(first, growth, options, items))
+        let bytes = Blocks::heap_bytes_for(first.bytes());
+        let (links, added) = added_bytes(first, growth, options, items);
+        let lists = heap::growth(&Vec::<Link>::new(), 1 + links) + Parts::default().lists_growth(1 + links);
+        bytes.saturating_add(added).saturating_add(lists + SHELL_BYTES)
     }
 
     /// The bytes that so many new items add at most.
     pub fn growth_for(&self, items: usize) -> usize {
-        self.links.last().map_or(0, |last| added_bytes(last.clone(), self.growth, self.options, items))
+        let Some(last) = self.links.last() else { return 0 };
+        let (links, bytes) = added_bytes(last.clone(), self.growth, self.options, items);
+        bytes.saturating_add(heap::growth(&self.links, links)).saturating_add(self.parts.lists_growth(links))
     }
 
     /// The hashes that an item needs, in all links.
@@ -336,17 +341,18 @@ impl Bloom {
     }
 }
 
-/// The bytes of the links that so many new items need behind `last`.
-fn added_bytes(mut last: Link, growth: u32, options: u32, items: usize) -> usize {
-    let (mut left, mut bytes) = (items as u64, 0usize);
+/// The number of links that so many new items need behind `last`, and their bytes.
+fn added_bytes(mut last: Link, growth: u32, options: u32, items: usize) -> (usize, usize) {
+    let (mut left, mut links, mut bytes) = (items as u64, 0, 0usize);
     loop {
         let room = last.capacity.saturating_sub(last.items);
         if left <= room || options & FIXED != 0 {
-            return bytes;
+            return (links, bytes);
         }
         left -= room;
-        let Ok(next) = last.next(growth, options) else { return bytes };
-        bytes = bytes.saturating_add(next.bytes());
+        let Ok(next) = last.next(growth, options) else { return (links, bytes) };
+        bytes = bytes.saturating_add(Blocks::heap_bytes_for(next.bytes()));
+        links += 1;
         last = next;
     }
 }

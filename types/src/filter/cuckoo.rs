@@ -18,7 +18,7 @@
 //! ```
 
 use super::blocks::Blocks;
-use super::{BadFilter, PART_BYTES_MAX, Parts};
+use super::{BadFilter, PART_BYTES_MAX, Parts, SHELL_BYTES};
 use crate::murmur::murmur64a;
 use crate::pace;
 
@@ -126,7 +126,7 @@ impl Cuckoo {
         // The first items have free slots, whatever they are.
         let more =
             if items > usize::from(bucket_size) && growth > 0 { filter.layers_for(items, (1, first)) } else { 0 };
-        filter.bytes_of(1..1 + more).saturating_add(first)
+        filter.bytes_of(0..1 + more).saturating_add(filter.parts.lists_growth(1 + more) + SHELL_BYTES)
     }
 
     fn from_fields(
@@ -158,8 +158,12 @@ impl Cuckoo {
     }
 
     /// How many layers a request with so many items may add to `layers` layers of so many slots: what they need if half of
-    /// all slots are taken, and one more. More would only be needed for one item many times.
+    /// all slots are taken, and one more. More would only be needed for one item many times. As few items as a bucket has
+    /// slots all have room in one layer.
     fn layers_for(&self, items: usize, (layers, slots): (usize, usize)) -> usize {
+        if items <= usize::from(self.bucket_size) {
+            return 1;
+        }
         let wanted = self.items.saturating_add(items as u64).saturating_mul(2);
         let (mut slots, mut added) = (slots as u64, 1);
         while slots < wanted && layers + added < LAYERS_BOUND {
@@ -172,7 +176,8 @@ impl Cuckoo {
 
     /// The bytes of these layers, as far as there may be such.
     fn bytes_of(&self, layers: std::ops::Range<usize>) -> usize {
-        layers.map_while(|layer| self.layer_bytes(layer).ok()).fold(0, usize::saturating_add)
+        let bytes = layers.map_while(|layer| self.layer_bytes(layer).ok());
+        bytes.map(Blocks::heap_bytes_for).fold(0, usize::saturating_add)
     }
 
     /// The bytes that the insertion of these items adds at most.
@@ -182,7 +187,8 @@ impl Cuckoo {
             return 0;
         }
         let layers = self.parts.count();
-        self.bytes_of(layers..layers + self.layers_for(count, (layers, self.parts.len())))
+        let added = self.layers_for(count, (layers, self.parts.len()));
+        self.bytes_of(layers..layers + added).saturating_add(self.parts.lists_growth(added))
     }
 
     /// Whether the buckets of each of these items have room for all of them.

@@ -42,6 +42,9 @@ pub enum BadFilter {
 #[derive(Debug, Clone)]
 pub struct Filter(Box<Form>);
 
+/// The allocation of a filter itself.
+const SHELL_BYTES: usize = heap::allocation(size_of::<Form>());
+
 /// The kinds of filters.
 #[derive(Debug, Clone)]
 enum Form {
@@ -141,7 +144,7 @@ impl Filter {
             Form::Bloom(bloom) => bloom.heap_bytes(),
             Form::Cuckoo(cuckoo) => cuckoo.heap_bytes(),
         };
-        heap::allocation(size_of::<Form>()) + inner
+        SHELL_BYTES + inner
     }
 
     pub fn address(&self) -> *const u8 {

@@ -193,6 +193,11 @@ impl Parts {
         self.lists_bytes() + self.heap_bytes
     }
 
+    /// The bytes that the lists take more for so many parts more.
+    pub(super) fn lists_growth(&self, parts: usize) -> usize {
+        heap::growth(&self.parts, parts) + heap::growth(&self.lens, parts)
+    }
+
     /// The bytes of the lists of parts.
     pub(super) fn lists_bytes(&self) -> usize {
         let lens = heap::allocation(self.lens.capacity() * size_of::<usize>());

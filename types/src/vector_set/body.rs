@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::Projection;
 use super::attributes::AttributeSizes;
 use super::names::{Names, Spot};
 use super::slab::Slab;
 use super::vectors::{Quantization, VectorRef, Vectors};
-use super::{LEVEL_MAX, Projection};
 use crate::heap;
 
 /// The properties that all vectors of a set share.
@@ -109,11 +109,6 @@ impl<'a> NodeView<'a> {
     }
 }
 
-/// Room that the chunks and blocks of all arrays take ahead, at most: a quarter of each, and what the allocator adds.
-const GROWTH_BYTES: usize = 96 << 10;
-/// The tables of chunks of a small set.
-const TABLES_BYTES: usize = 1 << 10;
-
 impl Body {
     pub fn new(shape: VectorShape, projection: Option<Projection>) -> Self {
         Self {
@@ -142,18 +137,18 @@ impl Body {
             + self.projection.as_ref().map_or(0, Projection::heap_bytes)
     }
 
-    /// The bytes that one more node adds at most, besides its name and attributes.
-    pub fn growth_max(&self) -> usize {
+    /// The bytes that a node of this name adds at most, besides the name and its attributes: nothing if there is one.
+    pub fn growth_for(&self, name: &[u8], seed: u64) -> usize {
+        let Err(spot) = self.search_name(name) else { return 0 };
         let VectorShape { dim, quantization, links } = self.shape;
-        let (links, len) = (links as usize, self.len as usize);
+        let links = links as usize;
         let vector = quantization.vector_bytes(dim) + size_of::<f32>();
         let ground = (1 + 2 * links) * size_of::<u32>();
         let each = vector + ground + size_of::<Node>() + size_of::<u32>();
-        let upper = LEVEL_MAX * (1 + links) * size_of::<u32>();
-        // An allocation is up to a quarter larger than what is asked for; a table of chunks doubles.
-        let ahead = (each * (len / 2 + 8)).min(GROWTH_BYTES);
-        let tables = self.vectors.heap_bytes() / (16 << 10) * size_of::<Vec<u8>>();
-        each + each / 4 + upper + ahead + tables + TABLES_BYTES
+        let upper = self.level_of(name, seed) * (1 + links) * size_of::<u32>();
+        let grown = self.vectors.growth() + self.ground.growth() + self.nodes.growth() + self.names.growth(spot);
+        // Even if there is room for it: several nodes may be announced one by one before they come.
+        heap::allocation(upper) + grown.max(each)
     }
 
     #[inline]

@@ -63,7 +63,7 @@ impl Body {
     }
 
     /// The layers above layer 0 that a node of this name is in.
-    fn level_of(&self, name: &[u8], seed: u64) -> usize {
+    pub fn level_of(&self, name: &[u8], seed: u64) -> usize {
         let one_of = u64::from(self.shape.links.max(2));
         let mut hash = hash_of(name, seed);
         let mut level = 0;

@@ -113,9 +113,10 @@ impl VectorSet {
         heap::allocation(size_of::<Body>()) + self.0.heap_bytes()
     }
 
-    /// The bytes that one more node adds at most, besides its name and attributes.
-    pub fn growth_max(&self) -> usize {
-        self.0.growth_max()
+    /// The bytes that a vector of this name adds at most, besides the name and its attributes, with the seed that it is added
+    /// with.
+    pub fn growth_for(&self, name: &[u8], seed: u64) -> usize {
+        self.0.growth_for(name, seed)
     }
 
     /// The number of the highest layer that searches begin in.

@@ -34,6 +34,23 @@ impl Names {
         heap::allocation(self.blocks.capacity() * size_of::<Vec<u32>>()) + self.bytes
     }
 
+    /// The bytes that one more id adds to the allocations.
+    pub fn growth(&self, spot: Spot) -> usize {
+        let growth = |ids: usize, capacity: usize| match ids == capacity {
+            true => allocation_of(ids + more(ids)) - allocation_of(capacity),
+            false => 0,
+        };
+        match self.blocks.get(spot.block) {
+            None => heap::growth(&self.blocks, 1) + growth(0, 0),
+            // Of a block that is cut in two, one half is made, and one of them has no room for the id.
+            Some(ids) if ids.len() >= BLOCK_MAX => {
+                let half = BLOCK_MAX / 2;
+                heap::growth(&self.blocks, 1) + allocation_of(half) + growth(half, half)
+            }
+            Some(ids) => growth(ids.len(), ids.capacity()),
+        }
+    }
+
     /// Finds a name: its spot, or as an error the one where it belongs.
     pub fn search<'n>(&self, name: &[u8], name_of: impl Fn(u32) -> &'n [u8]) -> Result<Spot, Spot> {
         let after = self.blocks.partition_point(|block| block.first().is_some_and(|id| name_of(*id) <= name));
@@ -71,7 +88,7 @@ impl Names {
         }
         self.edit(block, |ids| {
             if ids.len() == ids.capacity() {
-                ids.reserve_exact((ids.len() / 4).max(2));
+                ids.reserve_exact(more(ids.len()));
             }
             ids.insert(at, id);
         });
@@ -134,7 +151,16 @@ impl Clone for Names {
 }
 
 fn block_bytes(block: &Vec<u32>) -> usize {
-    heap::allocation(block.capacity() * size_of::<u32>())
+    allocation_of(block.capacity())
+}
+
+fn allocation_of(ids: usize) -> usize {
+    heap::allocation(ids * size_of::<u32>())
+}
+
+/// How many ids a full block of so many gets room for.
+fn more(ids: usize) -> usize {
+    (ids / 4).max(2)
 }
 
 #[cfg(test)]

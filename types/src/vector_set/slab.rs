@@ -31,6 +31,25 @@ impl<T> Slab<T> {
         heap::allocation(self.chunks.capacity() * size_of::<Vec<T>>()) + self.bytes
     }
 
+    /// The bytes that one more record adds to the allocations.
+    pub fn growth(&self) -> usize {
+        let full = self.stride << self.shift;
+        match self.chunks.last().filter(|chunk| chunk.len() < full) {
+            None => heap::growth(&self.chunks, 1) + heap::allocation(self.stride * size_of::<T>()),
+            Some(chunk) if chunk.len() < chunk.capacity() => 0,
+            Some(chunk) => {
+                let grown = chunk.len() + self.more(chunk) * self.stride;
+                heap::allocation(grown * size_of::<T>()) - chunk_bytes(chunk)
+            }
+        }
+    }
+
+    /// How many records a full chunk gets room for: a quarter of those that it has.
+    fn more(&self, chunk: &[T]) -> usize {
+        let records = chunk.len() / self.stride;
+        (records / 4).max(1).min((1 << self.shift) - records)
+    }
+
     #[inline]
     fn place(&self, id: u32) -> (usize, usize) {
         let id = id as usize;
@@ -62,10 +81,9 @@ impl<T> Slab<T> {
         if self.chunks.last().is_none_or(|chunk| chunk.len() >= full) {
             self.chunks.push(Vec::new());
         }
+        let more = self.chunks.last().map_or(0, |chunk| self.more(chunk));
         let chunk = self.chunks.last_mut().expect("a chunk was just added if there was none with room");
         if chunk.len() == chunk.capacity() {
-            let records = chunk.len() / self.stride;
-            let more = (records / 4).max(1).min((1 << self.shift) - records);
             self.bytes -= chunk_bytes(chunk);
             chunk.reserve_exact(more * self.stride);
             self.bytes += chunk_bytes(chunk);

@@ -206,6 +206,15 @@ impl Vectors {
         }
     }
 
+    /// The bytes that one more vector adds to the allocations.
+    pub fn growth(&self) -> usize {
+        match self {
+            Self::Floats(floats) => floats.growth(),
+            Self::Bytes { components, ranges } => components.growth() + ranges.growth(),
+            Self::Bits(bits) => bits.growth(),
+        }
+    }
+
     #[inline]
     pub fn get(&self, id: u32) -> VectorRef<'_> {
         match self {

@@ -4,7 +4,7 @@ use dormouse_protocol::{Reply, Request};
 use dormouse_types::Array;
 use dormouse_types::array::INDEX_MAX;
 
-use super::{INVALID_INDEX, Span, number_of, write_index, write_positions};
+use super::{INVALID_INDEX, Span, growth_at, number_of, write_index, write_positions};
 use crate::commands::args::{Args, Rest, canonical_integer};
 use crate::commands::cost;
 use crate::error::{Error, Result};
@@ -116,6 +116,27 @@ pub(super) fn arlastitems(
         write_positions(reply, Some(array), Span { low, high, reverse });
     }
     Ok(())
+}
+
+/// The bytes that values behind the one inserted last add, besides their texts.
+pub(super) fn growth_of_insertion(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    growth_behind(db, request, INDEX_MAX, request.len().saturating_sub(2))
+}
+
+/// The same in a ring, which goes on with its first index behind its last.
+pub(super) fn growth_of_ring(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let size = request.get(2).and_then(canonical_integer).and_then(|size| u64::try_from(size).ok());
+    let Some(last) = size.and_then(|size| size.checked_sub(1)) else { return 0 };
+    growth_behind(db, request, last.min(INDEX_MAX), request.len().saturating_sub(3))
+}
+
+fn growth_behind(db: &Keyspace<'_>, request: Request<'_>, last: u64, values: usize) -> usize {
+    let inserted = db.peek_collection::<Array>(request.arg(1)).and_then(Array::last_insert);
+    let next = inserted.map_or(0, |index| index.saturating_add(1));
+    // A ring that has shrunk begins at its first index, too.
+    let next = if next > last { 0 } else { next };
+    let ahead = (next..=last).take(values).count();
+    growth_at(db, request, (0..=last).take(values - ahead).chain((next..=last).take(ahead)))
 }
 
 /// The elements that move when a ring gets a new layout.

@@ -39,16 +39,20 @@ pub(crate) const FAMILY: Family<Run> = Family {
     group: "array",
     category: Category::ARRAY,
     commands: &[
-        Command::new("ARSET", at_least(4), KEY_UPDATE, GROW_FAST, run!(arset)).event(KeyEvent::array("arset")).doc(
-            "8.8.0",
-            "O(N) where N is the number of values",
-            "Sets values at an index of an array and at those that follow it.",
-        ),
-        Command::new("ARMSET", at_least(4), KEY_UPDATE, GROW_FAST, run!(armset)).event(KeyEvent::array("armset")).doc(
-            "8.8.0",
-            "O(N) where N is the number of pairs",
-            "Sets values at several indices of an array.",
-        ),
+        Command::new("ARSET", at_least(4), KEY_UPDATE, GROW_FAST, run!(arset))
+            .event(KeyEvent::array("arset"))
+            .grows(growth_of_arset)
+            .modest(is_modest)
+            .doc(
+                "8.8.0",
+                "O(N) where N is the number of values",
+                "Sets values at an index of an array and at those that follow it.",
+            ),
+        Command::new("ARMSET", at_least(4), KEY_UPDATE, GROW_FAST, run!(armset))
+            .event(KeyEvent::array("armset"))
+            .grows(growth_of_armset)
+            .modest(is_modest)
+            .doc("8.8.0", "O(N) where N is the number of pairs", "Sets values at several indices of an array."),
         Command::new("ARGET", exactly(3), KEY_READ, READ_FAST, run!(arget)).doc(
             "8.8.0",
             "O(1)",
@@ -91,7 +95,9 @@ pub(crate) const FAMILY: Family<Run> = Family {
         ),
         Command::new("ARINSERT", at_least(3), KEY_UPDATE, GROW_FAST, run!(cursor::arinsert))
             .event(KeyEvent::array("arinsert"))
-            .doc("8.8.0", "O(N) where N is the number of values", "Sets values behind the one that was inserted last."),
+            .doc("8.8.0", "O(N) where N is the number of values", "Sets values behind the one that was inserted last.")
+            .grows(cursor::growth_of_insertion)
+            .modest(is_modest),
         Command::new("ARNEXT", exactly(2), KEY_READ, READ_FAST, run!(cursor::arnext)).doc(
             "8.8.0",
             "O(1)",
@@ -108,6 +114,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Sets values in a ring of a size, over the oldest ones when it is full.",
             )
             .cost(cursor::cost_of_ring)
+            .grows(cursor::growth_of_ring)
             .needs(cursor::needs_of_ring),
         Command::new("ARLASTITEMS", at_least(3), KEY_READ, READ, run!(cursor::arlastitems))
             .doc("8.8.0", "O(N) where N is the number of values", "Returns the values that were inserted last.")
@@ -164,6 +171,30 @@ fn armset(db: &mut Keyspace<'_>, reply: &mut Reply, (key, IndexPairs(pairs)): (&
     })?;
     reply.integer(added as i64);
     Ok(())
+}
+
+/// So few elements need little memory, even if each of them makes a slice dense.
+fn is_modest(request: Request<'_>) -> bool {
+    request.len() <= 12
+}
+
+/// The bytes that elements at these indices, in ascending order, add to the array under a request's key, besides their texts.
+fn growth_at(db: &Keyspace<'_>, request: Request<'_>, indices: impl Iterator<Item = u64>) -> usize {
+    match db.peek_collection::<Array>(request.arg(1)) {
+        Some(array) => array.growth_for(indices),
+        None => Array::new().growth_for(indices),
+    }
+}
+
+fn growth_of_arset(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let Some(first) = request.get(2).and_then(index_of) else { return 0 };
+    growth_at(db, request, (first..=INDEX_MAX).take(request.len().saturating_sub(3)))
+}
+
+fn growth_of_armset(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let mut indices: Vec<u64> = request.iter().skip(2).step_by(2).filter_map(index_of).collect();
+    indices.sort_unstable();
+    growth_at(db, request, indices.into_iter())
 }
 
 /// `ARGET key index`

@@ -333,7 +333,7 @@ fn growth_is_known_beforehand() {
         ("BF.RESERVE f 0.01 1000000", 1 << 20, 2 << 20),
         ("BF.RESERVE f 0.01 1000000000", 1 << 30, 2 << 30),
         ("BF.RESERVE f wrong 1000000", 0, 0),
-        ("BF.ADD f x", 100, 300),
+        ("BF.ADD f x", 100, 700),
         ("BF.INSERT f CAPACITY 1000000 ITEMS x", 1 << 20, 2 << 20),
         ("BF.INSERT f CAPACITY 1000000 NOCREATE ITEMS x", 0, 0),
         ("CF.RESERVE f 1000000", 1 << 20, 2 << 20),

@@ -215,8 +215,9 @@ fn first_projection_cost(request: Request<'_>) -> usize {
     to.min(DIM_MAX as usize).saturating_mul(from.max(request.len())) / FACTORS_PER_ELEMENT
 }
 
-/// The number of components that a request gives or reduces them to, and its options, without reading the components.
-fn outline_of(request: Request<'_>) -> Option<(u32, Options<'_>)> {
+/// The number of components that a request gives or reduces them to, the element and the options, without reading the
+/// components.
+fn outline_of(request: Request<'_>) -> Option<(u32, &[u8], Options<'_>)> {
     let mut args = Args::new(request, 2);
     let reduce = if args.word("REDUCE") { Some(canonical_integer(args.bytes().ok()?)?) } else { None };
     let given = if args.word("VALUES") {
@@ -227,14 +228,14 @@ fn outline_of(request: Request<'_>) -> Option<(u32, Options<'_>)> {
         args.skip();
         (args.bytes().ok()?.len() / size_of::<f32>()) as i64
     };
-    args.bytes().ok()?;
+    let element = args.bytes().ok()?;
     let dim = u32::try_from(reduce.unwrap_or(given)).ok().filter(|dim| *dim <= DIM_MAX)?;
-    Some((dim, Options::read(&mut args).ok()?))
+    Some((dim, element, Options::read(&mut args).ok()?))
 }
 
 /// The effort that a request asks for.
 fn asked_effort(request: Request<'_>) -> usize {
-    outline_of(request).map_or(0, |(_, options)| options.effort)
+    outline_of(request).map_or(0, |(_, _, options)| options.effort)
 }
 
 /// Searches in each layer, choosing among what they find, and making room at those chosen.
@@ -275,11 +276,14 @@ pub(super) fn removal_need(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 
 /// The bytes that a new node takes, beside its name, its attributes and its vector.
 pub(super) fn growth(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let Some((dim, element, Options { quantization, links, .. })) = outline_of(request) else { return 0 };
+    let seed = db.limits().seed;
     match set_of(db, request) {
-        Some(set) => set.growth_max(),
-        None => outline_of(request).map_or(0, |(dim, Options { quantization, links, .. })| {
-            VectorSet::with_shape(VectorShape { dim, quantization, links }, None).growth_max()
-        }),
+        Some(set) => set.growth_for(element, seed),
+        None => {
+            let set = VectorSet::with_shape(VectorShape { dim, quantization, links }, None);
+            set.heap_bytes() + set.growth_for(element, seed)
+        }
     }
 }
 
