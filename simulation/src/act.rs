@@ -47,7 +47,7 @@ impl Schedule {
             match client::run(&database, at, &asked, seed, &book, Some(&watched)).await {
                 Ok(Ok(replies)) => disk.note(format!("{seed:016x} was answered: {} replies", replies.len())),
                 Ok(Err(error)) | Err(error @ Error::OutOfMemory) if error == Error::OutOfMemory => {
-                    refuse(&disk, &book, at, limit);
+                    refuse(&disk, &book, at, limit, &asked);
                 }
                 Ok(Err(error)) => disk.note(format!("{seed:016x} was refused: {error}")),
                 Err(error) => excuse(&disk, &book, at, "a transaction", &error),
@@ -82,7 +82,7 @@ impl Schedule {
                     halfway.into_iter().for_each(|reply| book.lock().fail(reply.clone()));
                 }
                 Ok(Err(error)) | Err(error @ Error::OutOfMemory) if error == Error::OutOfMemory => {
-                    refuse(&disk, &book, at, limit);
+                    refuse(&disk, &book, at, limit, &asked);
                 }
                 Ok(Err(error)) => disk.note(format!("refused: {error}")),
                 Err(error) => excuse(&disk, &book, at, "a command", &error),
@@ -125,7 +125,7 @@ impl Schedule {
                         tokio::spawn(async move {
                             match waits::block(&database, at, &asked, draw, &book, turns).await {
                                 Ok(is_served) => disk.note(format!("{asked:?} was served: {is_served}")),
-                                Err(Error::OutOfMemory) => refuse(&disk, &book, at, limit),
+                                Err(Error::OutOfMemory) => refuse(&disk, &book, at, limit, &[asked]),
                                 Err(error) => excuse(&disk, &book, at, "a blocking command", &error),
                             }
                         }),

@@ -145,8 +145,7 @@ impl Features {
             waits: has(11),
             fields: has(12),
             arrays: has(23),
-            // A filter may by itself exceed the limit of memory.
-            documents: has(24) && !(has(5) && !has(2) && !has(6) && !has(10)),
+            documents: has(24),
             streams: has(13),
             scripts: has(14),
             // Functions need a library.
