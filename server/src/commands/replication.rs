@@ -130,8 +130,11 @@ fn announce(announced: &mut Announced, option: &[u8], value: &[u8]) -> Result<()
                 announced.only = Some(RdbPart::Functions);
             }
         }
-        // Valkey says which version it is. The RDB is of the oldest one that can be.
-        b"version" => {}
+        // Only Valkey says it.
+        b"version" => {
+            let major = value.split(|byte| *byte == b'.').next().unwrap_or_default();
+            announced.is_valkey_9 = integer(major).is_ok_and(|major| major >= 9);
+        }
         _ => {
             return Err(Error::Text(format!("ERR Unrecognized REPLCONF option: {}", repeated(option)).into()));
         }

@@ -6,12 +6,17 @@
 //!    Any other is told its length first: then the RDB is made twice, the first time only to count. Nothing of it is kept,
 //!    in memory or on disk.
 //!
+//! The RDB is of version 10, as a replica does not say how old it is. Fields that expire do not fit into it: if there are any, it is
+//! of the first version that holds them. That is known only when one is met. A client that wants an RDB and no stream does not ask
+//! again, so the RDB is made twice for it, too; a replica does, and gets the newer version then.
+//!
 //! While it waits the replica gets an empty line each second, so that it does not give up.
 
 use std::future::Future;
 use std::io::{self, Write};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dormouse_shard::database::Database;
@@ -19,11 +24,12 @@ use dormouse_shard::error::Error;
 use dormouse_shard::export::{About, ExportError, export};
 use dormouse_shard::pinned::PinnedMoment;
 use dormouse_shard::replication::READERS;
+use dormouse_storage::codec::value::RdbReaders;
 use dormouse_storage::rdb::writer::RdbWriter;
 use futures::channel::oneshot;
 use tokio::sync::Semaphore;
 
-use super::{Beginning, RdbPart, Replica, Replication, SILENCE, Start, new_id};
+use super::{Announced, Beginning, RdbPart, Replica, Replication, SILENCE, Start, new_id};
 use crate::metrics::REDIS_VERSION;
 
 /// Bytes that may wait to be sent before the copy waits too.
@@ -84,21 +90,26 @@ impl FullCopy {
         }
         self.replica.is_sent_everything();
         let now_ms = self.replica.now_ms();
-        let bytes = match self.replica.announced.knows_eof {
-            true => None,
-            false => {
-                let counted = self.write(Arc::clone(&pinned), now_ms, |_| Ok(()));
-                Some(self.breathing(counted).await??)
-            }
-        };
+        let Announced { knows_eof, rdb_only, .. } = self.replica.announced;
+        let mut bytes = 0;
+        if !knows_eof || rdb_only {
+            let count = || self.write(Arc::clone(&pinned), now_ms, |_| Ok(()));
+            let knew = self.replication.fields_expire.load(Ordering::SeqCst);
+            bytes = match self.breathing(count()).await? {
+                Err(_) if !knew && self.replication.fields_expire.load(Ordering::SeqCst) => {
+                    self.breathing(count()).await??
+                }
+                counted => counted?,
+            };
+        }
         let mark = new_id();
-        match bytes {
-            Some(bytes) => self.replica.send(format!("${bytes}\r\n").as_bytes()),
-            None => self.replica.send(format!("$EOF:{mark}\r\n").as_bytes()),
+        match knows_eof {
+            true => self.replica.send(format!("$EOF:{mark}\r\n").as_bytes()),
+            false => self.replica.send(format!("${bytes}\r\n").as_bytes()),
         }
         let to = Arc::clone(&self.replica);
         self.write(pinned, now_ms, move |bytes| send(&to, bytes)).await?;
-        if bytes.is_none() {
+        if knows_eof {
             self.replica.send(mark.as_bytes());
         }
         if !self.replica.announced.rdb_only {
@@ -131,14 +142,19 @@ impl FullCopy {
         out: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
     ) -> Result<u64, Error> {
         let runtime = self.database.engine.background.clone();
-        let only = self.replica.announced.only;
+        let Announced { only, is_valkey_9, .. } = self.replica.announced;
+        let target = match (self.replication.fields_expire.load(Ordering::SeqCst), is_valkey_9) {
+            (false, _) => READERS,
+            (true, false) => RdbReaders::REDIS_7_2,
+            (true, true) => RdbReaders::VALKEY_9,
+        };
         let functions = self.database.shared.functions.get();
         let written = self.database.engine.background.spawn_blocking(move || -> Result<u64, ExportError> {
             let out = Output(out);
             // The same both times that it is made.
-            let about = About { target: READERS, server: REDIS_VERSION, now_ms, keeps_expired: true };
+            let about = About { target, server: REDIS_VERSION, now_ms, keeps_expired: true };
             if let Some(part) = only {
-                let mut rdb = RdbWriter::with_target(out, READERS);
+                let mut rdb = RdbWriter::with_target(out, target);
                 if part == RdbPart::Functions {
                     functions.by_name.values().try_for_each(|library| rdb.function(&library.library.text))?;
                 }
@@ -160,7 +176,11 @@ impl FullCopy {
             written.await.map_err(|error| Error::Store(format!("a copy failed: {error}")))?;
         written.map_err(|error| match error {
             ExportError::Database(error) => error,
-            ExportError::Output(error) => Error::Store(error.to_string()),
+            ExportError::Output(error) => {
+                let is_too_old = error.kind() == io::ErrorKind::Unsupported;
+                self.replication.fields_expire.fetch_or(is_too_old, Ordering::SeqCst);
+                Error::Store(error.to_string())
+            }
         })
     }
 

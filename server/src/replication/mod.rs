@@ -29,7 +29,7 @@ mod replica;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use dormouse_shard::database::Database;
@@ -68,6 +68,8 @@ pub struct Replication {
     account: Arc<Account>,
     /// Seconds between two `PING`s in the stream.
     ping_every: AtomicU32,
+    /// A copy has come upon a hash whose fields expire, which the oldest RDB cannot hold.
+    fields_expire: AtomicBool,
 }
 
 /// The copy of the stream that a replica acknowledges.
@@ -182,6 +184,7 @@ impl Replication {
             copying: AsyncMutex::new(()),
             account: Arc::clone(account),
             ping_every: AtomicU32::new(10),
+            fields_expire: AtomicBool::new(false),
         })
     }
 

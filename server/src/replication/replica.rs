@@ -27,6 +27,8 @@ pub struct Announced {
     pub rdb_only: bool,
     /// It wants a part of the database in it.
     pub only: Option<RdbPart>,
+    /// It is a Valkey that knows fields that expire: only Valkey says its version.
+    pub is_valkey_9: bool,
     /// It came with SYNC, as before Redis 2.8, and acknowledges nothing.
     pub is_old: bool,
 }

@@ -40,6 +40,44 @@ impl Replica {
     }
 }
 
+/// The first bytes of the RDB that a client gets which says `words` about itself; `None`: the server gives up in the middle.
+fn rdb_of(server: &Served, words: &str) -> Option<String> {
+    let mut connection = server.connect();
+    assert_eq!(connection.say(&format!("REPLCONF {words}")).to_string(), "+OK");
+    connection.send(&["PSYNC", "?", "-1"]);
+    assert!(connection.bytes_until(b"\r\n")?.starts_with(b"+FULLRESYNC "));
+    let length = String::from_utf8(connection.bytes_until(b"\r\n")?).unwrap();
+    let rdb = match length.strip_prefix("$EOF:") {
+        Some(mark) => connection.bytes_until(mark.as_bytes())?,
+        None => connection.bytes(length.strip_prefix('$').expect("a length").parse().unwrap()),
+    };
+    Some(String::from_utf8_lossy(&rdb[..9]).into_owned())
+}
+
+/// Version 10 cannot hold fields that expire.
+#[test]
+fn a_copy_with_fields_that_expire_is_of_a_version_that_holds_them() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    client.say("HSET hash field value");
+    for words in ["capa psync2", "capa eof", "rdb-only 1 capa eof"] {
+        assert_eq!(rdb_of(&server, words).as_deref(), Some("REDIS0010"), "{words}");
+    }
+    client.say("HEXPIRE hash 1000 FIELDS 1 field");
+    assert_eq!(rdb_of(&server, "rdb-only 1 capa eof").as_deref(), Some("REDIS0011"), "redis-cli does not ask again");
+    assert_eq!(rdb_of(&server, "capa eof").as_deref(), Some("REDIS0011"));
+    assert_eq!(rdb_of(&server, "capa eof version 9.1.2").as_deref(), Some("VALKEY080"));
+    assert_eq!(rdb_of(&server, "capa eof version 8.1.4").as_deref(), Some("REDIS0011"));
+}
+
+#[test]
+fn a_replica_with_fields_that_expire_gets_a_copy_when_it_asks_again() {
+    let server = Served::start(&[]);
+    server.connect().say("HSETEX hash EX 1000 FIELDS 1 field value");
+    assert_eq!(rdb_of(&server, "capa eof"), None);
+    assert_eq!(rdb_of(&server, "capa eof").as_deref(), Some("REDIS0011"));
+}
+
 #[test]
 fn a_replica_gets_everything_and_then_each_change() {
     let server = Served::start(&[]);

@@ -170,6 +170,20 @@ impl Connection {
         bytes
     }
 
+    /// The bytes before `mark`; `None` if the server has closed the connection.
+    #[allow(dead_code, reason = "only replicas read an RDB")]
+    pub fn bytes_until(&mut self, mark: &[u8]) -> Option<Vec<u8>> {
+        let (mut bytes, mut one) = (Vec::new(), [0]);
+        while !bytes.ends_with(mark) {
+            match self.stream.read(&mut one) {
+                Ok(1) => bytes.push(one[0]),
+                _ => return None,
+            }
+        }
+        bytes.truncate(bytes.len() - mark.len());
+        Some(bytes)
+    }
+
     /// The next reply or message; `None` if the server has closed the connection.
     pub fn read(&mut self) -> Option<Value> {
         match Response::read(&mut self.stream) {

@@ -122,7 +122,7 @@ impl<W: Write> RdbWriter<W> {
     /// A key and its value, which the readers must have [a type for](Self::takes).
     ///
     /// # Errors
-    /// When the stream refuses, or the version cannot say all of the value.
+    /// When the stream refuses, or the version cannot hold all of the value ([`io::ErrorKind::Unsupported`]).
     pub fn record(&mut self, key: &[u8], value: &Value<'_>, beside: Beside) -> io::Result<()> {
         let version = self.target.version;
         let Some(encoding) = self.target.encoding_of(value) else {
@@ -131,8 +131,8 @@ impl<W: Write> RdbWriter<W> {
         };
         if matches!(value, Value::Object(ObjectRef::Hash(hash)) if hash.expires()) && version < VERSION_OF_EXPIRIES {
             let key = String::from_utf8_lossy(key);
-            let text = format!("fields of the hash `{key}` expire, which RDB version {version} cannot say");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            let text = format!("fields of the hash `{key}` expire, which RDB version {version} cannot hold");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         let at = self.begin(beside);
         self.run[at] = encoding;
