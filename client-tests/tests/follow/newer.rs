@@ -342,6 +342,33 @@ fn unsupported_values_are_named() {
     assert_eq!(target.run("EXISTS k plain vectors"), Reply::Line(':', "2".into()));
 }
 
+/// It does not send everything to replicas.
+#[test]
+fn a_dormouse_is_no_source_of_types_that_its_replicas_lack() {
+    if Kind::under_test() != Kind::Dormouse {
+        return;
+    }
+    let [source, target] = [(); 2].map(|()| Server::start_with(Kind::Dormouse, Settings::default()));
+    let addresses = [&source, &target].map(|server| format!("redis://127.0.0.1:{}", server.port()));
+    let import = |options: &[&str]| {
+        let arguments: Vec<&str> = [&*addresses[0], "--to", &addresses[1]].iter().chain(options).copied().collect();
+        let (status, log, said) = Importer::start(&arguments).wait(LIMIT);
+        (status.success(), log + &said)
+    };
+    let mut connection = Connection::open(source.port());
+    for line in ["JSON.SET document $ 1", "BF.ADD bloom a", "CF.ADD cuckoo a", "VADD v VALUES 1 1 a", "ARSET array 1 a"]
+    {
+        assert!(!matches!(connection.run(line), Reply::Line('-', _)), "{line}");
+        let key = line.split(' ').nth(1).expect("a key");
+        let (success, text) = import(&[]);
+        assert!(!success && text.contains(&format!("`{key}`")) && text.contains("dormouse backup"), "{line}: {text}");
+        connection.run("FLUSHALL");
+    }
+    connection.run("XADD stream * a 1");
+    let (success, text) = import(&[]);
+    assert!(success && text.contains("imported 1 key"), "{text}");
+}
+
 /// A later write to a key that the copy has left out is left out too, until the key is deleted.
 #[test]
 fn a_key_that_was_left_out_stays_out() {

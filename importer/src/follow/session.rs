@@ -20,7 +20,7 @@ use super::brought::Brought;
 use super::left_out::LeftOut;
 use super::meters::ImportMeters;
 use super::place::{KEY, SourcePlace};
-use super::preflight::untakeable;
+use super::preflight::obstacle;
 use super::progress::LiveProgress;
 use super::pulse::{Pulse, ask};
 use super::queue::{TakenBatch, UnitBatch, UnitQueue};
@@ -149,15 +149,14 @@ impl LiveImport {
             Some(SourcePlace::Following { replid, offset, .. }) if !starts_again => Some((replid.as_str(), *offset)),
             _ => None,
         };
-        if have.is_none() && memory.is_new() && !self.skips {
-            let untakeable = untakeable(&self.source, &target.abilities);
-            if !untakeable.is_empty() {
-                return Err(Interruption::Final(format!(
-                    "the target cannot take {}; with --skip-unsupported such things are left out and counted. Nothing was \
-                     copied",
-                    untakeable.join(", ")
-                )));
-            }
+        if have.is_none()
+            && memory.is_new()
+            && !self.skips
+            && let Some(obstacle) = obstacle(&self.source, &target.abilities)
+        {
+            return Err(Interruption::Final(format!(
+                "{obstacle}; with --skip-unsupported such things are left out. Nothing was copied"
+            )));
         }
         let (mut feed, answer) = Feed::open(&self.source, have)?;
         memory.reached = true;

@@ -30,7 +30,7 @@ pub struct ImportArguments {
     #[arg(long)]
     replace: bool,
 
-    /// Leave out what cannot be taken, such as streams and values of modules, rather than giving up
+    /// Leave out what cannot be taken, such as values of modules, rather than giving up
     #[arg(long)]
     skip_unsupported: bool,
 
