@@ -98,14 +98,14 @@ pub(crate) const FAMILY: Family<Run> = Family {
         Command::new("DIGEST", exactly(2), KEY_READ, READ_FAST, run!(conditional::digest)).cost(told).doc(
             "8.4.0",
             "O(N) where N is the length of the string value.",
-            "Returns the XXH3 digest of a string value, by which conditions may name it.",
+            "Returns the XXH3 digest of a string value, for IFDEQ and IFDNE to compare with.",
         ),
         Command::new("DELEX", at_least(2), KEY_DELETED_IF, REMOVE_FAST.union(Flags::BY_KEY), run!(conditional::delex))
             .cost(conditional::delex_cost)
             .doc(
                 "8.4.0",
                 "O(1) for IFEQ and IFNE, O(N) for IFDEQ and IFDNE where N is the length of the string value.",
-                "Deletes a key, or a string only if its value or its digest compares so with another.",
+                "Deletes a key; or a string only if its value or digest is, or is not, a given one.",
             )
             .access(delex_access),
         Command::new("DELIFEQ", exactly(3), KEY_REMOVED, REMOVE_FAST.union(Flags::BY_KEY), run!(conditional::delifeq)).doc(
