@@ -268,12 +268,14 @@ impl Database {
             shared.followed.store(followed, Ordering::Relaxed);
         }
         let shared = Arc::new(shared);
+        // A branch has the name of its owner in front.
+        let owner = name.split_once('.').map_or(name, |(owner, _)| owner);
         let database = Self {
             waiters: Waiters::new(&shared),
             shared,
-            lane: engine.lane.queue(),
-            loader: engine.loader.queue(),
-            patient: engine.patient.queue(),
+            lane: engine.lane.queue_of(owner),
+            loader: engine.loader.queue_of(owner),
+            patient: engine.patient.queue_of(owner),
             engine,
             topology: ArcSwapOption::empty(),
             transition: AsyncMutex::new(()),

@@ -12,7 +12,8 @@
 //!    database uses all threads only while no other database wants one.
 //! 3. *Threads on demand.* A running job cannot be interrupted. A database that has no running job therefore does not
 //!    wait for the jobs of others: it gets a further thread, up to [`RUNNING_MAX`], and the system divides the
-//!    processor.
+//!    processor. The databases of one owner, which are a database and its branches, have [`OWNER_RUNNING_MAX`] running jobs
+//!    at most beyond the lane's own threads: else one tenant could take all of them for as long as it likes.
 //! 4. *Locks after the turn.* A job that needs shards asks for their locks when its turn has come. While it waits for
 //!    one it steps aside: its thread does not count, so another may be started in its place. Two jobs of one queue that
 //!    need the same shard do not even begin together, so a job only ever waits for the short holds of workers. The
@@ -42,6 +43,7 @@
 //! for it: its jobs hand such work over ([`Database::under`](crate::database::Database)).
 
 use std::cell::Cell;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -67,6 +69,8 @@ use crate::error::Error;
 pub const QUEUE_MAX: usize = 1024;
 /// Jobs that may run at a time; beyond the lane's own threads each is of another database.
 pub const RUNNING_MAX: usize = 16;
+/// The same of one owner.
+pub const OWNER_RUNNING_MAX: usize = 4;
 /// Most threads of a lane, including those that wait for a lock.
 const THREADS_MAX: usize = 64;
 /// A database with more bytes than this to free gets turns for them.
@@ -104,6 +108,8 @@ pub struct Lane {
 pub struct Queue {
     lane: Lane,
     id: u64,
+    /// Stands for the owner of its database.
+    owner: u64,
     /// Bytes that wait to be freed.
     waste: Arc<AtomicUsize>,
     /// Jobs that wait for their turn.
@@ -174,11 +180,18 @@ impl Lane {
         Self { open: Arc::new(Open(Arc::new(Pool { width: TEST_THREADS, ..Pool::new("", 0, Some(runtime.clone())) }))) }
     }
 
-    /// A queue for one more database.
+    /// A queue for one more database, of an owner that has no other.
     pub fn queue(&self) -> Queue {
+        let queue = self.queue_of("");
+        Queue { owner: queue.id, ..queue }
+    }
+
+    /// A queue for one more database of an owner.
+    pub fn queue_of(&self, owner: &str) -> Queue {
         static LAST_ID: AtomicU64 = AtomicU64::new(0);
         let id = LAST_ID.fetch_add(1, Ordering::Relaxed);
-        Queue { lane: self.clone(), id, waste: Arc::default(), waiting: Arc::default() }
+        let owner = rapidhash::v3::rapidhash_v3(owner.as_bytes());
+        Queue { lane: self.clone(), id, owner, waste: Arc::default(), waiting: Arc::default() }
     }
 }
 
@@ -292,7 +305,7 @@ impl Queue {
     }
 
     fn send(&self, class: Class, job: Job) {
-        self.lane.open.0.send((self.id, class), job);
+        self.lane.open.0.send((self.id, class), Job { owner: self.owner, ..job });
     }
 }
 
@@ -375,6 +388,8 @@ struct Job {
     /// Jobs of one line that claim the same number do not run together.
     claims: Box<[u64]>,
     work: Work,
+    /// That of its queue.
+    owner: u64,
     /// Bytes that the job frees.
     bytes: usize,
     /// Of a job in its database's queue, until it begins.
@@ -383,13 +398,14 @@ struct Job {
 
 impl Job {
     fn new(work: Work) -> Self {
-        Self { claims: Box::default(), work, bytes: 0, waits: None }
+        Self { claims: Box::default(), work, owner: 0, bytes: 0, waits: None }
     }
 }
 
 #[derive(Default)]
 struct Line {
     jobs: VecDeque<Job>,
+    owner: u64,
     running: usize,
     /// Numbers that its running jobs claim.
     claims: Vec<u64>,
@@ -420,6 +436,8 @@ impl Line {
 #[derive(Default)]
 struct State {
     lines: HashMap<LineId, Line>,
+    /// Running jobs of clients, by owner.
+    owners: HashMap<u64, usize>,
     /// Lines with waiting jobs: the next one to have its turn first.
     ring: VecDeque<LineId>,
     /// Lines with waste that does not press.
@@ -446,6 +464,7 @@ impl State {
         let line = self.lines.entry(id).or_default();
         let was_empty = line.jobs.is_empty();
         line.bytes += job.bytes;
+        line.owner = job.owner;
         line.jobs.push_back(job);
         if id.1 != Class::Waste {
             if was_empty {
@@ -468,7 +487,13 @@ impl State {
         }
     }
 
-    /// The next job to begin, if one may: its line has no running job, or the lane has a thread of its own left.
+    /// How many more jobs of an owner's clients may run beyond the lane's own threads.
+    fn left_of(&self, owner: u64) -> usize {
+        OWNER_RUNNING_MAX.saturating_sub(self.owners.get(&owner).copied().unwrap_or_default())
+    }
+
+    /// The next job to begin, if one may: its line has no running job, and its owner few, or the lane has a thread of its own
+    /// left.
     fn pick(&mut self, width: usize) -> Option<(LineId, Job)> {
         // It holds locks, or a running job waits for it.
         if let Some(id) = self.scripts.pop_front().or_else(|| self.writes.pop_front()) {
@@ -481,7 +506,7 @@ impl State {
         let mut best: Option<(usize, usize, LineId)> = None;
         for (at, id) in self.ring.iter().enumerate() {
             let Some(line) = self.lines.get(id) else { continue };
-            if line.running == 0 {
+            if line.running == 0 && (has_room || id.1 != Class::Jobs || self.left_of(line.owner) > 0) {
                 best = Some((0, at, *id));
                 break;
             }
@@ -525,6 +550,9 @@ impl State {
         }
         self.running += 1;
         self.freeing += usize::from(id.1 == Class::Waste);
+        if id.1 == Class::Jobs {
+            *self.owners.entry(job.owner).or_default() += 1;
+        }
         Some((id, job))
     }
 
@@ -572,6 +600,14 @@ impl State {
         self.freeing -= usize::from(id.1 == Class::Waste);
         let Some(line) = self.lines.get_mut(&id) else { return };
         line.running -= 1;
+        if id.1 == Class::Jobs
+            && let Entry::Occupied(mut running) = self.owners.entry(line.owner)
+        {
+            *running.get_mut() -= 1;
+            if *running.get() == 0 {
+                running.remove();
+            }
+        }
         for claim in claims {
             if let Some(at) = line.claims.iter().position(|claimed| claimed == claim) {
                 line.claims.swap_remove(at);
@@ -596,8 +632,18 @@ impl State {
             let may_begin = |id: &LineId| self.lines.get(id).is_some_and(|line| line.next().is_some());
             return self.ring.iter().any(may_begin) || !self.waste.is_empty();
         }
-        let is_new = |id: &&LineId| self.lines.get(id).is_some_and(|line| line.running == 0);
-        hands < RUNNING_MAX.max(width) && self.ring.iter().filter(is_new).nth(coming).is_some()
+        if hands >= RUNNING_MAX.max(width) {
+            return false;
+        }
+        let mut places = HashMap::new();
+        let may_begin = |id: &&LineId| {
+            let Some(line) = self.lines.get(id).filter(|line| line.running == 0) else { return false };
+            let left = places.entry(line.owner).or_insert_with(|| self.left_of(line.owner));
+            let may = id.1 != Class::Jobs || *left > 0;
+            *left -= usize::from(may && id.1 == Class::Jobs);
+            may
+        };
+        self.ring.iter().filter(may_begin).nth(coming).is_some()
     }
 }
 

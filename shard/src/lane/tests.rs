@@ -114,6 +114,26 @@ fn so_many_databases_run_at_a_time_and_the_others_wait_for_their_turn() {
     });
 }
 
+/// A tenant may have many branches.
+#[test]
+fn the_databases_of_one_owner_leave_places_to_others() {
+    Bench::run(async |mut bench| {
+        for at in 0..RUNNING_MAX {
+            let queue = bench.lane.queue_of("shop");
+            bench.long(&queue, &format!("{at}"));
+        }
+        let first: Vec<String> = (0..OWNER_RUNNING_MAX).map(|at| at.to_string()).collect();
+        assert_eq!(bench.began().await, first.join(" "));
+        let others: Vec<Queue> = (0..RUNNING_MAX - OWNER_RUNNING_MAX).map(|_| bench.lane.queue()).collect();
+        for queue in &others {
+            bench.long(queue, "other");
+            assert_eq!(bench.began().await, "other");
+        }
+        bench.end("2").await;
+        assert_eq!(bench.began().await, format!("{OWNER_RUNNING_MAX}"));
+    });
+}
+
 #[test]
 fn a_write_that_a_job_waits_for_begins_at_once() {
     Bench::run(async |mut bench| {
