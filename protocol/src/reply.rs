@@ -153,6 +153,12 @@ impl Reply {
         false
     }
 
+    /// Whether nothing more of the current reply is written: it is to be taken back, or too large.
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        self.is_deferred || self.refused.is_some()
+    }
+
     /// Whether the current reply is to be taken back.
     #[inline]
     pub fn is_deferred(&self) -> bool {

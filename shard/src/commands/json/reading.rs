@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use dormouse_protocol::{Reply, Version};
 use dormouse_types::Json;
 use dormouse_types::json::{JsonNode, Numbers, Style, equal};
+use dormouse_types::pace;
 
 use super::operand::TOO_MUCH;
 use super::path::{PATTERNS_MAX, Path, Query, TOO_MANY_PATTERNS, patterns};
@@ -16,6 +17,10 @@ use super::{
 use crate::commands::args::{Args, Argument, Rest};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
+
+/// Bytes of arrays that `JSON.ARRINDEX` searches: so many times the document, or this many if it is small.
+const SEARCHED_TIMES: usize = 4;
+const SEARCHED_BYTES: usize = 64 << 20;
 
 /// `JSON.GET key [INDENT indent] [NEWLINE newline] [SPACE space] [FORMAT STRING | EXPAND1 | EXPAND] [path ...]`
 pub fn get(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], GetOptions<'_>)) -> Result<()> {
@@ -243,7 +248,11 @@ pub fn arrindex(
     let find = |array: JsonNode<'_>| {
         let (from, to) = searched(start, stop, array.len());
         let mut range = array.children().enumerate().take(to).skip(from);
-        range.find(|(_, (_, value))| equal(*value, JsonNode::of(&wanted), Numbers::OfOneType)).map(|(index, _)| index)
+        let found = range.find(|(_, (_, value))| {
+            pace::step(1);
+            equal(*value, JsonNode::of(&wanted), Numbers::OfOneType)
+        });
+        found.map(|(index, _)| index)
     };
     let answer = |array: JsonNode<'_>| find(array).map_or(-1, |index| index as i64);
     if path.is_old {
@@ -254,8 +263,11 @@ pub fn arrindex(
         reply.integer(answer(array));
     } else {
         let values = select::all(document, &path)?;
+        // A path may name one array many times.
+        let mut left = document.bytes().len().saturating_mul(SEARCHED_TIMES).max(SEARCHED_BYTES);
         reply.array(values.len());
         for value in values.iter() {
+            left = left.checked_sub(value.bytes().len()).ok_or(TOO_MUCH)?;
             if value.is_array() { reply.integer(answer(value)) } else { reply.null() }
         }
     }
@@ -318,6 +330,9 @@ pub fn objkeys(
 ) -> Result<()> {
     let OptionalPath(path) = path;
     fn reply_names(reply: &mut Reply, object: JsonNode<'_>) {
+        if reply.is_over() {
+            return;
+        }
         reply.array(object.len());
         object.children().for_each(|(name, _)| reply.bulk(name.unwrap_or_default()));
     }

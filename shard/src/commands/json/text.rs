@@ -127,6 +127,9 @@ pub enum ReplyForm {
 
 /// Writes a value in one of the forms of RESP3.
 pub fn reply_value(reply: &mut Reply, node: JsonNode<'_>, form: ReplyForm, style: Style<'_>) {
+    if reply.is_over() {
+        return;
+    }
     match (node.value(), form) {
         (JsonValue::Null, _) => reply.null(),
         (JsonValue::Bool(value), _) => reply.boolean(value),
@@ -151,6 +154,9 @@ pub fn reply_value(reply: &mut Reply, node: JsonNode<'_>, form: ReplyForm, style
 
 /// Writes a value as `JSON.RESP` does: containers are arrays that begin with their bracket.
 pub fn reply_resp(reply: &mut Reply, node: JsonNode<'_>) {
+    if reply.is_over() {
+        return;
+    }
     match node.value() {
         JsonValue::Null => reply.null(),
         JsonValue::Bool(value) => reply.simple(if value { "true" } else { "false" }),
