@@ -10,7 +10,7 @@ use std::{
 use dormouse_client_tests::{
     Kind, Server, Settings,
     ports::free_port,
-    resp::Connection,
+    resp::{Connection, request},
     server::{command, terminate},
     wait_for,
 };
@@ -54,6 +54,29 @@ fn a_store_held_by_another_process() {
     assert!(said.contains(&first.data().display().to_string()), "{said}");
     assert!(said.contains("another process") || said.contains("already held"), "{said}");
     assert_eq!(format!("{:?}", connection.run("GET k")), "\"v\"");
+}
+
+/// What was acknowledged is in the log.
+#[test]
+fn a_command_that_goes_on_keeps_no_server_from_its_end() {
+    let mut server = Server::start();
+    if server.kind() != Kind::Dormouse {
+        return;
+    }
+    let mut connection = Connection::open(server.port());
+    let members: String = (0..30_000).map(|member| format!(" {member}")).collect();
+    connection.run(&format!("SADD set{members}"));
+    connection.run("SET kept 1");
+    let mut long = Connection::open(server.port());
+    let words: Vec<&str> = ["SINTERCARD", "30000"].into_iter().chain(std::iter::repeat_n("set", 30_000)).collect();
+    long.write(&request(&words)).expect("the server reads it");
+    // It holds the shard.
+    let runs = || format!("{:?}", connection.run("EXISTS set")).contains("TIMEOUT").then_some(());
+    wait_for(Duration::from_secs(30), runs).expect("it runs");
+    assert_eq!(server.stop().code(), Some(1));
+    assert!(server.log().contains("a command of it does not end"), "{}", server.log());
+    server.resume();
+    assert_eq!(format!("{:?}", Connection::open(server.port()).run("GET kept")), "\"1\"");
 }
 
 /// A signal that arrives as soon as a client can connect ends the server in order.

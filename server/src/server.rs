@@ -3,13 +3,14 @@
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dormouse_autoscaler::Autoscaler;
 use dormouse_protocol::pace;
-use dormouse_shard::database::Engine;
+use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::health::{ConditionKind, Health};
 use dormouse_shard::lane::Lane;
+use dormouse_shard::topology::hold;
 use dormouse_storage::log::Log;
 use dormouse_storage::log::flusher::Flusher;
 use dormouse_storage::manifest;
@@ -18,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::admin::gate::MetricsGate;
 use crate::admin::open::OpenDoor;
@@ -26,7 +27,7 @@ use crate::audit::AuditLog;
 use crate::clock::{monotonic_ms, now_ms};
 use crate::commands::{COUNTED, SUBJECTS};
 use crate::config::{Settings, directory};
-use crate::databases::Tenants;
+use crate::databases::{Tenant, Tenants};
 use crate::http::{Http, HttpListeners, Readiness};
 use crate::listener::Listeners;
 use crate::metering::prices::Prices;
@@ -272,8 +273,19 @@ impl Server {
             if !matches!(self.background.block_on(recorded), Ok(Ok(()))) {
                 tracing::warn!("failed to write the usage ledger; the databases keep what it lacks");
             }
-            for tenant in self.node.tenants.all_with_hidden() {
-                if let Err(error) = self.background.block_on(tenant.database.close()) {
+            let until = Instant::now() + COMMANDS_END_WITHIN;
+            let at_rest = |tenant: &Arc<Tenant>, until: Instant| {
+                self.background.block_on(async { timeout_at(until.into(), at_rest(&tenant.database)).await }).is_ok()
+            };
+            // One whose command goes on keeps no other from its sleep.
+            let (idle, busy): (Vec<_>, Vec<_>) =
+                self.node.tenants.all_with_hidden().partition(|tenant| at_rest(tenant, Instant::now() + BREATH));
+            for tenant in idle.into_iter().chain(busy) {
+                let closed = match at_rest(&tenant, until) {
+                    true => self.background.block_on(tenant.database.close()).map_err(|error| error.to_string()),
+                    false => Err("a command of it does not end. Its log has what was acknowledged".to_owned()),
+                };
+                if let Err(error) = closed {
                     failed.push(format!("database {} could not be saved: {error}", tenant.name()));
                 }
             }
@@ -282,6 +294,8 @@ impl Server {
         drop(self.flusher.take());
         drop(self.http.take());
         self.node.audit.finish();
+        // Its threads may run such a command.
+        self.background.shutdown_background();
         if self.node.is_overtaken() {
             Err(Failure::Taken(format!("{OVERTAKEN}; this process ends")))
         } else if failed.is_empty() {
@@ -292,6 +306,17 @@ impl Server {
         }
     }
 }
+
+/// Waits until no command holds a shard of a database.
+async fn at_rest(database: &Database) {
+    if let Some(topology) = database.topology() {
+        drop(hold(topology.shards.to_vec()).await);
+    }
+}
+
+/// Time for commands that run when the server ends: for all of them, and for those of one database before the next has its turn.
+const COMMANDS_END_WITHIN: Duration = Duration::from_secs(10);
+const BREATH: Duration = Duration::from_millis(100);
 
 /// Time for the usage ledger when the server ends.
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(5);
