@@ -232,6 +232,20 @@ fn commands_with_computed_paths() {
     assert_eq!(run(&mut bench, &["JSON.GET", "k", "FORMAT", "EXPAND", "$.a / 2", "a + 1"]), "[[4] [9]]");
 }
 
+/// A path may select one array many times.
+#[test]
+fn what_is_searched_is_bounded() {
+    let mut bench = Bench::new();
+    // About 1 MiB.
+    let array = format!("[{}]", vec!["123456789"; 100_000].join(","));
+    let document = format!("{{\"a\":{array}}}");
+    assert_eq!(bench.run_args(&[b"JSON.SET", b"k", b"$", document.as_bytes()]), "OK");
+    for (times, reply) in [(3, "[-1 -1 -1]"), (200, REFUSED_WORK)] {
+        let path = format!("$[{}]", vec!["\"a\""; times].join(","));
+        assert_eq!(bench.run_args(&[b"JSON.ARRINDEX", b"k", path.as_bytes(), b"1", b"0", b"1"]), reply, "{times}");
+    }
+}
+
 /// Paths from clients are of any form, and cost no more than they say.
 #[test]
 fn computed_paths_are_bounded() {
