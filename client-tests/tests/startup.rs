@@ -56,7 +56,7 @@ fn a_store_held_by_another_process() {
     assert_eq!(format!("{:?}", connection.run("GET k")), "\"v\"");
 }
 
-/// What was acknowledged is in the log.
+/// The log has what was acknowledged.
 #[test]
 fn a_command_that_goes_on_keeps_no_server_from_its_end() {
     let mut server = Server::start();

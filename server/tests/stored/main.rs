@@ -1,4 +1,4 @@
-//! What a store holds of databases: written, damaged, shared by branches, and read by other processes.
+//! Databases in a store: written, damaged, shared by branches, and read by other processes.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

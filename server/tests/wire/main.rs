@@ -1,4 +1,4 @@
-//! What clients see of a node and of a server in this process.
+//! A node and a server in this process, as clients see them.
 //!
 //! One program, since each holds the whole server and takes longer to build than to run. What changes a clock or a limit
 //! that is the whole process's stays in one of its own.

@@ -107,7 +107,7 @@ const FAMILIES: [(&str, usize, usize); 6] = [
     ("lists and texts", 512, 500),
 ];
 
-/// What a command declares is about what it adds: less would exceed a limit, and much more would be refused without a reason.
+/// A command declares about as much as it adds: less would exceed a limit, and much more would be refused without a reason.
 #[test]
 fn declared_growth_is_about_what_is_added() {
     for (family, (name, beyond, unused)) in FAMILIES.into_iter().enumerate() {
