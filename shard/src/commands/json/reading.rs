@@ -267,8 +267,12 @@ pub fn arrindex(
         let mut left = document.bytes().len().saturating_mul(SEARCHED_TIMES).max(SEARCHED_BYTES);
         reply.array(values.len());
         for value in values.iter() {
+            if !value.is_array() {
+                reply.null();
+                continue;
+            }
             left = left.checked_sub(value.bytes().len()).ok_or(TOO_MUCH)?;
-            if value.is_array() { reply.integer(answer(value)) } else { reply.null() }
+            reply.integer(answer(value));
         }
     }
     Ok(())
