@@ -283,7 +283,7 @@ impl Server {
             for tenant in idle.into_iter().chain(busy) {
                 let closed = match at_rest(&tenant, until) {
                     true => self.background.block_on(tenant.database.close()).map_err(|error| error.to_string()),
-                    false => Err("a command of it does not end. Its log has what was acknowledged".to_owned()),
+                    false => Err("a command of it does not end. What its log lacks is lost".to_owned()),
                 };
                 if let Err(error) = closed {
                     failed.push(format!("database {} could not be saved: {error}", tenant.name()));
