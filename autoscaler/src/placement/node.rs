@@ -13,7 +13,7 @@ pub(crate) struct Demand {
 }
 
 impl Demand {
-    /// Rounds memory up, to at most 4 TiB. A load that is no number is taken for none: an infinite one would make the
+    /// Rounds memory up, to at most 4 TiB. A load that is not a number counts as none: an infinite one would make the
     /// fleet grow by hundreds of nodes.
     pub(crate) fn new(memory_bytes: u64, busy: f64) -> Self {
         let memory_kib = u32::try_from(memory_bytes.div_ceil(1024)).unwrap_or(u32::MAX);
