@@ -45,6 +45,9 @@ const FREE_BYTES: usize = 256 << 10;
 /// The longest header: a kind, the digits of a length, and the end of a line.
 const HEADER_BYTES_MAX: usize = 23;
 
+/// More than a bulk string of an integer takes.
+const TOGETHER_BYTES: usize = 32;
+
 /// Memory for work is requested in steps of this many bytes.
 const WORK_BYTES: usize = 256 << 10;
 
@@ -352,8 +355,19 @@ impl Reply {
         match value {
             0 => self.put(b":0\r\n"),
             1 => self.put(b":1\r\n"),
-            _ => self.line(b':', itoa::Buffer::new().format(value).as_bytes()),
+            _ => self.number(b':', value),
         }
+    }
+
+    /// A line of a kind with an integer.
+    fn number(&mut self, kind: u8, value: i64) {
+        let end = 1 + integer_len(value);
+        self.put_together(|text| {
+            text[0] = kind;
+            write_integer(&mut text[1..end], value);
+            text[end..end + 2].copy_from_slice(b"\r\n");
+            end + 2
+        });
     }
 
     #[inline]
@@ -381,7 +395,20 @@ impl Reply {
 
     /// The decimal digits of an integer as a bulk string: a string value that is kept as an integer.
     pub fn bulk_integer(&mut self, value: i64) {
-        self.bulk(itoa::Buffer::new().format(value).as_bytes());
+        let len = integer_len(value);
+        self.put_together(|text| {
+            let start = if len < 10 {
+                text[..4].copy_from_slice(&[b'$', b'0' + len as u8, b'\r', b'\n']);
+                4
+            } else {
+                text[..5].copy_from_slice(&[b'$', b'0' + (len / 10) as u8, b'0' + (len % 10) as u8, b'\r', b'\n']);
+                5
+            };
+            let end = start + len;
+            write_integer(&mut text[start..end], value);
+            text[end..end + 2].copy_from_slice(b"\r\n");
+            end + 2
+        });
     }
 
     /// RESP2: a bulk string.
@@ -506,6 +533,19 @@ impl Reply {
         self.put(bytes);
     }
 
+    /// Appends a short text that `write` leaves at the start of an array, whose length it returns. The array is appended as a
+    /// whole and cut: a copy of a length that varies is a call.
+    #[inline]
+    fn put_together(&mut self, write: impl FnOnce(&mut [u8; TOGETHER_BYTES]) -> usize) {
+        if !self.make_room(TOGETHER_BYTES) {
+            return;
+        }
+        let mut text = [0; TOGETHER_BYTES];
+        let end = self.buffer.len() + write(&mut text);
+        self.buffer.extend_from_slice(&text);
+        self.buffer.truncate(end);
+    }
+
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
         if self.make_room(bytes.len()) {
@@ -544,6 +584,39 @@ impl Reply {
         self.buffer.push(kind);
         self.buffer.extend_from_slice(text);
         self.buffer.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The bytes of an integer in decimal digits, with its sign.
+#[inline]
+fn integer_len(value: i64) -> usize {
+    let digits = value.unsigned_abs().checked_ilog10().map_or(1, |exponent| exponent as usize + 1);
+    digits + usize::from(value < 0)
+}
+
+/// Writes an integer in decimal digits to `text`, which has [its length](integer_len).
+#[inline]
+fn write_integer(text: &mut [u8], value: i64) {
+    const PAIRS: [[u8; 2]; 100] = {
+        let mut pairs = [[0; 2]; 100];
+        let mut pair = 0;
+        while pair < 100 {
+            pairs[pair] = [b'0' + pair as u8 / 10, b'0' + pair as u8 % 10];
+            pair += 1;
+        }
+        pairs
+    };
+    let (mut rest, mut end) = (value.unsigned_abs(), text.len());
+    while rest >= 10 {
+        end -= 2;
+        text[end..end + 2].copy_from_slice(&PAIRS[(rest % 100) as usize]);
+        rest /= 100;
+    }
+    if rest > 0 || value == 0 {
+        text[end - 1] = b'0' + rest as u8;
+    }
+    if value < 0 {
+        text[0] = b'-';
     }
 }
 

@@ -159,6 +159,20 @@ fn a_reply_that_is_too_large_for_here_is_taken_back() {
 }
 
 #[test]
+fn integers_of_every_length_are_whole() {
+    let powers = (0..19).map(|exponent| 10i64.pow(exponent));
+    let around = powers.flat_map(|power| [power - 1, power, power + 5, 9 * power]);
+    for number in around.flat_map(|number| [number, -number]).chain([i64::MAX, i64::MIN]) {
+        let mut reply = Reply::new(Version::Resp2);
+        reply.integer(number);
+        reply.bulk_integer(number);
+        let text = number.to_string();
+        let expected = format!(":{text}\r\n${}\r\n{text}\r\n", text.len());
+        assert_eq!(String::from_utf8_lossy(&reply.buffer), expected);
+    }
+}
+
+#[test]
 fn many_small_replies_are_bounded_too() {
     let purse = Arc::new(Purse(std::sync::Mutex::new(1 << 20)));
     for write in [
