@@ -13,7 +13,7 @@ use crate::entry::{Buffer, TOTAL_BYTES, size_class};
 use crate::heap;
 
 /// The elements of a block.
-const BLOCK: usize = 64;
+const BLOCK: usize = element::TOGETHER_MAX;
 
 /// Invariants: the last block is not empty; `count` is the number of elements.
 #[derive(Clone, Debug, Default)]

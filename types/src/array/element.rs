@@ -53,10 +53,21 @@ pub(super) fn length(code: u8) -> usize {
     usize::from(LENGTHS[usize::from(code)])
 }
 
-/// The bytes of the payloads of elements with these codes.
+/// The most elements that are packed together.
+pub(super) const TOGETHER_MAX: usize = 64;
+
+/// The bytes of the payloads of elements with these codes, [`TOGETHER_MAX`] at most.
 #[inline]
 pub(super) fn lengths(codes: &[u8]) -> usize {
-    codes.iter().map(|code| length(*code)).sum()
+    debug_assert!(codes.len() <= TOGETHER_MAX, "so few have less than 64 KiB");
+    // Computed and not looked up, in 16 bits, several lengths are added at once.
+    let length = |code: u8| match code {
+        TEXT.. => code - TEXT,
+        10.. => code - (DECIMAL - 1),
+        LARGE => 0,
+        width => width,
+    };
+    usize::from(codes.iter().fold(0u16, |sum, code| sum.wrapping_add(u16::from(length(*code)))))
 }
 
 /// A number with a point in it.
@@ -263,15 +274,21 @@ fn width(number: i64) -> usize {
     bits.div_ceil(8)
 }
 
+/// The number in up to eight bytes. Its ends are read at once and may overlap: a copy of so few bytes is a call.
 #[inline]
 fn integer(bytes: &[u8]) -> i64 {
-    let mut all = [0; 8];
-    let len = bytes.len().min(8);
-    all[8 - len..].copy_from_slice(&bytes[..len]);
-    match len {
-        0 => 0,
-        _ => i64::from_le_bytes(all) >> (64 - 8 * len),
-    }
+    let bits = match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>(), bytes) {
+        (Some(low), Some(high), _) => {
+            let above = 8 * (bytes.len().min(8) - 4);
+            u64::from(u32::from_le_bytes(*low)) | u64::from(u32::from_le_bytes(*high)) << above
+        }
+        (_, _, [a]) => u64::from(*a),
+        (_, _, [a, b]) => u64::from(u16::from_le_bytes([*a, *b])),
+        (_, _, [a, b, c]) => u64::from(u32::from_le_bytes([*a, *b, *c, 0])),
+        _ => return 0,
+    };
+    let unused = 64 - 8 * bytes.len().min(8);
+    (bits << unused) as i64 >> unused
 }
 
 #[cfg(test)]
@@ -341,6 +358,15 @@ mod tests {
             assert_eq!(Element::unpack(code, &payload).to_vec(), text.as_bytes(), "code {code}");
         }
         assert_eq!(packed(&[b'x'; INLINE_MAX + 1]), (LARGE, Vec::new()));
+    }
+
+    #[test]
+    fn lengths_are_those_of_the_table() {
+        for code in 0..=u8::MAX {
+            assert_eq!(lengths(&[code; 3]), 3 * length(code), "code {code}");
+        }
+        assert_eq!(lengths(&[TEXT + INLINE_MAX as u8; TOGETHER_MAX]), INLINE_MAX * TOGETHER_MAX);
+        assert_eq!(lengths(&[u8::MAX; TOGETHER_MAX]), TOGETHER_MAX * length(u8::MAX));
     }
 
     #[test]

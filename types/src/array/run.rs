@@ -12,7 +12,7 @@ use super::element::{self, Packing};
 use crate::entry::{Buffer, TOTAL_BYTES};
 
 /// The most elements that a run has.
-pub(super) const ELEMENTS_MAX: usize = 64;
+pub(super) const ELEMENTS_MAX: usize = element::TOGETHER_MAX;
 
 /// A buffer with a run behind the owner's `front` bytes, to be read.
 #[derive(Clone, Copy)]
