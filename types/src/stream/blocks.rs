@@ -147,7 +147,7 @@ impl<R: Keyed> Blocks<R> {
     }
 
     /// Removes the last block, with its records.
-    pub fn take_last(&mut self) -> Option<Vec<R>> {
+    fn take_last(&mut self) -> Option<Vec<R>> {
         let last = self.blocks.len().checked_sub(1)?;
         Some(self.take(last))
     }

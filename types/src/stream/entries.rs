@@ -379,7 +379,7 @@ impl StreamEntries {
     pub(super) fn step(&mut self, visit: impl FnOnce(StreamId, ListpackRef<'_>)) -> bool {
         let Some(moment) = &mut self.moment else { return false };
         let nodes = &self.nodes;
-        let live = |id| {
+        let live = |id, _| {
             let node = nodes.get(nodes.partition_point(|node| node.first < id))?;
             Some((node.first, node))
         };

@@ -536,7 +536,9 @@ impl Group {
     pub(super) fn step(&mut self, visit: impl FnOnce(Pending)) -> bool {
         let Some(moment) = &mut self.moment else { return false };
         let pending = &self.pending;
-        moment.1.step(|id| pending.from(id).next().map(|pending| (pending.id, pending)), |_, pending| visit(*pending))
+        moment
+            .1
+            .step(|id, _| pending.from(id).next().map(|pending| (pending.id, pending)), |_, pending| visit(*pending))
     }
 
     /// Adds a pending entry from outside; its owner follows with [`Group::load_owner`].

@@ -1,21 +1,21 @@
 //! The history of a stream's producers: the messages that they have sent lately. One that is sent again is recognised, and the
 //! entry that it has become is named instead of adding another.
 //!
-//! 1. A message is known by its producer and its own name. It is remembered under the id of its entry, in [`Blocks`] over all
-//!    producers: so the oldest are found at the front.
-//! 2. A producer has the ids of its messages, and beside them a tag of four bytes for each, made of the message's name. A
-//!    message is looked for by its tag: there are a hundred of them by default and [`Idempotency::SIZE_MAX`] at most, which
-//!    are compared several at a time.
+//! 1. A producer is found by a tag of four bytes, made of its name, in a list that is sorted by tags.
+//! 2. A producer has its messages in the order of their entries' ids, and beside them a tag for each, made of the message's
+//!    name. A message is looked for by its tag: there are a hundred of them by default and [`Idempotency::SIZE_MAX`] at most,
+//!    which are compared several at a time.
 //! 3. A message is forgotten when its producer has sent as many later ones as are remembered, or some time after its entry was
-//!    added. Those whose time is over are hidden at once, and removed a few at a time.
+//!    added. Either way it is the first of its producer, so messages go from one end of a ring and come at the other.
+//! 4. Messages whose time is over are hidden at once. Rounds over all producers remove them, a few producers with each entry that
+//!    is added. A round ends with the age of the oldest message that it has seen, and the next one begins when that is over.
 //!
-//! Invariants: each message is among the ids of its producer; a producer without messages goes, unless a moment is remembered
-//! that may have some. What is removed late changes nothing that is shown.
+//! Invariants: a producer without messages goes, unless a moment is remembered that may have some; no message is older than
+//! `oldest_ms`; `len` is the number of all messages. What is removed late changes nothing that is shown.
 
 use std::collections::VecDeque;
 
 use super::StreamId;
-use super::blocks::{Blocks, Keyed};
 use super::moment::{Moment, Sequence};
 use crate::{Limits, Malformed, heap};
 
@@ -61,37 +61,78 @@ pub struct MessageCounts {
     pub repeated: u64,
 }
 
-/// Messages are in the order of their entries' ids. Several may be bound to one entry.
+/// Messages are in the order of their producers' slots and of their entries' ids. Several may be bound to one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct MessageKey {
+    slot: u32,
     id: StreamId,
     nth: u32,
 }
 
 impl Sequence for MessageKey {
-    const MIN: Self = MessageKey { id: StreamId::MIN, nth: 0 };
+    const MIN: Self = MessageKey { slot: 0, id: StreamId::MIN, nth: 0 };
 
     fn next(self) -> Option<Self> {
-        match self.nth.checked_add(1) {
-            Some(nth) => Some(MessageKey { nth, ..self }),
-            None => Some(MessageKey { id: self.id.next()?, nth: 0 }),
+        if let Some(nth) = self.nth.checked_add(1) {
+            return Some(MessageKey { nth, ..self });
+        }
+        match self.id.next() {
+            Some(id) => Some(MessageKey { id, nth: 0, ..self }),
+            None => Some(MessageKey { slot: self.slot.checked_add(1)?, ..Self::MIN }),
+        }
+    }
+}
+
+/// The longest name that is kept beside its message's id: a UUID as text, or a hash of 16 bytes.
+const SHORT_MAX: usize = 38;
+
+#[derive(Clone, Debug)]
+enum MessageName {
+    Short(u8, [u8; SHORT_MAX]),
+    Long(Box<[u8]>),
+}
+
+impl MessageName {
+    #[inline]
+    fn of(name: &[u8]) -> Self {
+        if name.len() > SHORT_MAX {
+            return MessageName::Long(name.into());
+        }
+        let mut bytes = [0; SHORT_MAX];
+        bytes[..name.len()].copy_from_slice(name);
+        MessageName::Short(name.len() as u8, bytes)
+    }
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        match self {
+            MessageName::Short(len, bytes) => &bytes[..usize::from(*len)],
+            MessageName::Long(name) => name,
+        }
+    }
+
+    #[inline]
+    fn heap_bytes(&self) -> usize {
+        match self {
+            MessageName::Short(..) => 0,
+            MessageName::Long(name) => heap::allocation(name.len()),
         }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Message {
-    key: MessageKey,
-    /// The slot of its producer.
-    producer: u32,
-    name: Box<[u8]>,
+    id: StreamId,
+    /// The number of messages of its producer that were bound to the same entry before.
+    nth: u32,
+    name: MessageName,
 }
 
-impl Keyed for Message {
-    type Key = MessageKey;
+const _: () = assert!(size_of::<Message>() == 64, "a message is one line of the cache");
 
-    fn key(&self) -> MessageKey {
-        self.key
+impl Message {
+    fn key(&self, slot: u32) -> MessageKey {
+        MessageKey { slot, id: self.id, nth: self.nth }
     }
 }
 
@@ -99,14 +140,68 @@ impl Keyed for Message {
 struct Producer {
     name: Box<[u8]>,
     tags: VecDeque<u32>,
-    keys: VecDeque<MessageKey>,
+    messages: VecDeque<Message>,
 }
 
 impl Producer {
+    fn ring_bytes(&self) -> usize {
+        heap::allocation(self.tags.capacity() * size_of::<u32>())
+            + heap::allocation(self.messages.capacity() * size_of::<Message>())
+    }
+
     fn heap_bytes(&self) -> usize {
-        heap::allocation(self.name.len())
-            + heap::allocation(self.tags.capacity() * size_of::<u32>())
-            + heap::allocation(self.keys.capacity() * size_of::<MessageKey>())
+        let names = self.messages.iter().map(|message| message.name.heap_bytes());
+        heap::allocation(self.name.len()) + self.ring_bytes() + names.sum::<usize>()
+    }
+
+    /// The last of the messages with a name, and where it is.
+    #[inline]
+    fn find(&self, message: &[u8], tag: u32) -> Option<&Message> {
+        let (front, back) = self.tags.as_slices();
+        let mut end = self.tags.len();
+        for tags in [back, front] {
+            end -= tags.len();
+            for (chunk, tags) in tags.chunks(TAGS_TOGETHER).enumerate().rev() {
+                // Without a way out of this loop several are compared at once.
+                if !tags.iter().fold(false, |any, other| any | (*other == tag)) {
+                    continue;
+                }
+                for (at, _) in tags.iter().enumerate().rev().filter(|(_, other)| **other == tag) {
+                    let found = &self.messages[end + chunk * TAGS_TOGETHER + at];
+                    if found.name.bytes() == message {
+                        return Some(found);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Makes room for another message, but not for more of them than are remembered. Returns how many bytes that takes.
+    #[inline]
+    fn grow(&mut self, size_max: usize) -> usize {
+        let len = self.messages.len();
+        if len < self.messages.capacity() && len < self.tags.capacity() {
+            return 0;
+        }
+        let before = self.ring_bytes();
+        let more = len.min(size_max.saturating_sub(len)).max(1);
+        self.messages.reserve_exact(more);
+        self.tags.reserve_exact(more);
+        self.ring_bytes() - before
+    }
+
+    /// Gives the room back that most messages have left. Returns how many bytes that were.
+    #[inline]
+    fn shrink(&mut self) -> usize {
+        let (len, room) = (self.messages.len(), self.messages.capacity());
+        if room <= ROOM_KEPT || len > room / 4 {
+            return 0;
+        }
+        let before = self.ring_bytes();
+        self.messages.shrink_to(2 * len);
+        self.tags.shrink_to(2 * len);
+        before - self.ring_bytes()
     }
 }
 
@@ -115,14 +210,17 @@ pub(super) struct History {
     pub settings: Idempotency,
     pub added: u64,
     pub repeated: u64,
-    messages: Blocks<Message>,
-    /// The allocations of the messages' names.
-    name_bytes: usize,
+    len: usize,
+    /// No message has an id with a lower time.
+    oldest_ms: u64,
+    /// The slot at which the round over the producers goes on, and the lowest time of an id that it has seen.
+    hand: usize,
+    round_oldest_ms: u64,
     producers: Vec<Option<Producer>>,
-    /// The slots of the producers in the order of their names.
-    names: Vec<u32>,
+    /// The tags and slots of the producers, in the order of tags and names.
+    names: Vec<(u32, u32)>,
     free: Vec<u32>,
-    /// The allocations of the producers.
+    /// The allocations of the producers, and of their messages' names.
     producer_bytes: usize,
     moment: Option<Box<HistoryMoment>>,
 }
@@ -134,10 +232,12 @@ struct HistoryMoment {
     emptied: Vec<u32>,
 }
 
-/// Messages that are removed with each that is added, if their time is over.
+/// Messages that are removed with each that is added, if their time is over, and producers that are looked at for that.
 const FORGOTTEN_AT_ONCE: usize = 16;
 /// Tags that are compared together.
 const TAGS_TOGETHER: usize = 16;
+/// Messages whose room a producer keeps.
+const ROOM_KEPT: usize = 16;
 
 impl History {
     pub fn new(settings: Idempotency) -> Self {
@@ -145,8 +245,10 @@ impl History {
             settings,
             added: 0,
             repeated: 0,
-            messages: Blocks::default(),
-            name_bytes: 0,
+            len: 0,
+            oldest_ms: u64::MAX,
+            hand: 0,
+            round_oldest_ms: u64::MAX,
             producers: Vec::new(),
             names: Vec::new(),
             free: Vec::new(),
@@ -157,11 +259,11 @@ impl History {
 
     /// The number of messages and producers that take memory.
     pub fn parts(&self) -> usize {
-        self.messages.len() + self.names.len()
+        self.len + self.names.len()
     }
 
     pub fn len(&self) -> usize {
-        self.messages.len()
+        self.len
     }
 
     pub fn producer_len(&self) -> usize {
@@ -170,27 +272,18 @@ impl History {
 
     pub fn heap_bytes(&self) -> usize {
         heap::allocation(size_of::<Self>())
-            + self.messages.heap_bytes()
-            + self.name_bytes
             + heap::allocation(self.producers.capacity() * size_of::<Option<Producer>>())
-            + heap::allocation(self.names.capacity() * size_of::<u32>())
+            + heap::allocation(self.names.capacity() * size_of::<(u32, u32)>())
             + heap::allocation(self.free.capacity() * size_of::<u32>())
             + self.producer_bytes
     }
 
     /// The entry that a message has become.
     pub fn find(&self, producer: &[u8], message: &[u8], now_ms: u64) -> Option<StreamId> {
-        let slot = self.names[self.search(producer).ok()?];
-        let producer = self.producers[slot as usize].as_ref()?;
-        let (tag, over) = (tag_of(message), self.over(now_ms));
-        let (front, back) = producer.tags.as_slices();
-        let places = places_of(front, tag).chain(places_of(back, tag).map(|place| front.len() + place));
-        let found = places.filter_map(|place| {
-            let key = producer.keys[place];
-            let is_it = self.messages.get(key).is_some_and(|found| *found.name == *message);
-            (is_it && over.is_none_or(|over| key.id.ms > over)).then_some(key.id)
-        });
-        found.last()
+        let (_, slot) = self.names[self.search(tag_of(producer), producer).ok()?];
+        let id = self.producers[slot as usize].as_ref()?.find(message, tag_of(message))?.id;
+        // Of several with its name it is the last one, so the time of the others is over if that of this one is.
+        self.over(now_ms).is_none_or(|over| id.ms > over).then_some(id)
     }
 
     /// Remembers the entry that a message has become, which [`Self::find`] does not find.
@@ -210,48 +303,78 @@ impl History {
     }
 
     fn insert(&mut self, producer: &[u8], message: &[u8], id: StreamId) {
-        let slot = match self.search(producer) {
-            Ok(at) => self.names[at],
-            Err(at) => self.add_producer(at, producer),
+        let tag = tag_of(producer);
+        let slot = match self.search(tag, producer) {
+            Ok(at) => self.names[at].1,
+            Err(at) => self.add_producer(at, tag, producer),
         };
-        // There is hardly ever one with this id.
-        let mut nth = 0;
-        if self.messages.last().is_some_and(|last| last.key.id >= id) {
-            let bound = self.messages.from(MessageKey { id, nth: 0 }).take_while(|message| message.key.id == id);
-            nth = bound.last().map_or(0, |last| last.key.nth.saturating_add(1));
+        let size_max = self.settings.size_max as usize;
+        let Some(sender) = self.producers.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let is_full = sender.messages.len() >= size_max;
+        if is_full && sender.messages.front().is_some_and(|first| first.id > id) {
+            // It would be forgotten at once.
+            return;
         }
-        let key = MessageKey { id, nth };
+        if is_full {
+            self.take_first(slot);
+        }
+        let Some(sender) = self.producers.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        // There is hardly ever one with this id or a later one.
+        let (mut at, mut nth) = (sender.messages.len(), 0);
+        if sender.messages.back().is_some_and(|last| last.id >= id) {
+            at = sender.messages.partition_point(|message| message.id <= id);
+            let before = at.checked_sub(1).map(|before| &sender.messages[before]);
+            nth = before.filter(|before| before.id == id).map_or(0, |before| before.nth.saturating_add(1));
+        }
         if let Some(moment) = &mut self.moment {
-            moment.messages.note(key, || None);
+            moment.messages.note(MessageKey { slot, id, nth }, || None);
         }
-        self.name_bytes += heap::allocation(message.len());
-        self.messages.insert(Message { key, producer: slot, name: message.into() });
-        let tag = tag_of(message);
-        self.edit(slot, |producer| {
-            let at = match producer.keys.back() {
-                Some(last) if *last > key => producer.keys.partition_point(|other| *other < key),
-                _ => producer.keys.len(),
-            };
-            producer.keys.insert(at, key);
-            producer.tags.insert(at, tag);
-        });
-        let oldest = self.producers[slot as usize].as_ref().map(|producer| (producer.keys.len(), producer.keys[0]));
-        if let Some((len, oldest)) = oldest
-            && len > self.settings.size_max as usize
-        {
-            self.forget(oldest);
-        }
+        let name = MessageName::of(message);
+        self.producer_bytes += name.heap_bytes();
+        self.producer_bytes += sender.grow(size_max);
+        sender.messages.insert(at, Message { id, nth, name });
+        sender.tags.insert(at, tag_of(message));
+        self.len += 1;
+        self.oldest_ms = self.oldest_ms.min(id.ms);
+        self.round_oldest_ms = self.round_oldest_ms.min(id.ms);
     }
 
     /// Removes some of the messages whose time is over.
+    #[inline]
     pub fn forget_some(&mut self, now_ms: u64) {
-        let Some(over) = self.over(now_ms) else { return };
-        for _ in 0..FORGOTTEN_AT_ONCE {
-            match self.messages.first().map(|first| first.key) {
-                Some(key) if key.id.ms <= over => self.forget(key),
-                _ => return,
-            }
+        if let Some(over) = self.over(now_ms)
+            && self.oldest_ms <= over
+        {
+            self.forget_until(over);
         }
+    }
+
+    fn forget_until(&mut self, over: u64) {
+        let mut left = FORGOTTEN_AT_ONCE;
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            if self.hand >= self.producers.len() {
+                (self.oldest_ms, self.round_oldest_ms, self.hand) = (self.round_oldest_ms, u64::MAX, 0);
+                if self.oldest_ms > over {
+                    return;
+                }
+            }
+            while let Some(first) = self.first_of(self.hand) {
+                if first.id.ms > over {
+                    self.round_oldest_ms = self.round_oldest_ms.min(first.id.ms);
+                    break;
+                }
+                if left == 0 {
+                    return;
+                }
+                left -= 1;
+                self.forget_first(self.hand as u32);
+            }
+            self.hand += 1;
+        }
+    }
+
+    fn first_of(&self, slot: usize) -> Option<&Message> {
+        self.producers.get(slot)?.as_ref()?.messages.front()
     }
 
     /// Messages with ids of up to so many milliseconds are forgotten.
@@ -259,26 +382,28 @@ impl History {
         now_ms.checked_sub(u64::from(self.settings.duration_s) * 1000)
     }
 
-    fn forget(&mut self, key: MessageKey) {
-        let Some(message) = self.messages.remove(key) else { return };
-        self.name_bytes -= heap::allocation(message.name.len());
-        let slot = message.producer;
-        if let Some(moment) = &mut self.moment {
-            moment.messages.note(key, || Some(message));
-        }
-        let is_empty = self.edit(slot, |producer| {
-            if let Ok(at) = producer.keys.binary_search(&key) {
-                producer.keys.remove(at);
-                producer.tags.remove(at);
-            }
-            producer.keys.is_empty()
-        });
-        if is_empty == Some(true) {
+    /// Forgets the first message of a producer, which goes if it has no other.
+    fn forget_first(&mut self, slot: u32) {
+        if self.take_first(slot) == Some(0) {
             match &mut self.moment {
                 Some(moment) => moment.emptied.push(slot),
                 None => self.remove_producer(slot),
             }
         }
+    }
+
+    /// Removes the first message of a producer; returns how many it has left.
+    fn take_first(&mut self, slot: u32) -> Option<usize> {
+        let producer = self.producers.get_mut(slot as usize)?.as_mut()?;
+        let message = producer.messages.pop_front()?;
+        producer.tags.pop_front();
+        let left = producer.messages.len();
+        self.len -= 1;
+        self.producer_bytes -= message.name.heap_bytes() + producer.shrink();
+        if let Some(moment) = &mut self.moment {
+            moment.messages.note(message.key(slot), || Some(message));
+        }
+        Some(left)
     }
 
     /// Forgets all messages.
@@ -287,47 +412,54 @@ impl History {
             *self = History { added: self.added, repeated: self.repeated, ..History::new(self.settings) };
             return;
         }
-        while let Some(key) = self.messages.first().map(|first| first.key) {
-            self.forget(key);
+        for slot in 0..self.producers.len() {
+            while self.first_of(slot).is_some() {
+                self.forget_first(slot as u32);
+            }
         }
     }
 
     pub fn counts(&self, now_ms: u64) -> MessageCounts {
-        let over = self.over(now_ms);
-        let is_shown = |key: MessageKey| over.is_none_or(|over| key.id.ms > over);
-        let gone = self.messages.from(MessageKey::MIN).take_while(|message| !is_shown(message.key)).count();
-        let producers = match (gone, &self.moment) {
-            (0, None) => self.names.len(),
-            _ => self.producers().filter(|producer| producer.keys.back().is_some_and(|last| is_shown(*last))).count(),
-        };
         let (added, repeated) = (self.added, self.repeated);
-        MessageCounts { producers, messages: self.messages.len() - gone, added, repeated }
+        let over = self.over(now_ms).filter(|over| self.oldest_ms <= *over);
+        if over.is_none() && self.moment.is_none() {
+            return MessageCounts { producers: self.names.len(), messages: self.len, added, repeated };
+        }
+        let shown = self.producers().map(|producer| {
+            let gone = over.map_or(0, |over| producer.messages.partition_point(|message| message.id.ms <= over));
+            producer.messages.len() - gone
+        });
+        let (mut producers, mut messages) = (0, 0);
+        for shown in shown.filter(|shown| *shown > 0) {
+            producers += 1;
+            messages += shown;
+        }
+        MessageCounts { producers, messages, added, repeated }
     }
 
     fn producers(&self) -> impl Iterator<Item = &Producer> {
-        self.names.iter().filter_map(|slot| self.producers[*slot as usize].as_ref())
+        self.names.iter().filter_map(|(_, slot)| self.producers[*slot as usize].as_ref())
     }
 
     /// The producers that have messages, in the order of their names, each with its messages in the order of their ids.
-    pub fn shown(&self) -> impl Iterator<Item = (&[u8], impl ExactSizeIterator<Item = (&[u8], StreamId)>)> {
-        self.producers().filter(|producer| !producer.keys.is_empty()).map(|producer| {
-            let messages = producer.keys.iter().map(|key| {
-                let name = self.messages.get(*key).map_or(&[][..], |message| &message.name);
-                (name, key.id)
-            });
-            (&*producer.name, messages)
+    pub fn shown(&self) -> Vec<ShownProducer<'_>> {
+        let producers = self.producers().filter(|producer| !producer.messages.is_empty());
+        let mut shown: Vec<_> = producers.map(ShownProducer).collect();
+        shown.sort_unstable_by_key(ShownProducer::name);
+        shown
+    }
+
+    fn search(&self, tag: u32, name: &[u8]) -> Result<usize, usize> {
+        self.names.binary_search_by(|(other, slot)| {
+            other.cmp(&tag).then_with(|| {
+                let producer = self.producers[*slot as usize].as_ref();
+                producer.map_or(&[][..], |producer| &producer.name).cmp(name)
+            })
         })
     }
 
-    fn search(&self, name: &[u8]) -> Result<usize, usize> {
-        self.names.binary_search_by(|slot| {
-            let producer = self.producers[*slot as usize].as_ref();
-            producer.map_or(&[][..], |producer| &producer.name).cmp(name)
-        })
-    }
-
-    fn add_producer(&mut self, at: usize, name: &[u8]) -> u32 {
-        let producer = Producer { name: name.into(), tags: VecDeque::new(), keys: VecDeque::new() };
+    fn add_producer(&mut self, at: usize, tag: u32, name: &[u8]) -> u32 {
+        let producer = Producer { name: name.into(), tags: VecDeque::new(), messages: VecDeque::new() };
         self.producer_bytes += producer.heap_bytes();
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -339,19 +471,17 @@ impl History {
                 self.producers.len() as u32 - 1
             }
         };
-        self.names.insert(at, slot);
+        self.names.insert(at, (tag, slot));
         slot
     }
 
     fn remove_producer(&mut self, slot: u32) {
-        let Some(Some(producer)) = self.producers.get_mut(slot as usize).map(Option::take) else { return };
-        self.producer_bytes -= producer.heap_bytes();
-        // The name is gone from its slot, so its place is found by its neighbours' names.
-        let at = self.names.partition_point(|other| {
-            self.producers[*other as usize].as_ref().is_some_and(|other| other.name < producer.name)
-        });
-        if self.names.get(at) == Some(&slot) {
+        let Some(Some(producer)) = self.producers.get(slot as usize) else { return };
+        if let Ok(at) = self.search(tag_of(&producer.name), &producer.name) {
             self.names.remove(at);
+        }
+        if let Some(producer) = self.producers[slot as usize].take() {
+            self.producer_bytes -= producer.heap_bytes();
         }
         self.free.push(slot);
         if self.names.is_empty() {
@@ -359,37 +489,41 @@ impl History {
         }
     }
 
-    fn edit<R>(&mut self, slot: u32, change: impl FnOnce(&mut Producer) -> R) -> Option<R> {
-        let producer = self.producers.get_mut(slot as usize)?.as_mut()?;
-        let before = producer.heap_bytes();
-        let answer = change(producer);
-        self.producer_bytes = self.producer_bytes - before + producer.heap_bytes();
-        Some(answer)
-    }
-
     /// Remembers the messages as they are now. Returns how many there are.
     pub fn begin_moment(&mut self) -> usize {
         self.end_moment();
-        let messages = Moment::new(self.messages.last().map(|last| last.key));
-        self.moment = Some(Box::new(HistoryMoment { messages, emptied: Vec::new() }));
-        self.messages.len()
+        let last =
+            self.producers.iter().enumerate().rev().find_map(|(slot, producer)| {
+                producer.as_ref()?.messages.back().map(|message| message.key(slot as u32))
+            });
+        self.moment = Some(Box::new(HistoryMoment { messages: Moment::new(last), emptied: Vec::new() }));
+        self.len
     }
 
     /// Shows the next message of the moment that is remembered; returns whether there is one.
     pub fn step(&mut self, visit: impl FnOnce(&[u8], &[u8], StreamId)) -> bool {
         let Some(moment) = &mut self.moment else { return false };
-        let (messages, producers) = (&self.messages, &self.producers);
-        let live = |key| messages.from(key).next().map(|message| (message.key, message));
+        let producers = &self.producers;
+        let live = |next: MessageKey, last: MessageKey| {
+            let slots = producers.iter().enumerate().take(last.slot as usize + 1).skip(next.slot as usize);
+            slots.filter_map(|(slot, producer)| Some((slot as u32, producer.as_ref()?))).find_map(|(slot, producer)| {
+                let at = match slot == next.slot {
+                    true => producer.messages.partition_point(|message| message.key(slot) < next),
+                    false => 0,
+                };
+                producer.messages.get(at).map(|message| (message.key(slot), message))
+            })
+        };
         moment.messages.step(live, |key, message| {
-            let producer = producers.get(message.producer as usize).and_then(Option::as_ref);
-            visit(producer.map_or(&[], |producer| &producer.name), &message.name, key.id);
+            let producer = producers.get(key.slot as usize).and_then(Option::as_ref);
+            visit(producer.map_or(&[], |producer| &producer.name), message.name.bytes(), key.id);
         })
     }
 
     pub fn end_moment(&mut self) {
         let Some(moment) = self.moment.take() else { return };
         for slot in moment.emptied {
-            let is_empty = |producer: &Producer| producer.keys.is_empty();
+            let is_empty = |producer: &Producer| producer.messages.is_empty();
             if self.producers.get(slot as usize).and_then(Option::as_ref).is_some_and(is_empty) {
                 self.remove_producer(slot);
             }
@@ -399,33 +533,53 @@ impl History {
     pub fn aside_bytes(&self) -> usize {
         let Some(moment) = &self.moment else { return 0 };
         let bytes = |message: Option<&Message>| {
-            size_of::<(MessageKey, Option<Message>)>()
-                + message.map_or(0, |message| heap::allocation(message.name.len()))
+            size_of::<(MessageKey, Option<Message>)>() + message.map_or(0, |message| message.name.heap_bytes())
         };
         moment.messages.aside().map(bytes).sum::<usize>() + moment.emptied.capacity() * size_of::<u32>()
     }
 
-    /// Frees messages, then producers, about `budget` of them; returns how many were freed.
+    /// Frees about `budget` messages and producers; returns how many were freed.
     pub fn dismantle(&mut self, budget: usize) -> usize {
         self.moment = None;
         let mut freed = 0;
         while freed < budget
-            && let Some(block) = self.messages.take_last()
+            && let Some(last) = self.producers.last_mut()
         {
-            freed += block.len();
-            self.name_bytes -= block.iter().map(|message| heap::allocation(message.name.len())).sum::<usize>();
-        }
-        while freed < budget
-            && let Some(last) = self.producers.pop()
-        {
-            self.producer_bytes -= last.as_ref().map_or(0, Producer::heap_bytes);
+            if let Some(producer) = last {
+                let kept = producer.messages.len().saturating_sub(budget - freed);
+                let names = producer.messages.range(kept..).map(|message| message.name.heap_bytes());
+                self.producer_bytes -= names.sum::<usize>();
+                self.len -= producer.messages.len() - kept;
+                freed += producer.messages.len() - kept;
+                producer.messages.truncate(kept);
+                producer.tags.truncate(kept);
+                if kept > 0 {
+                    break;
+                }
+                self.producer_bytes -= producer.heap_bytes();
+            }
+            self.producers.pop();
             freed += 1;
         }
         freed
     }
 
     pub fn is_dismantled(&self) -> bool {
-        self.messages.len() == 0 && self.producers.is_empty()
+        self.len == 0 && self.producers.is_empty()
+    }
+}
+
+/// A producer as it is shown.
+#[derive(Debug)]
+pub(super) struct ShownProducer<'a>(&'a Producer);
+
+impl<'a> ShownProducer<'a> {
+    pub fn name(&self) -> &'a [u8] {
+        &self.0.name
+    }
+
+    pub fn messages(&self) -> impl ExactSizeIterator<Item = (&'a [u8], StreamId)> + use<'a> {
+        self.0.messages.iter().map(|message| (message.name.bytes(), message.id))
     }
 }
 
@@ -434,14 +588,15 @@ impl Clone for History {
     fn clone(&self) -> Self {
         let (producers, names, free) = (self.producers.clone(), self.names.clone(), self.free.clone());
         let producer_bytes = producers.iter().flatten().map(Producer::heap_bytes).sum();
-        let History { settings, added, repeated, name_bytes, .. } = *self;
-        let messages = self.messages.clone();
+        let History { settings, added, repeated, len, oldest_ms, hand, round_oldest_ms, .. } = *self;
         let mut copy = History {
             settings,
             added,
             repeated,
-            messages,
-            name_bytes,
+            len,
+            oldest_ms,
+            hand,
+            round_oldest_ms,
             producers,
             names,
             free,
@@ -450,7 +605,8 @@ impl Clone for History {
         };
         let emptied = self.moment.as_ref().map_or(&[][..], |moment| &moment.emptied);
         for slot in emptied {
-            if copy.producers[*slot as usize].as_ref().is_some_and(|producer| producer.keys.is_empty()) {
+            let is_empty = |producer: &Producer| producer.messages.is_empty();
+            if copy.producers.get(*slot as usize).and_then(Option::as_ref).is_some_and(is_empty) {
                 copy.remove_producer(*slot);
             }
         }
@@ -458,19 +614,8 @@ impl Clone for History {
     }
 }
 
-fn tag_of(message: &[u8]) -> u32 {
-    rapidhash::v3::rapidhash_v3(message) as u32
-}
-
-/// The places of a tag among others.
-fn places_of(tags: &[u32], tag: u32) -> impl Iterator<Item = usize> {
-    tags.chunks(TAGS_TOGETHER).enumerate().flat_map(move |(chunk, tags)| {
-        // Without a way out of this loop several are compared at once.
-        let any = tags.iter().fold(false, |any, other| any | (*other == tag));
-        let tags = if any { tags } else { &[] };
-        let places = tags.iter().enumerate().filter(move |(_, other)| **other == tag);
-        places.map(move |(at, _)| chunk * TAGS_TOGETHER + at)
-    })
+fn tag_of(name: &[u8]) -> u32 {
+    rapidhash::v3::rapidhash_v3(name) as u32
 }
 
 /// The name of a message that a producer does not name: a hash of its fields and values, in any order. Redis makes the same,
@@ -499,26 +644,27 @@ pub fn name_of_message<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) ->
 impl History {
     /// The value of `heap_bytes`, counted; also checks the other invariants.
     pub fn counted_bytes(&self) -> usize {
-        let mut of_producers = 0;
-        for slot in &self.names {
+        let mut len = 0;
+        for (tag, slot) in &self.names {
             let producer = self.producers[*slot as usize].as_ref().expect("a producer has its slot");
-            assert!(!producer.keys.is_empty() || self.moment.is_some());
-            assert!(producer.keys.len() <= self.settings.size_max as usize);
-            assert!(producer.keys.iter().zip(producer.keys.iter().skip(1)).all(|(a, b)| a < b));
-            for (key, tag) in producer.keys.iter().zip(&producer.tags) {
-                let message = self.messages.get(*key).expect("a producer's message exists");
-                assert_eq!((message.producer, tag_of(&message.name)), (*slot, *tag));
-            }
-            of_producers += producer.keys.len();
+            assert_eq!(*tag, tag_of(&producer.name));
+            assert!(!producer.messages.is_empty() || self.moment.is_some());
+            assert!(producer.messages.len() <= self.settings.size_max as usize);
+            let keys: Vec<MessageKey> = producer.messages.iter().map(|message| message.key(*slot)).collect();
+            assert!(keys.windows(2).all(|pair| pair[0] < pair[1]));
+            assert!(keys.iter().all(|key| key.id.ms >= self.oldest_ms));
+            let tags = producer.messages.iter().map(|message| tag_of(message.name.bytes()));
+            assert!(tags.eq(producer.tags.iter().copied()));
+            len += producer.messages.len();
         }
-        assert_eq!(of_producers, self.messages.len());
-        let names: Vec<&[u8]> = self.producers().map(|producer| &*producer.name).collect();
+        assert_eq!(len, self.len);
+        assert_eq!(self.names.len(), self.producers.iter().flatten().count());
+        let names: Vec<(u32, &[u8])> =
+            self.names.iter().map(|(tag, _)| *tag).zip(self.producers().map(|producer| &*producer.name)).collect();
         assert!(names.windows(2).all(|pair| pair[0] < pair[1]));
         heap::allocation(size_of::<Self>())
-            + self.messages.counted_bytes()
-            + self.messages.from(MessageKey::MIN).map(|message| heap::allocation(message.name.len())).sum::<usize>()
             + heap::allocation(self.producers.capacity() * size_of::<Option<Producer>>())
-            + heap::allocation(self.names.capacity() * size_of::<u32>())
+            + heap::allocation(self.names.capacity() * size_of::<(u32, u32)>())
             + heap::allocation(self.free.capacity() * size_of::<u32>())
             + self.producers.iter().flatten().map(Producer::heap_bytes).sum::<usize>()
     }

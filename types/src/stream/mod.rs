@@ -252,8 +252,11 @@ impl Stream {
     }
 
     /// The producers in the order of their names, each with its messages in the order in which they were added.
-    pub fn producers(&self) -> impl Iterator<Item = (&[u8], impl ExactSizeIterator<Item = (&[u8], StreamId)>)> {
-        self.0.history.iter().flat_map(|history| history.shown())
+    pub fn producers(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (&[u8], impl ExactSizeIterator<Item = (&[u8], StreamId)>)> {
+        let shown = self.0.history.as_ref().map_or_else(Vec::new, |history| history.shown());
+        shown.into_iter().map(|producer| (producer.name(), producer.messages()))
     }
 
     /// Numbers of messages that were ever added, and that were sent again.

@@ -45,14 +45,16 @@ impl<V, I: Sequence> Moment<V, I> {
         }
     }
 
-    /// Hands out the next value to `visit`. `live`: the first value at an id or behind. Returns whether there was one.
-    pub fn step<'v>(&mut self, live: impl Fn(I) -> Option<(I, &'v V)>, visit: impl FnOnce(I, &V)) -> bool
+    /// Hands out the next value to `visit`. `live`: the first value from one id to another; it may also be behind. Returns whether
+    /// there was one.
+    pub fn step<'v>(&mut self, live: impl Fn(I, I) -> Option<(I, &'v V)>, visit: impl FnOnce(I, &V)) -> bool
     where
         V: 'v,
     {
         while let Some(next) = self.next {
-            let found = live(next).filter(|(id, _)| *id <= self.end);
             let aside = self.aside.first_key_value().map(|(id, _)| *id);
+            let last = aside.map_or(self.end, |aside| aside.min(self.end));
+            let found = live(next, last).filter(|(id, _)| *id <= self.end);
             match (found, aside) {
                 (Some((id, value)), aside) if aside.is_none_or(|aside| id < aside) => {
                     self.next = id.next();

@@ -672,7 +672,8 @@ fn producers_go_with_their_messages() {
         stream.add_message(format!("producer {n}").as_bytes(), b"m", StreamId::new(now_ms, 0), now_ms);
         most = most.max(stream.message_len().1);
     }
-    assert_eq!((most, stream.message_counts(20_999_000).producers), (100, 100));
+    assert_eq!(stream.message_counts(20_999_000).producers, 100);
+    assert!(most < 110, "a round over all producers is soon done: {most}");
     assert_eq!(stream.heap_bytes(), stream.counted_bytes());
     assert!(stream.heap_bytes() < 64 << 10, "{}", stream.heap_bytes());
 }

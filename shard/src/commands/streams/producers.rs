@@ -19,7 +19,7 @@ use crate::keyspace::{Change, Keyspace};
 const MESSAGE_BYTES: usize = 160;
 const PRODUCER_BYTES: usize = 320;
 /// Bytes of a message among those of its producer, and of a producer among all.
-const PLACE_BYTES: usize = 32;
+const PLACE_BYTES: usize = 72;
 const SLOT_BYTES: usize = 100;
 /// Messages that are compared in about the time of one element.
 const MESSAGES_PER_ELEMENT: usize = 16;
@@ -175,7 +175,7 @@ pub fn growth_of_message(db: &Keyspace<'_>, request: Request<'_>) -> usize {
         let (messages, producers) = stream.message_len();
         let own = messages.min(stream.idempotency().size_max as usize);
         let slots = if producers.is_power_of_two() { producers * SLOT_BYTES } else { 0 };
-        own * PLACE_BYTES + messages / 4 + slots
+        own * PLACE_BYTES + slots
     });
     MESSAGE_BYTES + PRODUCER_BYTES + grown
 }

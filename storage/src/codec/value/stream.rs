@@ -122,8 +122,9 @@ fn write_producers(stream: &Stream, out: &mut impl ByteSink) {
     let Idempotency { duration_s, size_max } = stream.idempotency();
     write_rdb_length(out, duration_s.into());
     write_rdb_length(out, size_max.into());
-    write_rdb_length(out, stream.producers().count() as u64);
-    for (producer, messages) in stream.producers() {
+    let producers = stream.producers();
+    write_rdb_length(out, producers.len() as u64);
+    for (producer, messages) in producers {
         write_plain_string(out, producer);
         write_rdb_length(out, messages.len() as u64);
         for (message, id) in messages {
