@@ -102,7 +102,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             )
             .cost(cost_of_xadd)
             .grows(producers::growth_of_xadd)
-            .needs(|db, request| match has_options(request) {
+            .needs(|db, request| match has_options(request) && !has_message_alone(request) {
                 true => parse::<(&[u8], AddOptions<'_>)>(request, 1)
                     .map_or(0, |(key, added)| need_of_trim(db, key, added.options.trim)),
                 false => 0,
@@ -373,10 +373,23 @@ fn has_options(request: Request<'_>) -> bool {
     !matches!(request.get(2), Some([b'*' | b'0'..=b'9', ..]))
 }
 
+/// Whether an `XADD` names a message and has no other option.
+fn has_message_alone(request: Request<'_>) -> bool {
+    let id_at = match request.get(2) {
+        Some(word) if word.eq_ignore_ascii_case(b"IDMP") => 5,
+        Some(word) if word.eq_ignore_ascii_case(b"IDMPAUTO") => 4,
+        _ => return false,
+    };
+    request.get(id_at) == Some(b"*")
+}
+
 /// The entries that an `XADD` trims, and the messages among which it looks for its own.
 fn cost_of_xadd(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     if !has_options(request) {
         return 0;
+    }
+    if has_message_alone(request) {
+        return producers::cost_of_search(db, request.arg(1));
     }
     match parse::<(&[u8], AddOptions<'_>)>(request, 1) {
         Ok((key, added)) => {

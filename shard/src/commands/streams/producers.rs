@@ -10,7 +10,7 @@ use dormouse_types::{Stream, StreamId};
 
 use super::ids::strict_id;
 use super::trimming::AddOptions;
-use super::{CONSUMERS_PER_ELEMENT, has_options, look};
+use super::{CONSUMERS_PER_ELEMENT, has_message_alone, has_options, look};
 use crate::commands::args::{Rest, integer, parse};
 use crate::error::{Error, Result};
 use crate::keyspace::{Change, Keyspace};
@@ -184,11 +184,13 @@ pub fn growth_of_xadd(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     if !has_options(request) {
         return 0;
     }
-    match parse::<(&[u8], AddOptions<'_>)>(request, 1) {
-        Ok((_, added)) if added.options.message.is_some() => {
-            let words: usize = request.iter().skip(2).map(<[u8]>::len).sum();
-            growth_of_message(db, request).saturating_add(words)
-        }
-        _ => 0,
+    let names_message = || {
+        let parsed = parse::<(&[u8], AddOptions<'_>)>(request, 1);
+        parsed.is_ok_and(|(_, added)| added.options.message.is_some())
+    };
+    if !has_message_alone(request) && !names_message() {
+        return 0;
     }
+    let words: usize = request.iter().skip(2).map(<[u8]>::len).sum();
+    growth_of_message(db, request).saturating_add(words)
 }
