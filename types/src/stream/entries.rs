@@ -463,7 +463,7 @@ impl<'a> Iterator for EntryRange<'a> {
         while let Some(node) = self.nodes.get(self.node) {
             let shape = *self.shape.get_or_insert_with(|| {
                 let shape = node.shape();
-                self.at = shape.entries_at;
+                self.at = node.position_near(&shape, self.start);
                 shape
             });
             while let Some(placed) = node.entry(&shape, self.at) {
@@ -501,8 +501,9 @@ impl<'a> Iterator for EntryRangeBack<'a> {
         while self.left > 0 {
             let node = &self.nodes[self.left - 1];
             let shape = *self.shape.get_or_insert_with(|| {
-                self.at = node.view().end();
-                node.shape()
+                let shape = node.shape();
+                self.at = node.position_behind(&shape, self.end);
+                shape
             });
             while let Some(placed) = node.entry_before(&shape, self.at) {
                 if placed.entry.id < self.start {
@@ -532,7 +533,8 @@ impl StreamEntries {
         assert!(self.nodes.iter().all(|node| node.heap_bytes() <= self.node_bytes_max));
         assert!(self.nodes.iter().zip(self.nodes.iter().skip(1)).all(|(a, b)| a.last() < b.first));
         for node in &self.nodes {
-            Node::from_bytes(node.first, node.view().bytes()).expect("a node is well formed");
+            let (same, _) = Node::from_bytes(node.first, node.view().bytes()).expect("a node is well formed");
+            assert_eq!(node.marks(), same.marks());
         }
         nodes_bytes(self.nodes.capacity()) + self.nodes.iter().map(Node::heap_bytes).sum::<usize>()
     }

@@ -12,6 +12,9 @@
 //! The node's fields are those of its first entry. `items` is the number of items before it that the entry has, so that
 //! a node can be read from its end. A deleted entry keeps its place until no live entry is left in the node.
 //!
+//! Beside the listpack a node has the positions of some entries, so that one with a given id is found among few others. These
+//! marks are not stored.
+//!
 //! Invariants: `count` is the number of entries that are not deleted, and at least 1; the ids of the entries ascend, and
 //! the first is not below the node's.
 
@@ -27,11 +30,46 @@ const SAME_FIELDS: i64 = 2;
 
 const BAD: Malformed = Malformed("stream node");
 
+/// The entries from one mark to the next.
+const MARK_EVERY: usize = 12;
+/// Enough for the hundred entries that a node has by default.
+const MARKS: usize = 8;
+
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     /// The id that those of the entries are relative to.
     pub first: StreamId,
     listpack: Listpack,
+    /// The position of each [`MARK_EVERY`]th entry, deleted or not, behind that of the first one; 0 where there is no such entry,
+    /// or where it is too far. The items before the first entry may become longer, and entries keep their length.
+    marks: [u16; MARKS],
+}
+
+/// The items of a node, one after the other.
+struct Items<'a> {
+    view: ListpackRef<'a>,
+    at: usize,
+}
+
+impl<'a> Items<'a> {
+    fn next(&mut self) -> Option<Item<'a>> {
+        (self.at < self.view.end()).then(|| {
+            let (item, after) = self.view.read(self.at);
+            self.at = after;
+            item
+        })
+    }
+
+    fn number(&mut self) -> Option<i64> {
+        match self.next()? {
+            Item::Int(number) => Some(number),
+            Item::Bytes(_) => None,
+        }
+    }
+
+    fn size(&mut self) -> Option<usize> {
+        usize::try_from(self.number()?).ok()
+    }
 }
 
 /// The items before the first entry.
@@ -144,50 +182,50 @@ impl Node {
         let head = [1, 0, count].map(Item::Int).into_iter();
         let entry = [0, SAME_FIELDS, 0, 0].map(Item::Int).into_iter();
         listpack.push_all(head.chain(names).chain(entry).chain(values).chain(once(Item::Int(count + 3))));
-        Node { first: id, listpack }
+        Node { first: id, listpack, marks: [0; MARKS] }
     }
 
     /// A node from outside, after checking every byte of it. Returns the id of its last entry too.
     pub fn from_bytes(first: StreamId, bytes: &[u8]) -> Result<(Self, StreamId), Malformed> {
-        let node = Node { first, listpack: Listpack::from_bytes(bytes)? };
-        let last = node.check().ok_or(BAD)?;
+        let mut node = Node { first, listpack: Listpack::from_bytes(bytes)?, marks: [0; MARKS] };
+        let (last, marks) = node.check().ok_or(BAD)?;
+        node.marks = marks;
         Ok((node, last))
     }
 
-    /// Walks over all items; `None` if one is not what it should be.
-    fn check(&self) -> Option<StreamId> {
+    /// Walks over all items; `None` if one is not what it should be. Returns the id of the last entry, and the marks.
+    fn check(&self) -> Option<(StreamId, [u16; MARKS])> {
         let view = self.view();
-        let mut items = view.iter();
-        let number = |items: &mut crate::listpack::Iter<'_>| match items.next()? {
-            Item::Int(number) => Some(number),
-            Item::Bytes(_) => None,
-        };
-        let size = |items: &mut crate::listpack::Iter<'_>| usize::try_from(number(items)?).ok();
-        let (count, deleted, fields) = (size(&mut items)?, size(&mut items)?, size(&mut items)?);
+        let mut items = Items { view, at: view.start() };
+        let (count, deleted, fields) = (items.size()?, items.size()?, items.size()?);
         (count > 0 && fields <= view.len()).then_some(())?;
         for _ in 0..fields {
             items.next()?;
         }
-        (number(&mut items)? == 0).then_some(())?;
+        (items.number()? == 0).then_some(())?;
         let (mut live, mut dead, mut last) = (0, 0, None);
-        while let Some(flags) = items.next() {
+        let (mut marks, entries_at) = ([0; MARKS], items.at);
+        loop {
+            let at = items.at;
+            let Some(flags) = items.next() else { break };
             let Item::Int(flags @ 0..=3) = flags else { return None };
-            let id = self.id(number(&mut items)?, number(&mut items)?);
+            let id = self.id(items.number()?, items.number()?);
             if id < self.first || last.is_some_and(|last| id <= last) {
                 return None;
             }
             last = Some(id);
+            mark(&mut marks, live + dead, at - entries_at);
             let (texts, before) =
-                if flags & SAME_FIELDS != 0 { (fields, 3) } else { (size(&mut items)?.checked_mul(2)?, 4) };
+                if flags & SAME_FIELDS != 0 { (fields, 3) } else { (items.size()?.checked_mul(2)?, 4) };
             // A number that is too large ends with the items.
             for _ in 0..texts {
                 items.next()?;
             }
-            (size(&mut items)? == texts.checked_add(before)?).then_some(())?;
+            (items.size()? == texts.checked_add(before)?).then_some(())?;
             *if flags & DELETED != 0 { &mut dead } else { &mut live } += 1;
         }
         ((live, dead) == (count, deleted)).then_some(())?;
-        last
+        Some((last?, marks))
     }
 
     pub fn view(&self) -> ListpackRef<'_> {
@@ -233,6 +271,10 @@ impl Node {
         id: StreamId,
         pairs: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])> + Clone,
     ) {
+        if counts.entries().is_multiple_of(MARK_EVERY) {
+            let behind = self.view().end() - self.shape().entries_at;
+            mark(&mut self.marks, counts.entries(), behind);
+        }
         let count = pairs.len();
         let delta = [id.ms.wrapping_sub(self.first.ms) as i64, id.seq.wrapping_sub(self.first.seq) as i64];
         let delta = delta.map(Item::Int).into_iter();
@@ -312,10 +354,34 @@ impl Node {
         self.entry(shape, start)
     }
 
+    /// How many marks stand at entries with ids up to this one.
+    fn marks_until(&self, shape: &Shape, id: StreamId) -> usize {
+        let view = self.view();
+        self.marks.partition_point(|mark| {
+            let ms_at = view.after(shape.entries_at + usize::from(*mark));
+            *mark != 0 && self.id(self.number(ms_at), self.number(view.after(ms_at))) <= id
+        })
+    }
+
+    /// The position of an entry at or shortly before the first whose id is not below this one.
+    pub fn position_near(&self, shape: &Shape, id: StreamId) -> usize {
+        if id <= self.first {
+            return shape.entries_at;
+        }
+        let passed = self.marks_until(shape, id);
+        shape.entries_at + passed.checked_sub(1).map_or(0, |mark| usize::from(self.marks[mark]))
+    }
+
+    /// The position of an entry shortly behind all whose ids are not above this one, or the end.
+    pub fn position_behind(&self, shape: &Shape, id: StreamId) -> usize {
+        let next = self.marks.get(self.marks_until(shape, id)).filter(|mark| **mark != 0);
+        next.map_or(self.view().end(), |mark| shape.entries_at + usize::from(*mark))
+    }
+
     /// The entry with an id, deleted or not.
     pub fn find(&self, id: StreamId) -> Option<Placed<'_>> {
         let shape = self.shape();
-        let mut at = shape.entries_at;
+        let mut at = self.position_near(&shape, id);
         while let Some(placed) = self.entry(&shape, at) {
             if placed.entry.id >= id {
                 return (placed.entry.id == id).then_some(placed);
@@ -348,6 +414,23 @@ impl Node {
     #[inline]
     fn size(&self, at: usize) -> usize {
         self.number(at) as usize
+    }
+}
+
+/// Marks the entry with this number if it is one of those that are marked. `behind`: its position behind the first entry.
+fn mark(marks: &mut [u16; MARKS], entry: usize, behind: usize) {
+    if entry > 0
+        && entry.is_multiple_of(MARK_EVERY)
+        && let Some(mark) = marks.get_mut(entry / MARK_EVERY - 1)
+    {
+        *mark = u16::try_from(behind).unwrap_or(0);
+    }
+}
+
+#[cfg(test)]
+impl Node {
+    pub fn marks(&self) -> [u16; MARKS] {
+        self.marks
     }
 }
 
