@@ -96,7 +96,11 @@ impl Listpack {
 
     /// Pushes one item after the other, with room made once.
     pub fn push_all<'i>(&mut self, items: impl Iterator<Item = Item<'i>> + Clone) {
-        let at = self.view().end();
+        self.insert_all(self.view().end(), items);
+    }
+
+    /// Inserts items in their order before the entry at `at`, or at the end, with room made once.
+    pub(super) fn insert_all<'i>(&mut self, at: usize, items: impl Iterator<Item = Item<'i>> + Clone) {
         let mut run = ShortRun::default();
         if items.clone().all(|item| run.push(item)) {
             if run.count > 0 {

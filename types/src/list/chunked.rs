@@ -14,6 +14,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use smallvec::{SmallVec, smallvec};
+
 use super::super::heap;
 use super::super::listpack::ListpackRef;
 use super::short::{ShortRef, Spot};
@@ -22,6 +24,9 @@ use crate::entry::Buffer;
 
 /// The largest overhead of an entry, in bytes: encoding and length, back-length (and Redis's estimate too).
 const ENTRY_OVERHEAD: usize = 8;
+
+/// Elements that are pushed together, at most.
+const TOGETHER_MAX: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Chunked {
@@ -267,6 +272,33 @@ impl Chunked {
         } else {
             let index = if end == End::Head { 0 } else { self.chunks.len() };
             self.add(index, Chunk::single(value, fill));
+        }
+    }
+
+    /// Pushes one value after the other. Those for which a chunk has room are added to it together.
+    pub fn push_all<'v>(&mut self, end: End, values: impl Iterator<Item = &'v [u8]>, fill: Fill) {
+        let mut values = values.peekable();
+        while let Some(value) = values.next() {
+            let index = if end == End::Head { 0 } else { self.chunks.len().saturating_sub(1) };
+            let Some(chunk) = self.chunks.get(index).filter(|chunk| chunk.has_room(value, fill)) else {
+                self.push(end, value, fill);
+                continue;
+            };
+            let (mut bytes, count) = (chunk.storage.len() + value.len() + ENTRY_OVERHEAD, chunk.count as usize);
+            let mut run: SmallVec<[Item<'v>; 16]> = smallvec![Item::parse(value)];
+            while run.len() < TOGETHER_MAX
+                && let Some(value) = values.next_if(|value| {
+                    let more = value.len().saturating_add(ENTRY_OVERHEAD);
+                    !fill.exceeded(bytes.saturating_add(more), count + run.len() + 1)
+                })
+            {
+                bytes += value.len() + ENTRY_OVERHEAD;
+                run.push(Item::parse(value));
+            }
+            self.edit(index, |listpack| match end {
+                End::Head => listpack.insert_all(listpack.view().start(), run.iter().rev().copied()),
+                End::Tail => listpack.push_all(run.iter().copied()),
+            });
         }
     }
 

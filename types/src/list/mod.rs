@@ -114,8 +114,9 @@ impl List {
         let values = values.into_iter();
         let (bytes, count) = values.clone().fold((0, 0), |(bytes, count), value| (bytes + value.len(), count + 1));
         self.make_room(bytes, count, limits);
-        for value in values {
-            self.push(end, value, limits);
+        match self.0.view_mut() {
+            FormMut::Packed(packed) => values.for_each(|value| packed.push(end, Item::parse(value))),
+            FormMut::Large(chunked) => chunked.push_all(end, values, Fill::new(limits)),
         }
     }
 

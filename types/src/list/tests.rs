@@ -57,6 +57,23 @@ fn several_values_are_looked_at_together() {
 }
 
 #[test]
+fn values_pushed_together_stand_as_if_pushed_alone() {
+    let limits = limits(-2);
+    let mut rng = fastrand::Rng::with_seed(5);
+    let (mut together, mut alone) = (List::new(), List::new());
+    for _ in 0..60 {
+        let values: Vec<Vec<u8>> = (0..rng.usize(1..200)).map(|_| vec![b'x'; rng.usize(1..120)]).collect();
+        let end = if rng.bool() { End::Head } else { End::Tail };
+        together.push_all(end, values.iter().map(Vec::as_slice), &limits);
+        values.iter().for_each(|value| alone.push(end, value, &limits));
+        assert_eq!(together.heap_bytes(), alone.heap_bytes());
+        let lens = |list: &List| list.chunks().map(ChunkRef::len).collect::<Vec<_>>();
+        assert_eq!(lens(&together), lens(&alone));
+    }
+    assert_eq!(texts(&together), texts(&alone));
+}
+
+#[test]
 fn a_large_element_has_a_chunk_of_its_own() {
     let limits = limits(-2);
     let mut list = List::new();
