@@ -9,7 +9,7 @@
 
 use super::element::{self, NONE, Packing};
 use super::run::{self, RunRef};
-use crate::entry::{Buffer, TOTAL_BYTES, size_class};
+use crate::entry::{Buffer, TOTAL_BYTES, prefetch_to_write, size_class};
 use crate::heap;
 
 /// The elements of a block.
@@ -96,7 +96,8 @@ impl Dense {
             table = self.table_bytes() - before;
         }
         let buffer = &mut self.blocks[block];
-        let before = buffer.heap_bytes();
+        // Neighbours are mostly as long as each other, so the payload comes while the codes are added up.
+        prefetch_to_write(buffer.address().wrapping_add(TOTAL_BYTES + BLOCK + at * payload.len()));
         if buffer.is_empty() {
             buffer.resize(0, TOTAL_BYTES + BLOCK + payload.len());
             buffer.body_mut().fill(NONE);
@@ -105,9 +106,15 @@ impl Dense {
             self.count += 1;
             return (NONE, (table + buffer.heap_bytes()) as isize);
         }
-        let codes = &buffer.body()[..BLOCK];
-        let old = codes[at];
-        let start = BLOCK + element::lengths(&codes[..at]);
+        let body = buffer.body_mut();
+        let old = body[at];
+        let start = BLOCK + element::lengths(&body[..at]);
+        if old != NONE && element::length(old) == payload.len() {
+            body[start..start + payload.len()].copy_from_slice(payload);
+            body[at] = code;
+            return (old, 0);
+        }
+        let before = buffer.heap_bytes();
         run::replace(buffer, start, element::length(old), payload);
         buffer.body_mut()[at] = code;
         self.count += usize::from(old == NONE);

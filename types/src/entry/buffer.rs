@@ -77,6 +77,12 @@ impl Buffer {
         buffer
     }
 
+    /// The address of its block: only ever prefetched.
+    #[inline]
+    pub fn address(&self) -> *const u8 {
+        self.0.map_or(std::ptr::null(), |block| block.as_ptr())
+    }
+
     /// The bytes in use, with the total; 0 of nothing.
     #[inline]
     pub fn len(&self) -> usize {
