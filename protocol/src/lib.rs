@@ -14,6 +14,7 @@ mod double;
 mod error;
 pub mod glob;
 mod inline;
+mod integer;
 pub mod pace;
 mod parser;
 mod reply;

@@ -16,7 +16,8 @@
 use std::collections::VecDeque;
 
 use super::StreamId;
-use super::moment::{Moment, Sequence};
+use super::moment::Moment;
+use super::producer::{Message, MessageKey, Producer, StoredName, tag_of};
 use crate::{Limits, Malformed, heap};
 
 /// For how long a stream remembers messages, and how many.
@@ -61,150 +62,6 @@ pub struct MessageCounts {
     pub repeated: u64,
 }
 
-/// Messages are in the order of their producers' slots and of their entries' ids. Several may be bound to one entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct MessageKey {
-    slot: u32,
-    id: StreamId,
-    nth: u32,
-}
-
-impl Sequence for MessageKey {
-    const MIN: Self = MessageKey { slot: 0, id: StreamId::MIN, nth: 0 };
-
-    fn next(self) -> Option<Self> {
-        if let Some(nth) = self.nth.checked_add(1) {
-            return Some(MessageKey { nth, ..self });
-        }
-        match self.id.next() {
-            Some(id) => Some(MessageKey { id, nth: 0, ..self }),
-            None => Some(MessageKey { slot: self.slot.checked_add(1)?, ..Self::MIN }),
-        }
-    }
-}
-
-/// The longest name that is kept beside its message's id: a UUID as text, or a hash of 16 bytes.
-const SHORT_MAX: usize = 38;
-
-#[derive(Clone, Debug)]
-enum MessageName {
-    Short(u8, [u8; SHORT_MAX]),
-    Long(Box<[u8]>),
-}
-
-impl MessageName {
-    #[inline]
-    fn of(name: &[u8]) -> Self {
-        if name.len() > SHORT_MAX {
-            return MessageName::Long(name.into());
-        }
-        let mut bytes = [0; SHORT_MAX];
-        bytes[..name.len()].copy_from_slice(name);
-        MessageName::Short(name.len() as u8, bytes)
-    }
-
-    #[inline]
-    fn bytes(&self) -> &[u8] {
-        match self {
-            MessageName::Short(len, bytes) => &bytes[..usize::from(*len)],
-            MessageName::Long(name) => name,
-        }
-    }
-
-    #[inline]
-    fn heap_bytes(&self) -> usize {
-        match self {
-            MessageName::Short(..) => 0,
-            MessageName::Long(name) => heap::allocation(name.len()),
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Message {
-    id: StreamId,
-    /// The number of messages of its producer that were bound to the same entry before.
-    nth: u32,
-    name: MessageName,
-}
-
-const _: () = assert!(size_of::<Message>() == 64, "a message is one line of the cache");
-
-impl Message {
-    fn key(&self, slot: u32) -> MessageKey {
-        MessageKey { slot, id: self.id, nth: self.nth }
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Producer {
-    name: Box<[u8]>,
-    tags: VecDeque<u32>,
-    messages: VecDeque<Message>,
-}
-
-impl Producer {
-    fn ring_bytes(&self) -> usize {
-        heap::allocation(self.tags.capacity() * size_of::<u32>())
-            + heap::allocation(self.messages.capacity() * size_of::<Message>())
-    }
-
-    fn heap_bytes(&self) -> usize {
-        let names = self.messages.iter().map(|message| message.name.heap_bytes());
-        heap::allocation(self.name.len()) + self.ring_bytes() + names.sum::<usize>()
-    }
-
-    /// The last of the messages with a name, and where it is.
-    #[inline]
-    fn find(&self, message: &[u8], tag: u32) -> Option<&Message> {
-        let (front, back) = self.tags.as_slices();
-        let mut end = self.tags.len();
-        for tags in [back, front] {
-            end -= tags.len();
-            for (chunk, tags) in tags.chunks(TAGS_TOGETHER).enumerate().rev() {
-                // Without a way out of this loop several are compared at once.
-                if !tags.iter().fold(false, |any, other| any | (*other == tag)) {
-                    continue;
-                }
-                for (at, _) in tags.iter().enumerate().rev().filter(|(_, other)| **other == tag) {
-                    let found = &self.messages[end + chunk * TAGS_TOGETHER + at];
-                    if found.name.bytes() == message {
-                        return Some(found);
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    /// Makes room for another message, but not for more of them than are remembered. Returns how many bytes that takes.
-    #[inline]
-    fn grow(&mut self, size_max: usize) -> usize {
-        let len = self.messages.len();
-        if len < self.messages.capacity() && len < self.tags.capacity() {
-            return 0;
-        }
-        let before = self.ring_bytes();
-        let more = len.min(size_max.saturating_sub(len)).max(1);
-        self.messages.reserve_exact(more);
-        self.tags.reserve_exact(more);
-        self.ring_bytes() - before
-    }
-
-    /// Gives the room back that most messages have left. Returns how many bytes that were.
-    #[inline]
-    fn shrink(&mut self) -> usize {
-        let (len, room) = (self.messages.len(), self.messages.capacity());
-        if room <= ROOM_KEPT || len > room / 4 {
-            return 0;
-        }
-        let before = self.ring_bytes();
-        self.messages.shrink_to(2 * len);
-        self.tags.shrink_to(2 * len);
-        before - self.ring_bytes()
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct History {
     pub settings: Idempotency,
@@ -234,10 +91,6 @@ struct HistoryMoment {
 
 /// Messages that are removed with each that is added, if their time is over, and producers that are looked at for that.
 const FORGOTTEN_AT_ONCE: usize = 16;
-/// Tags that are compared together.
-const TAGS_TOGETHER: usize = 16;
-/// Messages whose room a producer keeps.
-const ROOM_KEPT: usize = 16;
 
 impl History {
     pub fn new(settings: Idempotency) -> Self {
@@ -329,7 +182,7 @@ impl History {
         if let Some(moment) = &mut self.moment {
             moment.messages.note(MessageKey { slot, id, nth }, || None);
         }
-        let name = MessageName::of(message);
+        let name = StoredName::of(message);
         self.producer_bytes += name.heap_bytes();
         self.producer_bytes += sender.grow(size_max);
         sender.messages.insert(at, Message { id, nth, name });
@@ -612,10 +465,6 @@ impl Clone for History {
         }
         copy
     }
-}
-
-fn tag_of(name: &[u8]) -> u32 {
-    rapidhash::v3::rapidhash_v3(name) as u32
 }
 
 /// The name of a message that a producer does not name: a hash of its fields and values, in any order. Redis makes the same,

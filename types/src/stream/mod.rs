@@ -19,6 +19,7 @@ mod history;
 mod id;
 mod moment;
 mod node;
+mod producer;
 
 pub use capture::StreamPart;
 pub use entries::{EntryRange, EntryRangeBack, Head, StreamEntries};
