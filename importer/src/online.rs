@@ -4,7 +4,7 @@
 //!    cannot be read twice: when an error is found, the server already holds the preceding data.
 //! 2. This thread reads the RDB and writes requests. Each request goes into a queue of bounded length.
 //! 3. Another thread reads one reply for each entry of the queue. At the first error it shuts the connection, which
-//!    ends the writer too.
+//!    ends the writer too. Only what an older server does not know may be left out instead, and is counted.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::net::TcpStream;
@@ -25,6 +25,9 @@ use crate::{FileImport, note_unsupported, now_ms};
 
 /// Limit of requests without a reply.
 const PENDING_MAX: usize = 4096;
+
+/// Values that the server does not know and that are named.
+const NAMED_MAX: usize = 100;
 
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -57,7 +60,8 @@ pub fn run(import: &FileImport, target: &ServerUrl, tls: &TlsChoices) -> Result<
     let stream = connect(target, tls)?;
     let replies = stream.clone();
     let (sender, receiver) = sync_channel(PENDING_MAX);
-    let listener = thread::spawn(move || listen(replies, receiver));
+    let skips = import.skip_unsupported;
+    let listener = thread::spawn(move || listen(replies, receiver, skips));
     let mut writer = Writer {
         out: BufWriter::with_capacity(BUFFER_BYTES, stream),
         pending: sender,
@@ -75,13 +79,18 @@ pub fn run(import: &FileImport, target: &ServerUrl, tls: &TlsChoices) -> Result<
         // The server's refusal is the reason that the connection was shut.
         (_, Err(Refusal::Reply(complaint))) => Err(complaint),
         (Err(complaint), _) | (_, Err(Refusal::Connection(complaint))) => Err(complaint),
-        (Ok(sent), Ok(())) => {
-            let mut line = format!("imported {} into {target:?}", progress.summary(sent.keys, sent.bytes));
+        (Ok(sent), Ok(unknown)) => {
+            for (key, text) in &unknown.named {
+                note_unsupported(&progress, key, text);
+            }
+            let keys = sent.keys - unknown.keys;
+            let mut line = format!("imported {} into {target:?}", progress.summary(keys, sent.bytes));
             if sent.expired > 0 {
                 line += &format!("; {} had expired", sent.expired);
             }
-            if skipped.max(sent.skipped) > 0 {
-                line += &format!("; {} left out", skipped.max(sent.skipped));
+            let left_out = skipped.max(sent.skipped) + unknown.keys + unknown.libraries;
+            if left_out > 0 {
+                line += &format!("; {left_out} left out");
             }
             print_error(&line);
             Ok(())
@@ -313,7 +322,45 @@ enum Refusal {
     Connection(String),
 }
 
-fn listen(stream: Link, pending: Receiver<Pending>) -> Result<(), Refusal> {
+/// What the server did not know, and was left out.
+#[derive(Default)]
+struct Unknown {
+    keys: u64,
+    libraries: u64,
+    /// The first of them, with the server's errors.
+    named: Vec<(Box<[u8]>, String)>,
+}
+
+impl Unknown {
+    /// Takes what was refused because the server does not know it.
+    fn take(&mut self, asked: &Pending, text: &str) -> bool {
+        let name = match asked {
+            Pending::Restore(key) if is_unknown_value(text) => {
+                self.keys += 1;
+                key
+            }
+            Pending::Function(first, _) if text.starts_with("ERR unknown command") => {
+                self.libraries += 1;
+                first
+            }
+            _ => return false,
+        };
+        if self.named.len() < NAMED_MAX {
+            self.named.push((name.clone(), text.to_owned()));
+        }
+        true
+    }
+}
+
+/// Whether a server refuses a payload because it is older than its type or its version.
+fn is_unknown_value(text: &str) -> bool {
+    ["ERR Bad data format", "ERR DUMP payload version or checksum are wrong"]
+        .iter()
+        .any(|known| text.starts_with(known))
+}
+
+fn listen(stream: Link, pending: Receiver<Pending>, skips: bool) -> Result<Unknown, Refusal> {
+    let mut unknown = Unknown::default();
     let mut replies = BufReader::new(&stream);
     for asked in &pending {
         let reply = Response::read(&mut replies);
@@ -321,6 +368,9 @@ fn listen(stream: Link, pending: Receiver<Pending>) -> Result<(), Refusal> {
         let refused = match reply {
             Ok(reply) => {
                 let Err(text) = reply.checked() else { continue };
+                if skips && unknown.take(&asked, &text) {
+                    continue;
+                }
                 Refusal::Reply(match asked {
                     Pending::Select(index) => format!("the server has no index {index}: {text}"),
                     Pending::Restore(key) if text.starts_with("BUSYKEY") => {
@@ -330,7 +380,10 @@ fn listen(stream: Link, pending: Receiver<Pending>) -> Result<(), Refusal> {
                         )
                     }
                     Pending::Restore(key) => {
-                        format!("the server refuses key `{}`: {text}. The import stopped in the middle", shown(&key))
+                        let advice =
+                            if is_unknown_value(&text) { "; --skip-unsupported leaves such keys out" } else { "" };
+                        let key = shown(&key);
+                        format!("the server refuses key `{key}`: {text}{advice}. The import stopped in the middle")
                     }
                     Pending::Function(first, replaces) => {
                         let first = shown(&first);
@@ -347,5 +400,29 @@ fn listen(stream: Link, pending: Receiver<Pending>) -> Result<(), Refusal> {
         stream.shutdown();
         return Err(refused);
     }
-    Ok(())
+    Ok(unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_server_does_not_know_is_left_out() {
+        let mut unknown = Unknown::default();
+        let restore = || Pending::Restore(Box::from(&b"k"[..]));
+        let function = || Pending::Function(Box::from(&b"#!lua name=l"[..]), false);
+        for (asked, text, taken) in [
+            (restore(), "ERR Bad data format", true),
+            (restore(), "ERR DUMP payload version or checksum are wrong", true),
+            (restore(), "BUSYKEY Target key name already exists.", false),
+            (restore(), "OOM command not allowed when used memory > 'maxmemory'.", false),
+            (function(), "ERR unknown command 'FUNCTION', with args beginning with: 'LOAD' ", true),
+            (function(), "ERR Library 'l' already exists", false),
+            (Pending::Select(3), "ERR DB index is out of range", false),
+        ] {
+            assert_eq!(unknown.take(&asked, text), taken, "{text}");
+        }
+        assert_eq!((unknown.keys, unknown.libraries, unknown.named.len()), (2, 1, 3));
+    }
 }
