@@ -121,6 +121,13 @@ impl Brought {
         self.copy.as_ref().unwrap_or(&self.shown)
     }
 
+    /// Takes back keys and commands of the last batch that the target has refused.
+    pub fn take_back(&mut self, keys: u64, commands: u64) {
+        let sum = self.copy.as_mut().unwrap_or(&mut self.shown);
+        sum.keys = sum.keys.saturating_sub(keys);
+        sum.commands = sum.commands.saturating_sub(commands);
+    }
+
     /// Counts a request that the target has refused.
     pub fn skip(&mut self, what: &str, times: u64) {
         self.copy.as_mut().unwrap_or(&mut self.shown).skipped.add(what, times);
@@ -167,6 +174,21 @@ mod tests {
         assert!(brought.resume(Some(&following(5))));
         assert!(!brought.resume(Some(&following(5))));
         assert_eq!(seen(&brought, ["a", "b"]), (2, 4, 2, [true, true]));
+    }
+
+    #[test]
+    fn what_the_target_refuses_does_not_count_as_brought() {
+        let mut brought = Brought::default();
+        brought.begin_copy();
+        brought.send(incomplete(1), Tally { keys: 3, ..Tally::default() });
+        brought.settle();
+        brought.take_back(1, 0);
+        brought.skip("the command RESTORE", 1);
+        assert_eq!(seen(&brought, []), (2, 0, 1, []));
+        brought.send(following(5), tally("a"));
+        brought.settle();
+        brought.take_back(0, 1);
+        assert_eq!(seen(&brought, []), (3, 1, 2, []));
     }
 
     #[test]

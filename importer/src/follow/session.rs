@@ -374,12 +374,16 @@ impl LiveImport {
         // A place reached by keepalives alone is not worth a write, which would keep the target awake.
         if batch.must_record && !target.has_recorded(&place) {
             self.change_functions(target, &mut batch, memory)?;
+            let (keys, commands) = (batch.tally.keys, batch.tally.commands);
             memory.brought.send(place.clone(), std::mem::take(&mut batch.tally));
             let refusals = target.apply(Bookkeeping::None, &batch, Some(&place))?;
             // The key has changed, so the target refuses a removal that is still on its way.
             memory.removing = false;
             memory.brought.settle();
             self.judge_refusals(target, &refusals, run, memory)?;
+            // Keys of a copy are restored; what is left was a command of the stream.
+            let keys = refusals.restores.min(keys);
+            memory.brought.take_back(keys, (refusals.count - keys).min(commands));
             self.show_sum(memory);
         }
         if let SourcePlace::Following { offset, .. } = place {

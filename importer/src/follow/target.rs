@@ -94,6 +94,8 @@ pub struct TargetLink {
 pub struct Refusals {
     pub kept: Vec<(String, String)>,
     pub count: u64,
+    /// Those among them that would have restored a key.
+    pub restores: u64,
 }
 
 impl TargetLink {
@@ -335,9 +337,11 @@ impl TargetLink {
                 if at < counts.before || at >= counts.before + counts.batch {
                     return Err(refusal(&name, &text));
                 }
+                let what = what(at);
                 refusals.count += 1;
+                refusals.restores += u64::from(what.split(' ').next() == Some("RESTORE"));
                 if refusals.kept.len() < ERRORS_KEPT {
-                    refusals.kept.push((what(at), text));
+                    refusals.kept.push((what, text));
                 }
             }
         }
