@@ -1,7 +1,7 @@
 //! Documents, filters and vector sets: commands over them, and naive models.
 //!
-//! A document is an object of numbers. A Bloom filter is so precise that no schedule meets a false answer, so its model is the set of
-//! its items, and of a Cuckoo filter, which is not, the number of items is compared. Searches of vectors are approximate: what is
+//! A document is an object of numbers. Bloom filters are precise enough, and their items so named, that no schedule meets a false
+//! answer. So the model of one is the set of its items, and of a Cuckoo filter, which is not, the number of items is compared. Searches of vectors are approximate: what is
 //! compared is what a set holds.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +60,7 @@ fn document(c: &mut Chance, keys: u64) -> String {
 }
 
 fn filter(c: &mut Chance, keys: u64) -> String {
-    let item = |c: &mut Chance| format!("i{}", c.below(ITEMS));
+    let item = |c: &mut Chance| item(c.below(ITEMS));
     match c.below(6) {
         // It grows, link by link.
         0 | 1 => {
@@ -70,6 +70,11 @@ fn filter(c: &mut Chance, keys: u64) -> String {
         3 | 4 => format!("CF.ADD c{} {}", c.below(keys), item(c)),
         _ => format!("CF.DEL c{} {}", c.below(keys), item(c)),
     }
+}
+
+/// The name of an item of filters. Among others, such as `i0` to `i59`, one in a hundred filters gives a false answer.
+fn item(number: u64) -> String {
+    format!("q{number}")
 }
 
 fn vectors(c: &mut Chance, keys: u64) -> String {
@@ -215,7 +220,7 @@ pub fn document_model(json: &Json) -> DocumentModel {
 }
 
 pub fn filter_model(filter: &Filter) -> FilterModel {
-    let items = (0..ITEMS).map(|item| format!("i{item}"));
+    let items = (0..ITEMS).map(item);
     match filter.bloom() {
         Some(bloom) => {
             FilterModel { items: items.filter(|item| bloom.contains(item.as_bytes())).collect(), count: None }
@@ -234,4 +239,31 @@ pub fn vectors_model(set: &VectorSet) -> VectorsModel {
         (text(node.name()), ([component(0), component(1)], text(node.attributes())))
     };
     set.names_from(b"").map(node).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use dormouse_types::filter::Bloom;
+
+    use super::*;
+
+    #[test]
+    fn bloom_filters_give_no_false_answer() {
+        for seed in 0..2000 {
+            let mut chance = Chance::new(seed);
+            let mut bloom = Bloom::with_capacity(10, 0.000_000_1, 2, false).expect("it is small");
+            let mut added = BTreeSet::new();
+            for turn in 0..ITEMS {
+                let number = chance.below(ITEMS);
+                bloom.add(item(number).as_bytes());
+                added.insert(number);
+                if turn % 10 > 0 {
+                    continue;
+                }
+                let found: BTreeSet<u64> =
+                    (0..ITEMS).filter(|number| bloom.contains(item(*number).as_bytes())).collect();
+                assert_eq!(found, added, "seed {seed}");
+            }
+        }
+    }
 }
