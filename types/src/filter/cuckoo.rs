@@ -223,6 +223,7 @@ impl Cuckoo {
         let layers = self.parts.count();
         let layers_max = layers + self.layers_for(items.len(), (layers, self.parts.len()));
         for item in items {
+            pace::step(self.parts.count());
             let fingerprint = Fingerprint::of(item);
             if is_unique && self.has(&fingerprint) {
                 tell(CuckooInserted::Known);
@@ -263,6 +264,8 @@ impl Cuckoo {
         let mut byte = fingerprint.byte;
         let (mut bucket, mut slot) = (fingerprint.first % buckets, 0);
         for _ in 0..self.moves {
+            // A full filter makes all of them for each item, and takes them back.
+            pace::step(1);
             byte = self.swap(layer, bucket as usize * size + slot, byte);
             bucket = other(byte, bucket) % buckets;
             let start = bucket as usize * size;
@@ -273,6 +276,7 @@ impl Cuckoo {
             slot = (slot + 1) % size;
         }
         for _ in 0..self.moves {
+            pace::step(1);
             slot = (slot + size - 1) % size;
             bucket = other(byte, bucket) % buckets;
             byte = self.swap(layer, bucket as usize * size + slot, byte);

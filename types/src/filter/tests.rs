@@ -331,3 +331,16 @@ fn counts_of_other_servers_may_be_any() {
     assert_eq!(bloom.add(b"a"), BloomAdded::New);
     assert_eq!(bloom.items(), u64::MAX);
 }
+
+/// Each item of many is looked for room for by all moves, in vain.
+#[test]
+fn insertions_into_a_full_filter_give_way() {
+    thread_local! {
+        static OFFERS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+    let mut cuckoo = Cuckoo::with_capacity(64, 2, 1000, 0).unwrap();
+    let items: Vec<Vec<u8>> = (0..500).map(item).collect();
+    pace::give_way(|| OFFERS.set(OFFERS.get() + 1));
+    cuckoo.insert(items.iter().map(Vec::as_slice), false, |_| {});
+    assert!(OFFERS.get() > 100, "{}", OFFERS.get());
+}
