@@ -154,3 +154,25 @@ fn an_item_declares_one_layer() {
     }
     assert!((1 << 20..2 << 20).contains(&declared), "{declared} bytes");
 }
+
+/// A path that leads to several values adds to each of them.
+#[test]
+fn several_values_of_a_document_declare_their_growth() {
+    let text = "x".repeat(200);
+    let members: Vec<String> = (0..40).map(|n| format!("\"m{n}\":{{\"a\":[],\"t\":\"\"}}")).collect();
+    for line in [
+        format!("JSON.ARRAPPEND j $..a \"{text}\""),
+        format!("JSON.ARRINSERT j $.*.a 0 \"{text}\""),
+        format!("JSON.STRAPPEND j $..t \"{text}\""),
+        format!("JSON.SET j $..t \"{text}\""),
+        format!("JSON.MERGE j $.* {{\"new\":\"{text}\"}}"),
+        format!("JSON.MSET j $..t \"{text}\""),
+        format!("JSON.SET j $..['a','t'] \"{text}\""),
+    ] {
+        let mut bench = Bench::new();
+        bench.run_args(&[b"JSON.SET", b"j", b"$", format!("{{{}}}", members.join(",")).as_bytes()]);
+        let (declared, added) = declared_and_added(&mut bench, &line);
+        assert!(added > 8_000 && added <= declared + 64, "{line}: {added} bytes, of which {declared} were declared");
+        assert!(declared <= added + added / 2, "{line}: {declared} bytes were declared for {added}");
+    }
+}

@@ -90,7 +90,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
         Command::new("JSON.MSET", at_least(4), KEYS_SET, GROW.union(Flags::BY_KEY), run!(writing::mset))
             .event(MSET)
             .cost(cost_of_mset)
-            .grows(growth_of_values)
+            .grows(growth_of_mset)
             .needs(needs_of_mset)
             .doc(
                 "2.6.0",
@@ -535,7 +535,9 @@ fn cost_of_mget(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 
 /// The document is looked at and copied, and the values in the request are read.
 fn cost_of_change(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    cost_of_read(db, request).saturating_add(request.extent() / (BYTES_PER_UNIT / 2))
+    // Several values are looked for twice, the first time to know how much memory they need.
+    let times = if names_several(request.get(2).unwrap_or_default()) { 2 } else { 1 };
+    cost_of_read(db, request).saturating_mul(times).saturating_add(request.extent() / (BYTES_PER_UNIT / 2))
 }
 
 /// Each string is copied twice: with what is appended, and encoded.
@@ -547,8 +549,7 @@ fn cost_of_strappend(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 fn cost_of_merge(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let once = cost_of_change(db, request);
     let path = request.get(2).unwrap_or_default();
-    let names_several = path.iter().any(|byte| b"*,:?".contains(byte)) || path.windows(2).any(|pair| pair == b"..");
-    if names_several { once.saturating_mul(once) } else { once }
+    if names_several(path) { once.saturating_mul(once) } else { once }
 }
 
 /// Values of all sizes are cleared, of which the places are noted.
@@ -567,8 +568,42 @@ const ENCODED_PER_BYTE: usize = 3;
 
 /// An encoded value has about as many bytes as its text. Few have more, up to three times as many, which the needs of the
 /// command cover while it runs.
-fn growth_of_values(_: &Keyspace<'_>, request: Request<'_>) -> usize {
-    request.extent()
+///
+/// A path may lead to several values, each of which grows.
+fn growth_of_values(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let others = places_of_change(db, request).saturating_sub(1);
+    let values: usize = request.iter().skip(3).map(<[u8]>::len).sum();
+    request.extent().saturating_add(others.saturating_mul(values))
+}
+
+/// The same of several documents, each with a path and a value.
+fn growth_of_mset(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let triplets = (1..request.len().saturating_sub(2)).step_by(3);
+    let of_others = |at: usize| {
+        let others = places(db, request.arg(at), request.arg(at + 1)).saturating_sub(1);
+        others.saturating_mul(request.arg(at + 2).len())
+    };
+    triplets.map(of_others).fold(request.extent(), usize::saturating_add)
+}
+
+fn places_of_change(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    places(db, request.arg(1), request.get(2).unwrap_or_default())
+}
+
+/// How many values a path leads to. They are counted only where it may name several.
+fn places(db: &Keyspace<'_>, key: &[u8], path: &[u8]) -> usize {
+    if !names_several(path) {
+        return 1;
+    }
+    let Some(document) = db.peek_collection::<Json>(key) else { return 1 };
+    let found = Path::read(path).and_then(|path| select::places(document, &path));
+    // What cannot be read changes nothing.
+    found.map_or(1, |found| found.len())
+}
+
+/// Whether a path may lead to more than one value, as far as its text says.
+fn names_several(path: &[u8]) -> bool {
+    path.iter().any(|byte| b"*,:?".contains(byte)) || path.windows(2).any(|pair| pair == b"..")
 }
 
 /// Values are encoded before they are put into the document, which is copied if several of its values change.
