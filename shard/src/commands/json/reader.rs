@@ -48,7 +48,7 @@ pub fn read(text: &str) -> Result<Expression> {
     let mut reader = Reader { text: text.as_bytes(), at: 0, filters: 0, nesting: 0 };
     let expression = reader.expression()?;
     reader.skip_spaces();
-    if reader.at < text.len() { Err(reader.unexpected("a step")) } else { Ok(expression) }
+    if reader.at < text.len() { Err(reader.unexpected("'.', '[', an operator or the end")) } else { Ok(expression) }
 }
 
 struct Reader<'t> {
