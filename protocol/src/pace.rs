@@ -4,8 +4,19 @@
 //! is. So a thread that serves clients would wait that long for each long command beside it. Loops over many elements
 //! therefore say how far they have come ([`step`]), and a thread that has asked for it ([`give_way`]) offers its processor
 //! every one or two tenths of a millisecond. On all other threads a step is a subtraction.
+//!
+//! Long work may also be told to end before it is done:
+//!
+//! 1. A thread [listens](listen) to a request for an end while it runs the work of a caller.
+//! 2. Work whose result can be thrown away, since it changes nothing, is marked as [endable].
+//! 3. Between two steps of such work the thread asks whether the work is to end. From then on [`goes_on`] says no, loops and
+//!    iterators stop where they are, and what they have found is thrown away.
+//!
+//! Invariant: work that is not marked never sees an end, so what changes data is done in full, whatever it shares with what
+//! only reads.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 /// Bytes that are copied in about the time of one element.
 pub const BYTES_PER_ELEMENT: usize = 256;
@@ -20,6 +31,26 @@ thread_local! {
     static OFFER: Cell<Option<fn()>> = const { Cell::new(None) };
     /// Work until the next offer.
     static LEFT: Cell<usize> = const { Cell::new(OFFER_EVERY) };
+    /// Asked at each offer whether endable work is to end.
+    static ENDING: RefCell<Option<Ending>> = const { RefCell::new(None) };
+    static COURSE: Cell<Course> = const { Cell::new(Course::Deaf) };
+}
+
+/// Says whether the work of a thread is to end.
+pub type Ending = Rc<dyn Fn() -> bool>;
+
+/// The error of work that was ended before it was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfinished;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    /// The thread listens to no request for an end.
+    Deaf,
+    /// It listens, but its present work is done in full.
+    Firm,
+    Endable,
+    Ended,
 }
 
 /// Lets the calling thread offer its processor from now on, by a call of `offer`.
@@ -35,6 +66,72 @@ pub fn step(elements: usize) {
         Some(left) => LEFT.set(left),
         None => offer(),
     }
+}
+
+/// The same in a loop of work that may be [endable]. Returns whether it goes on: if not, the result does not matter any more.
+#[inline]
+#[must_use]
+pub fn goes_on(elements: usize) -> bool {
+    step(elements);
+    !is_ended()
+}
+
+/// Whether the present work is to stop, since its result is thrown away.
+#[inline]
+pub fn is_ended() -> bool {
+    COURSE.get() == Course::Ended
+}
+
+/// Whether the thread listens to a request for an end.
+#[inline]
+pub fn listens() -> bool {
+    COURSE.get() != Course::Deaf
+}
+
+/// Lets [endable] work of this thread be ended by `ending` until the result is dropped; `None`: by nothing. The work that goes
+/// on around it is no part of that.
+#[must_use]
+pub fn listen(ending: Option<Ending>) -> Listening {
+    let course = if ending.is_some() { Course::Firm } else { Course::Deaf };
+    Listening { before: ENDING.replace(ending), course: COURSE.replace(course) }
+}
+
+/// The request for an end to which the thread listens.
+pub fn ending() -> Option<Ending> {
+    ENDING.with_borrow(Clone::clone)
+}
+
+/// While it lives, a thread listens to another request for an end than before.
+pub struct Listening {
+    before: Option<Ending>,
+    course: Course,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        ENDING.set(self.before.take());
+        COURSE.set(self.course);
+    }
+}
+
+/// Runs work that changes nothing, and so may be ended at any step.
+///
+/// # Errors
+/// It was ended, and its result is thrown away.
+pub fn endable<T>(work: impl FnOnce() -> T) -> Result<T, Unfinished> {
+    /// Restores the course after a panic, too.
+    struct Before(Course);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            COURSE.set(self.0);
+        }
+    }
+    let _before = match COURSE.get() {
+        Course::Firm => Some(Before(COURSE.replace(Course::Endable))),
+        Course::Deaf | Course::Endable | Course::Ended => None,
+    };
+    let done = work();
+    if is_ended() { Err(Unfinished) } else { Ok(done) }
 }
 
 /// Appends `bytes`, in steps if they are many.
@@ -109,6 +206,9 @@ fn offer() {
     if let Some(offer) = OFFER.get() {
         offer();
     }
+    if COURSE.get() == Course::Endable && ending().is_some_and(|ending| ending()) {
+        COURSE.set(Course::Ended);
+    }
 }
 
 #[cfg(test)]
@@ -145,6 +245,41 @@ mod tests {
             step(usize::MAX);
         });
         assert_eq!(once, 1, "however long a step is");
+    }
+
+    /// The elements that a loop looks at, of many.
+    fn looked_at() -> usize {
+        (0..10 * OFFER_EVERY).take_while(|_| goes_on(1)).count()
+    }
+
+    #[test]
+    fn only_endable_work_ends_early() {
+        let all = 10 * OFFER_EVERY;
+        assert_eq!(endable(looked_at), Ok(all), "nothing asks for an end");
+        let is_wanted = Rc::new(Cell::new(true));
+        let asked = Rc::clone(&is_wanted);
+        let listening = listen(Some(Rc::new(move || !asked.get())));
+        assert_eq!(endable(looked_at), Ok(all));
+        is_wanted.set(false);
+        assert_eq!(looked_at(), all, "it may change something");
+        let mut seen = 0;
+        assert_eq!(endable(|| seen = looked_at()), Err(Unfinished));
+        assert!(seen > 0 && seen <= 2 * OFFER_EVERY, "{seen}");
+        assert!(!is_ended(), "the next work is another");
+        let nested = endable(|| {
+            let inner = endable(looked_at);
+            (inner, looked_at())
+        });
+        assert_eq!(nested, Err(Unfinished), "what is around it is ended too");
+        {
+            let _deaf = listen(None);
+            assert_eq!(endable(looked_at), Ok(all), "work of another caller");
+        }
+        assert_eq!(endable(looked_at), Err(Unfinished));
+        assert!(std::panic::catch_unwind(|| endable(|| panic!("in a command"))).is_err());
+        assert_eq!(looked_at(), all, "a panic ends what could be ended");
+        drop(listening);
+        assert!(!listens() && endable(looked_at) == Ok(all));
     }
 
     #[test]

@@ -157,10 +157,11 @@ impl Reply {
         false
     }
 
-    /// Whether nothing more of the current reply is written: it is to be taken back, or too large.
+    /// Whether nothing more of the current reply is written: it is to be taken back or too large, or its command was told to
+    /// end.
     #[inline]
     pub fn is_over(&self) -> bool {
-        self.is_deferred || self.refused.is_some()
+        self.is_deferred || self.refused.is_some() || pace::is_ended()
     }
 
     /// Whether the current reply is to be taken back.

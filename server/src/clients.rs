@@ -56,6 +56,7 @@ impl Default for Clients {
             common: Arc::new(Common {
                 memory: Arc::clone(&memory),
                 written_max: AtomicUsize::new(usize::MAX),
+                ends_commands: AtomicBool::new(false),
                 lagging: Mutex::default(),
             }),
             memory,
@@ -317,6 +318,11 @@ impl Clients {
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::SeqCst);
         self.list().iter().for_each(|client| client.waker.wake());
+    }
+
+    /// Asks for the end of all commands that run and have changed nothing.
+    pub fn end_commands(&self) {
+        self.common.ends_commands.store(true, Ordering::Relaxed);
     }
 
     pub fn is_draining(&self) -> bool {

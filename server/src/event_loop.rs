@@ -1,5 +1,6 @@
 //! The event loop of a worker: an OS thread that serves the connections it is given.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,8 @@ use crate::worker::Worker;
 
 /// Time in which connections have to answer the requests that they have read, once the node drains.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// The part of it after which commands are told to end that run and have changed nothing.
+const COMMANDS_RUN_MAX: Duration = Duration::from_secs(4);
 
 /// A connection for a worker.
 enum Incoming {
@@ -88,8 +91,12 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
                 while served.try_join_next().is_some() {}
             }
             // The node drains and accepts no more connections. The remaining ones end by themselves.
-            let ended = async { while served.join_next().await.is_some() {} };
-            if tokio::time::timeout(DRAIN_MAX, ended).await.is_err() {
+            let mut ended = pin!(async { while served.join_next().await.is_some() {} });
+            if tokio::time::timeout(COMMANDS_RUN_MAX, &mut ended).await.is_ok() {
+                return;
+            }
+            node.clients.end_commands();
+            if tokio::time::timeout(DRAIN_MAX - COMMANDS_RUN_MAX, ended).await.is_err() {
                 tracing::warn!("closed: connections that did not end within {} s", DRAIN_MAX.as_secs());
             }
         });

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use dormouse_storage::log::LogRefusal;
+use dormouse_types::pace;
 
 /// The reason why a command was refused. `Display` is the text that the client sees, without the leading `-`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +96,9 @@ pub enum Error {
     /// So many of them are as many as may wait: the queue of the database is full.
     #[error("BUSY {0} slow commands of this database wait already: this one was not run")]
     Busy(usize),
+    /// A command that changes nothing was told to end.
+    #[error("ERR Command ended before it was done: its client is gone, or the server ends")]
+    Unfinished,
     #[error("ERR the time is in the future")]
     MomentInFuture,
     /// Unix milliseconds.
@@ -138,6 +142,12 @@ impl Error {
 impl From<LogRefusal> for Error {
     fn from(LogRefusal(text): LogRefusal) -> Self {
         Self::Text(text.into())
+    }
+}
+
+impl From<pace::Unfinished> for Error {
+    fn from(pace::Unfinished: pace::Unfinished) -> Self {
+        Self::Unfinished
     }
 }
 

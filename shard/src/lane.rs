@@ -10,7 +10,7 @@
 //!    that does not fit is refused ([`NotRun::Full`]).
 //! 2. *Turn.* The queues are served in turn, one job at a time, those with the fewest running jobs first. So one
 //!    database uses all threads only while no other database wants one.
-//! 3. *Threads on demand.* A running job cannot be interrupted. A database that has no running job therefore does not
+//! 3. *Threads on demand.* A running job keeps its thread to its end. A database that has no running job therefore does not
 //!    wait for the jobs of others: it gets a further thread, up to [`RUNNING_MAX`], and the system divides the
 //!    processor. The databases of one owner, which are a database and its branches, have [`OWNER_RUNNING_MAX`] running jobs
 //!    at most beyond the lane's own threads: else one tenant could take all of them for as long as it likes.

@@ -68,7 +68,9 @@ impl Mixed {
             let mut carry = 1;
             let mut next_live = 0;
             let reach = (live + 1).min(self.words);
-            pace::step(1 + reach / WORDS_PER_STEP);
+            if !pace::goes_on(1 + reach / WORDS_PER_STEP) {
+                return None;
+            }
             for (number, (word, mask)) in state[..reach].iter_mut().zip(masks).enumerate() {
                 let shifted = *word << 1 | carry;
                 carry = *word >> 63;

@@ -142,6 +142,8 @@ pub(super) struct Common {
     pub memory: Arc<Account>,
     /// The limit on the bytes of replies of one client.
     pub written_max: AtomicUsize,
+    /// Whether commands of all clients are to end that have changed nothing, because the server ends.
+    pub ends_commands: AtomicBool,
     /// The ids of clients with output that may wait for too long: the system took no more of it, or it is above the soft
     /// limit. They leave when all of it is sent.
     pub lagging: Mutex<Vec<u64>>,
@@ -566,6 +568,10 @@ pub fn blocked(clients: &[Arc<Client>]) -> usize {
 impl Caller for Client {
     fn is_gone(&self) -> bool {
         self.is_killed()
+    }
+
+    fn ends(&self) -> bool {
+        self.is_killed() || self.common.ends_commands.load(Ordering::Relaxed)
     }
 
     fn register(&self, waker: &Waker) {

@@ -7,6 +7,7 @@
 //! their number is also the time that it takes.
 
 use dormouse_protocol::{Reply, Request};
+use dormouse_types::pace;
 
 use crate::commands::args::{Rest, Word, integer};
 use crate::commands::work;
@@ -123,6 +124,9 @@ impl Table {
         let mut shorter_a = vec![0u64; cells.div_ceil(64)];
         let (mut above, mut row) = (vec![0u32; b.len() + 1], vec![0u32; b.len() + 1]);
         for (i, byte) in a.iter().enumerate() {
+            if !pace::goes_on(b.len() / CELLS_PER_ELEMENT) {
+                break;
+            }
             for (j, other) in b.iter().enumerate() {
                 row[j + 1] = if byte == other {
                     above[j] + 1
@@ -141,7 +145,8 @@ impl Table {
     /// Visits the common bytes from the last to the first: where each stands in `a` and in `b`.
     fn walk_back(&self, a: &[u8], b: &[u8], mut visit: impl FnMut(usize, usize)) {
         let (mut i, mut j) = (a.len(), b.len());
-        while i > 0 && j > 0 {
+        // A table that was given up leads nowhere.
+        while i > 0 && j > 0 && !pace::is_ended() {
             if a[i - 1] == b[j - 1] {
                 (i, j) = (i - 1, j - 1);
                 visit(i, j);

@@ -58,6 +58,7 @@ use std::any::Any;
 use dormouse_protocol::{Reply, Request};
 use dormouse_storage::codec;
 use dormouse_storage::effect::{self, EffectBody};
+use dormouse_types::pace;
 use dormouse_types::record::Record;
 
 pub use reach::{Channels, Databases};
@@ -152,7 +153,10 @@ fn run_and_record(
 ) -> Result<(), Fault> {
     let start = reply.len();
     reply.defer(!row.flags.contains(Flags::WRITE));
-    let outcome = run(db, reply, request);
+    let outcome = match row.flags.contains(Flags::READ) && pace::listens() {
+        true => endable(|| run(db, reply, request)),
+        false => run(db, reply, request),
+    };
     if db.is_suspended() {
         return Ok(());
     }
@@ -203,6 +207,14 @@ fn conclude(
         db.record_verbatim(request, key);
     }
     Ok(())
+}
+
+/// Runs what changes nothing, and so may be told to end: a command that reads, or the search for what another one stores.
+///
+/// # Errors
+/// [`Error::Unfinished`] if it was; otherwise its own.
+pub(crate) fn endable<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    pace::endable(work)?
 }
 
 /// Asks for memory that a command needs while it runs, before it takes it: see [`Reply::work`].

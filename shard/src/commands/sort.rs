@@ -19,7 +19,7 @@ use dormouse_types::record::{Record, Value};
 use dormouse_types::{End, Hash, Item, List, ObjectRef, pace};
 
 use crate::commands::args::{Args, Argument, Word, integer, parse_double};
-use crate::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, run, work};
+use crate::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, endable, run, work};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 use crate::keyspace::changes::KeyEvent;
@@ -101,7 +101,7 @@ fn unnamed_keys(request: Request<'_>, stores: bool) -> Option<&'static str> {
 /// `SORT key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC | DESC] [ALPHA] [STORE destination]`
 fn sort(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Options<'_, true>)) -> Result<()> {
     let Some(store) = options.store else { return write_sorted(db, reply, key, &options) };
-    let found = sorted(db, reply, key, &options)?;
+    let found = endable(|| sorted(db, reply, key, &options))?;
     db.contains(store);
     if db.has_fault() {
         return Ok(());
@@ -128,10 +128,22 @@ fn write_sorted<const STORE: bool>(
     key: &[u8],
     options: &Options<'_, STORE>,
 ) -> Result<()> {
+    // `SORT` may write, so it is not marked as one that only reads.
+    endable(|| write_all(db, reply, key, options))
+}
+
+fn write_all<const STORE: bool>(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    key: &[u8],
+    options: &Options<'_, STORE>,
+) -> Result<()> {
     let found = sorted(db, reply, key, options)?;
     reply.array(found.len());
     for element in found {
-        pace::step(1);
+        if !pace::goes_on(1) {
+            break;
+        }
         match &element {
             Some(bytes) => reply.bulk(bytes),
             None => reply.null(),
@@ -161,7 +173,7 @@ fn sorted<const STORE: bool>(
     if !is_sorted {
         elements = if alpha {
             let weights = elements.iter().map(|element| {
-                pace::step(WEIGHT_COST);
+                go_on(WEIGHT_COST)?;
                 let weight = match by {
                     Some(pattern) => lookup(db, pattern, element),
                     None => Some(element.clone()),
@@ -178,7 +190,7 @@ fn sorted<const STORE: bool>(
             in_order(weights, elements, options.descending, compare)
         } else {
             let weights = elements.iter().map(|element| {
-                pace::step(WEIGHT_COST);
+                go_on(WEIGHT_COST)?;
                 match by {
                     Some(pattern) => lookup(db, pattern, element).map_or(Ok(0.0), |weight| number(&weight)),
                     None => number(element),
@@ -205,7 +217,7 @@ fn sorted<const STORE: bool>(
     let mut found = Vec::new();
     let mut bytes = 0;
     for element in elements {
-        pace::step(options.gets.len() * WEIGHT_COST);
+        go_on(options.gets.len() * WEIGHT_COST)?;
         for pattern in &options.gets {
             let got = if *pattern == b"#" { Some(element.clone()) } else { lookup(db, pattern, &element) };
             let more = size_of_val(&got) + got.as_ref().map_or(0, Vec::len);
@@ -218,6 +230,14 @@ fn sorted<const STORE: bool>(
         }
     }
     Ok(found)
+}
+
+/// Says how far a loop has come.
+///
+/// # Errors
+/// It is to end.
+fn go_on(elements: usize) -> Result<()> {
+    if pace::goes_on(elements) { Ok(()) } else { Err(Error::Unfinished) }
 }
 
 /// A copy of the elements, and whether they are a set's.
@@ -243,10 +263,13 @@ fn in_order<W>(
     let order = |a: &(W, Vec<u8>), b: &(W, Vec<u8>)| if descending { compare(b, a) } else { compare(a, b) };
     // A step within the comparison would make the sort four times as slow. The parts are found in order and merged.
     for part in pairs.chunks_mut(SORTED_AT_ONCE) {
-        pace::step(part.len() * SORT_COST);
-        part.sort_by(order);
+        if pace::goes_on(part.len() * SORT_COST) {
+            part.sort_by(order);
+        }
     }
-    pairs.sort_by(order);
+    if !pace::is_ended() {
+        pairs.sort_by(order);
+    }
     pairs.into_iter().inspect(|_| pace::step(1)).map(|(_, element)| element).collect()
 }
 

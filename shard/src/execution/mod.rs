@@ -26,6 +26,8 @@
 //!   one entry.
 //! - A plan of one command may still fault in step 7, if the command finds its keys by itself. Such a command faults before it
 //!   changes anything.
+//! - On the lane a command that has changed nothing may be told to end ([`dormouse_types::pace`]): its caller has gone or asks
+//!   for it.
 //! - Commands run at the engine's clock, but never before the time at which they were asked for.
 
 pub mod ahead;
@@ -43,6 +45,7 @@ pub mod turn;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -273,15 +276,24 @@ impl Attempt {
                 return;
             }
             let mut cpu = CpuStopwatch::start();
-            let tried = self.elsewhere(&held, Seat::Lane, Some(&mut cpu));
-            let following = match &tried {
-                Try::Done(_) => self.follow(followers, &held, &its, &mut cpu),
-                _ => Vec::new(),
+            let sender = Rc::new(sender);
+            let (tried, following) = {
+                // The receiver may have been dropped with its connection.
+                let (sender, of) = (Rc::clone(&sender), Arc::clone(&its));
+                let _listening = pace::listen(Some(Rc::new(move || sender.is_canceled() || of.is_to_end())));
+                let tried = self.elsewhere(&held, Seat::Lane, Some(&mut cpu));
+                let following = match &tried {
+                    Try::Done(_) => self.follow(followers, &held, &its, &mut cpu),
+                    _ => Vec::new(),
+                };
+                (tried, following)
             };
             // The caller's thread goes before this one, and may want the locks at once.
             drop(held);
             // The caller may be gone.
-            let _ = sender.send((tried, following));
+            if let Some(sender) = Rc::into_inner(sender) {
+                let _ = sender.send((tried, following));
+            }
         })?;
         turn.wait(Waits::Lane, receiver).await?.map_err(|_| turn.vanished(Waits::Lane))
     }

@@ -157,6 +157,8 @@ const NOT_RUN: &[&str] = &[
     "TIMEOUT ",
     "ERR Script killed by user",
     "ERR Script ended after",
+    "ERR Script ended since",
+    "ERR Command ended before it was done",
     "ERR max key size exceeded",
     "ERR max single record size exceeded",
     "ERR a part of the database was not in memory",

@@ -17,6 +17,7 @@
 use std::sync::Arc;
 
 use dormouse_protocol::{Reply, Request};
+use dormouse_types::pace;
 
 use super::budget::{self, TURN};
 use super::plan::ServedCommand;
@@ -176,6 +177,8 @@ fn run(db: &mut Keyspace<'_>, waiter: &Waiter) -> Ran {
         reply.error(&denial);
         return Ran::Served(reply);
     }
+    // Its client is another than the one that may want this thread's work to end.
+    let _undisturbed = pace::listen(None);
     let done = commands::call(waiter.row, waiter.run, db, &mut reply, waiter.request.as_request());
     match (done, db.take_wait()) {
         (Err(_), _) => Ran::NeedsMore,

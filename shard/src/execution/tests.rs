@@ -1,11 +1,11 @@
 //! Tests of budgets: the work of a turn, and plans that are known to be short before they run.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use dormouse_protocol::{OwnedRequest, Parsed, Parser, RequestLimits, Version};
 use parking_lot::Mutex;
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::ahead::{Ahead, FoundCommand};
 use super::budget::{Estimate, Fit, TURN, TurnBudget};
@@ -15,7 +15,7 @@ use crate::commands::testing::Bench;
 use crate::commands::{Row, Run, find};
 use crate::database::Engine;
 use crate::keyspace::Left;
-use crate::keyspace::scripts::ScriptTrace;
+use crate::keyspace::scripts::{ScriptTrace, Unkillable};
 use crate::lane::Lane;
 use dormouse_protocol::Request;
 use dormouse_storage::store::Store;
@@ -398,4 +398,155 @@ fn scripts_that_follow_a_script_run_in_its_turn() {
     let ran = run_within(&database, &first, followers(&scripts, Duration::MAX), &turn);
     let (outcome, behind) = runtime.block_on(ran).expect("it runs");
     assert_eq!((&*text(&outcome), behind.len()), ("$2\r\n12\r\n", 0));
+}
+
+/// A client that asks for the end of what runs for it.
+#[derive(Debug, Default)]
+struct Impatient(AtomicBool);
+
+impl Caller for Impatient {
+    fn is_gone(&self) -> bool {
+        false
+    }
+
+    fn ends(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn register(&self, _: &std::task::Waker) {}
+}
+
+/// A database with collections that take many steps.
+fn with_collections(runtime: &Runtime, elements: usize) -> Arc<Database> {
+    let database = runtime.block_on(Database::open("test", 7, engine(runtime.handle())));
+    let numbers: Vec<usize> = (0..elements).collect();
+    for some in numbers.chunks(500) {
+        let words = |word: &dyn Fn(&usize) -> String| some.iter().map(word).collect::<Vec<_>>().join(" ");
+        let filled = plan(&[
+            &format!("RPUSH long {}", words(&|n| n.to_string())),
+            &format!("SADD set {}", words(&|n| format!("m{n}"))),
+            &format!("ZADD sorted {}", words(&|n| format!("{n} m{n}"))),
+            &format!("HSET hash {}", words(&|n| format!("m{n} v"))),
+            &format!("MSET {}", words(&|n| format!("{{k}}{n} v"))),
+        ]);
+        runtime.block_on(run(&database, &Arc::new(filled), &Arc::new(Turn::endless(None)))).expect("it runs");
+    }
+    database
+}
+
+#[test]
+fn what_only_reads_ends_when_its_client_asks_for_it() {
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let database = with_collections(&runtime, 20_000);
+    let caller = Arc::new(Impatient::default());
+    let ran = |line: &str, ends: bool| {
+        caller.0.store(ends, Ordering::Relaxed);
+        let turn = Arc::new(Turn::endless(Some(Arc::clone(&caller) as _)));
+        let outcome = runtime.block_on(run(&database, &Arc::new(plan(&[line])), &turn)).expect("it runs");
+        let text = String::from_utf8_lossy(&outcome.replies.buffer).into_owned();
+        text.split("\r\n").next().unwrap_or_default().to_owned()
+    };
+    let ended = "-ERR Command ended before it was done: its client is gone, or the server ends";
+    for (line, whole) in [
+        ("LRANGE long 0 -1", "*20000"),
+        ("LRANGE long -19999 -1", "*19999"),
+        ("SMEMBERS set", "*20000"),
+        ("HGETALL hash", "*40000"),
+        ("ZRANGE sorted 0 -1", "*20000"),
+        ("ZREVRANGE sorted 0 -1", "*20000"),
+        ("KEYS {k}*", "*20000"),
+        ("SINTERCARD 2 set set", ":20000"),
+        ("ZINTERCARD 2 sorted set", ":20000"),
+        ("SORT long", "*20000"),
+        ("SORT_RO long", "*20000"),
+        ("SORT long STORE stored", ":20000"),
+        ("SUNIONSTORE stored set set", ":20000"),
+        ("ZUNIONSTORE stored 2 sorted set", ":20000"),
+    ] {
+        assert_eq!(ran(line, true), ended, "{line}");
+        assert_eq!(ran("EXISTS stored", true), ":0", "{line}");
+        assert_eq!(ran(line, false), whole, "{line}");
+        ran("DEL stored", false);
+    }
+    // What writes is done in full.
+    assert_eq!(ran("LTRIM long 10000 -1", true), "+OK");
+    assert_eq!(ran("COPY set copy", true), ":1");
+    assert_eq!(ran("SCARD copy", true), ":20000");
+    assert_eq!(ran("LLEN long", true), ":10000");
+}
+
+#[test]
+fn scripts_end_in_the_middle_of_a_long_command_unless_they_have_written() {
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let database = with_collections(&runtime, 20_000);
+    let caller = Arc::new(Impatient(AtomicBool::new(true)));
+    let ran = |line: &str| {
+        let turn = Arc::new(Turn::endless(Some(Arc::clone(&caller) as _)));
+        let outcome = runtime.block_on(run(&database, &Arc::new(plan(&[line])), &turn)).expect("it runs");
+        String::from_utf8_lossy(&outcome.replies.buffer).into_owned()
+    };
+    for script in [
+        // A plain one, and one that hides the error.
+        "EVAL return\t#redis.call('SMEMBERS',KEYS[1]) 1 set",
+        "EVAL pcall(redis.call,'SORT','long')\tredis.call('SET','written','1') 0",
+        "EVAL_RO pcall(redis.call,'SMEMBERS','set')\treturn\t1 0",
+    ] {
+        let reply = ran(script);
+        assert!(reply.starts_with("-ERR Script ended since its client is gone"), "{script}: {reply}");
+        assert_eq!(ran("EXISTS written"), ":0\r\n");
+    }
+    let script = "EVAL redis.call('SET','written','1')\treturn\t#redis.call('SMEMBERS','set') 0";
+    assert_eq!(ran(script), ":20000\r\n");
+    assert_eq!(ran("GET written"), "$1\r\n1\r\n");
+}
+
+#[test]
+fn a_script_is_killed_in_the_middle_of_a_long_command() {
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let database = with_collections(&runtime, 100_000);
+    for (script, kills) in [
+        ("EVAL return\t#redis.call('SORT','long') 0", true),
+        ("EVAL return\t#redis.call('SORT',KEYS[1]) 1 long", true),
+        ("EVAL redis.call('SET','written','1')\treturn\t#redis.call('SORT','long') 0", false),
+    ] {
+        let shared = Arc::clone(&database.shared);
+        let killer = std::thread::spawn(move || {
+            loop {
+                match shared.scripts.kill(false) {
+                    Err(Unkillable::NotRunning) => std::thread::yield_now(),
+                    done => return done,
+                }
+            }
+        });
+        let turn = Arc::new(Turn::endless(None));
+        let outcome = runtime.block_on(run(&database, &Arc::new(plan(&[script])), &turn)).expect("it runs");
+        let reply = String::from_utf8_lossy(&outcome.replies.buffer).into_owned();
+        let killed = killer.join().expect("it ends");
+        assert_eq!(killed, if kills { Ok(()) } else { Err(Unkillable::HasWritten) }, "{script}");
+        assert_eq!(reply.starts_with("-ERR Script killed by user"), kills, "{script}: {reply}");
+    }
+}
+
+/// The client of a long read goes. The read ends, and its outcome tells what it has cost.
+#[test]
+fn what_has_been_used_is_told_when_a_client_goes() {
+    #[derive(Debug)]
+    struct Gone(Stopwatch);
+    impl Caller for Gone {
+        fn is_gone(&self) -> bool {
+            self.0.elapsed() > Duration::from_millis(20)
+        }
+        fn register(&self, waker: &std::task::Waker) {
+            waker.wake_by_ref();
+        }
+    }
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let database = with_collections(&runtime, 100_000);
+    let turn = Arc::new(Turn::endless(Some(Arc::new(Gone(Stopwatch::start())))));
+    let outcome = runtime.block_on(run(&database, &Arc::new(plan(&["SORT long ALPHA"])), &turn));
+    // On a busy machine the client is gone before the command has begun.
+    if let Ok(outcome) = outcome {
+        assert!(outcome.replies.buffer.starts_with(b"-ERR Command ended"));
+        assert!(outcome.elsewhere > Duration::ZERO);
+    }
 }

@@ -3,7 +3,9 @@
 //! - The wait is bounded. A client that gets no reply gives up and sends the command again on another connection, so a
 //!   command that has not begun by then is never run, and the reply says so.
 //! - A command is not run either if its caller has gone meanwhile.
-//! - A command that has begun runs to its end, and its reply is waited for, however long it takes.
+//! - A command that has begun runs to its end, and its reply is waited for, however long it takes. If its caller goes, it
+//!   is told to [end](dormouse_types::pace), which those do that have changed nothing. It is waited for a little then, since its
+//!   outcome says what it has cost.
 //!
 //! A command may begin on another thread, so beginning and giving up exclude each other by one atomic state.
 
@@ -17,6 +19,9 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 
+/// Time for a running command to end after its caller has gone.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
+
 const WAITING: u8 = 0;
 const RUNNING: u8 = 1;
 /// The command will not be run.
@@ -26,6 +31,11 @@ const GIVEN_UP: u8 = 2;
 pub trait Caller: fmt::Debug + Send + Sync {
     /// Whether it has gone: nothing that has not begun is run for it.
     fn is_gone(&self) -> bool;
+
+    /// Whether what runs for it is to end, if that has changed nothing.
+    fn ends(&self) -> bool {
+        self.is_gone()
+    }
 
     /// Says whom to wake when it goes.
     fn register(&self, waker: &Waker);
@@ -97,6 +107,7 @@ impl Turn {
             }
         });
         let mut is_late = false;
+        let mut grace = None;
         poll_fn(|cx| {
             if let Poll::Ready(done) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(done));
@@ -105,8 +116,14 @@ impl Turn {
                 caller.register(cx.waker());
             }
             is_late = is_late || timer.as_mut().poll(cx).is_ready();
-            // A running command is waited for, unless its caller is gone.
-            let is_over = (is_late && self.give_up()) || self.has_lost_caller();
+            let is_over = if self.has_lost_caller() {
+                self.give_up() || {
+                    let grace = grace.get_or_insert_with(|| Box::pin(tokio::time::sleep(ENDS_WITHIN)));
+                    grace.as_mut().poll(cx).is_ready()
+                }
+            } else {
+                is_late && self.give_up()
+            };
             if is_over { Poll::Ready(Err(self.late(what))) } else { Poll::Pending }
         })
         .await
@@ -152,6 +169,11 @@ impl Turn {
     /// Whether its caller is gone.
     pub fn has_lost_caller(&self) -> bool {
         self.caller.as_ref().is_some_and(|caller| caller.is_gone())
+    }
+
+    /// Whether its caller asks for its end.
+    pub(super) fn is_to_end(&self) -> bool {
+        self.caller.as_ref().is_some_and(|caller| caller.ends())
     }
 
     /// False: it has begun.

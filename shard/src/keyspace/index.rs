@@ -580,7 +580,7 @@ impl Index {
         self.places
             .iter()
             .filter_map(Place::segment)
-            .inspect(|segment| pace::step(segment.len()))
+            .take_while(|segment| pace::goes_on(segment.len()))
             .flat_map(Segment::iter)
     }
 

@@ -76,16 +76,22 @@ fn is_lately(since: &Mutex<Option<Stopwatch>>, mark: &AtomicBool, seconds: u64) 
 #[derive(Default)]
 pub struct Scripts {
     known: RwLock<Known>,
-    running: Mutex<Option<Arc<Running>>>,
+    /// Those that may be ended, in the order in which they began. Several may run at once if they name their keys.
+    running: Mutex<Vec<Arc<Running>>>,
     /// Services that scripts use outside the engine.
     surroundings: OnceLock<Arc<dyn ScriptSurroundings>>,
-    /// Milliseconds after which other clients are told that a script runs.
-    busy_after_ms: AtomicU64,
-    /// Whether the running script has run for that long. Every request reads it, so it needs no lock.
-    is_busy: AtomicBool,
+    busy: Arc<BusyMark>,
     /// Set while no script may begin on a thread that serves others.
     bars_guests: AtomicBool,
     barred: Mutex<Option<Stopwatch>>,
+}
+
+/// Says whether a script has run for so long that other clients are told.
+#[derive(Debug, Default)]
+struct BusyMark {
+    after_ms: AtomicU64,
+    /// Every request reads it, so it needs no lock.
+    is_set: AtomicBool,
 }
 
 /// Seconds for which no script of a database may be a guest, after one has kept its thread for too long.
@@ -115,6 +121,7 @@ pub struct Running {
     /// The request that runs it, shortened.
     pub request: Vec<Box<[u8]>>,
     started: Stopwatch,
+    busy: Arc<BusyMark>,
     has_written: AtomicBool,
     is_killed: AtomicBool,
 }
@@ -287,7 +294,7 @@ impl fmt::Debug for Scripts {
 impl Scripts {
     pub fn new() -> Self {
         let scripts = Self::default();
-        scripts.busy_after_ms.store(BUSY_AFTER_MS, Ordering::Relaxed);
+        scripts.busy.after_ms.store(BUSY_AFTER_MS, Ordering::Relaxed);
         scripts
     }
 
@@ -302,7 +309,7 @@ impl Scripts {
     }
 
     pub fn set_busy_after_ms(&self, ms: u64) {
-        self.busy_after_ms.store(ms, Ordering::Relaxed);
+        self.busy.after_ms.store(ms, Ordering::Relaxed);
     }
 
     /// Lets no script be a guest for a while.
@@ -355,42 +362,40 @@ impl Scripts {
 
     pub fn begin(&self, running: Running) -> Arc<Running> {
         let running = Arc::new(running);
-        *self.running.lock() = Some(Arc::clone(&running));
+        self.running.lock().push(Arc::clone(&running));
         running
     }
 
     pub fn end(&self, running: &Arc<Running>) {
-        let mut slot = self.running.lock();
-        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, running)) {
-            *slot = None;
-            self.is_busy.store(false, Ordering::Relaxed);
-        }
+        let mut all = self.running.lock();
+        all.retain(|other| !Arc::ptr_eq(other, running));
+        // Another one that has run for long sets it again.
+        self.busy.is_set.store(false, Ordering::Relaxed);
     }
 
+    /// The script that has run for longest.
     pub fn running(&self) -> Option<Arc<Running>> {
-        self.running.lock().clone()
+        self.running.lock().first().cloned()
     }
 
     /// Whether a script has run for so long that other clients are told.
     pub fn is_busy(&self) -> bool {
-        self.is_busy.load(Ordering::Relaxed)
+        self.busy.is_set.load(Ordering::Relaxed)
     }
 
-    /// Ends the running script.
+    /// Ends the running scripts, or functions.
     ///
     /// # Errors
-    /// When that cannot be.
+    /// When none can be ended.
     pub fn kill(&self, is_function: bool) -> Result<(), Unkillable> {
-        let running = self.running().ok_or(Unkillable::NotRunning)?;
-        if running.is_function != is_function {
-            return Err(Unkillable::OtherKind);
+        let all = self.running.lock();
+        let mut refusal = if all.is_empty() { Unkillable::NotRunning } else { Unkillable::OtherKind };
+        let mut is_any_killed = false;
+        for running in all.iter().filter(|running| running.is_function == is_function) {
+            refusal = Unkillable::HasWritten;
+            is_any_killed |= running.kill();
         }
-        running.is_killed.store(true, Ordering::SeqCst);
-        if running.has_written.load(Ordering::SeqCst) {
-            running.is_killed.store(false, Ordering::SeqCst);
-            return Err(Unkillable::HasWritten);
-        }
-        Ok(())
+        if is_any_killed { Ok(()) } else { Err(refusal) }
     }
 }
 
@@ -430,7 +435,7 @@ impl Known {
 
 impl Running {
     /// `started`: runs since its beginning.
-    pub fn new(title: &str, is_function: bool, request: Request<'_>, started: Stopwatch) -> Self {
+    pub fn new(scripts: &Scripts, title: &str, is_function: bool, request: Request<'_>, started: Stopwatch) -> Self {
         const WORDS_MAX: usize = 32;
         const WORD_BYTES_MAX: usize = 128;
         let request =
@@ -440,6 +445,7 @@ impl Running {
             is_function,
             request,
             started,
+            busy: Arc::clone(&scripts.busy),
             has_written: AtomicBool::new(false),
             is_killed: AtomicBool::new(false),
         }
@@ -459,11 +465,21 @@ impl Running {
         self.is_killed.load(Ordering::SeqCst)
     }
 
+    /// Asks for its end. False: it has changed data.
+    fn kill(&self) -> bool {
+        self.is_killed.store(true, Ordering::SeqCst);
+        let has_written = self.has_written.load(Ordering::SeqCst);
+        if has_written {
+            self.is_killed.store(false, Ordering::SeqCst);
+        }
+        !has_written
+    }
+
     /// Notes the time; returns it in milliseconds.
-    pub fn tick(&self, scripts: &Scripts) -> u64 {
+    pub fn tick(&self) -> u64 {
         let elapsed_ms = self.elapsed_ms();
-        if elapsed_ms >= scripts.busy_after_ms.load(Ordering::Relaxed) {
-            scripts.is_busy.store(true, Ordering::Relaxed);
+        if elapsed_ms >= self.busy.after_ms.load(Ordering::Relaxed) {
+            self.busy.is_set.store(true, Ordering::Relaxed);
         }
         elapsed_ms
     }
@@ -558,14 +574,21 @@ mod tests {
         let scripts = Scripts::new();
         assert_eq!(scripts.kill(false), Err(Unkillable::NotRunning));
         let request = dormouse_protocol::OwnedRequest::from_args(&[b"EVAL", b"x", b"0"]);
-        let running = scripts.begin(Running::new("x", false, request.as_request(), Stopwatch::start()));
+        let running = scripts.begin(Running::new(&scripts, "x", false, request.as_request(), Stopwatch::start()));
         assert_eq!(scripts.kill(true), Err(Unkillable::OtherKind));
         assert!(running.writes());
         assert_eq!(scripts.kill(false), Err(Unkillable::HasWritten));
         assert!(!running.is_killed());
         scripts.end(&running);
-        let running = scripts.begin(Running::new("y", false, request.as_request(), Stopwatch::start()));
+        let running = scripts.begin(Running::new(&scripts, "y", false, request.as_request(), Stopwatch::start()));
         assert_eq!(scripts.kill(false), Ok(()));
         assert!(running.is_killed() && !running.writes());
+        // Of two that run at once the one is ended that may be.
+        let other = scripts.begin(Running::new(&scripts, "z", false, request.as_request(), Stopwatch::start()));
+        assert_eq!(scripts.kill(false), Ok(()));
+        assert!(other.is_killed());
+        scripts.end(&running);
+        scripts.end(&other);
+        assert_eq!(scripts.kill(false), Err(Unkillable::NotRunning));
     }
 }

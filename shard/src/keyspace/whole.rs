@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use dormouse_storage::shown::ALL_INDEXES;
+use dormouse_types::pace;
 use dormouse_types::record::Record;
 
 use super::index::{self, Index};
@@ -78,7 +79,7 @@ impl Keyspace<'_> {
                 }
             }
             buckets -= 1;
-            if seen >= count || buckets == 0 {
+            if seen >= count || buckets == 0 || !pace::goes_on(1) {
                 break;
             }
         }

@@ -567,7 +567,8 @@ impl Sliced {
         let mut next = if reverse { self.slices.until(last) } else { self.slices.from(first) };
         while let Some(spot) = next {
             let (number, slice) = self.slices.at(spot);
-            if low > high || number < first || number > last {
+            // What is left matters as little as behind a visitor that has enough.
+            if low > high || number < first || number > last || !pace::goes_on(1) {
                 return false;
             }
             let from = if number == first { low_offset } else { 0 };

@@ -53,6 +53,9 @@ pub fn write(node: JsonNode<'_>, style: Style<'_>, out: &mut impl TextSink) {
 
 /// The same inside of `level` containers.
 pub fn write_inside(node: JsonNode<'_>, style: Style<'_>, level: usize, out: &mut impl TextSink) {
+    if pace::is_ended() {
+        return;
+    }
     match node.value() {
         JsonValue::Null => out.put(b"null"),
         JsonValue::Bool(true) => out.put(b"true"),

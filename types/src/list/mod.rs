@@ -432,7 +432,14 @@ impl<'a> Iterator for Range<'a> {
             return None;
         }
         let place = match self.front {
-            Some(place) => self.list.after(place),
+            Some(before) => {
+                let place = self.list.after(before);
+                if place.index != before.index && pace::is_ended() {
+                    self.start = self.end;
+                    return None;
+                }
+                place
+            }
             None => self.list.place(self.start)?,
         };
         self.front = Some(place);
@@ -456,6 +463,9 @@ impl<'a> Iterator for Range<'a> {
         let (mut folded, mut from) = (init, Some(at));
         while left > 0 {
             self.list.pace(chunk);
+            if pace::is_ended() {
+                break;
+            }
             match self.list.chunk(chunk) {
                 ChunkRef::Packed(view) => {
                     for item in view.iter_from(from.take().unwrap_or(view.start())).take(left) {
@@ -487,7 +497,14 @@ impl DoubleEndedIterator for Range<'_> {
             return None;
         }
         let place = match self.back {
-            Some(place) => self.list.before(place),
+            Some(before) => {
+                let place = self.list.before(before);
+                if place.index != before.index && pace::is_ended() {
+                    self.start = self.end;
+                    return None;
+                }
+                place
+            }
             None => self.list.place(self.end - 1)?,
         };
         self.back = Some(place);

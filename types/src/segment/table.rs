@@ -201,7 +201,7 @@ impl<E: Entry, P: Placement> Table<E, P> {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &E> {
-        self.segments.iter().inspect(|segment| pace::step(segment.len())).flat_map(Segment::iter)
+        self.segments.iter().take_while(|segment| pace::goes_on(segment.len())).flat_map(Segment::iter)
     }
 
     /// Asks for the bucket that a `get` with this position will read first.

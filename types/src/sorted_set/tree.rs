@@ -427,6 +427,10 @@ impl<'a> Iterator for Entries<'a> {
         let walk = match &mut self.front {
             Some(walk) => {
                 walk.forward();
+                if walk.index == 0 && pace::is_ended() {
+                    self.start = self.end;
+                    return None;
+                }
                 walk
             }
             None => self.front.insert(Walk::to(&self.tree.root, self.start)),
@@ -448,6 +452,10 @@ impl<'a> DoubleEndedIterator for Entries<'a> {
         let walk = match &mut self.back {
             Some(walk) => {
                 walk.backward();
+                if walk.index + 1 == walk.leaf.len() && pace::is_ended() {
+                    self.start = self.end;
+                    return None;
+                }
                 walk
             }
             None => self.back.insert(Walk::to(&self.tree.root, self.end - 1)),

@@ -8,7 +8,7 @@ use super::node::{Node, Placed, Shape, StreamEntry, nodes_bytes};
 use super::{StreamId, Trim, Until};
 use crate::limits::{NODE_BYTES_MAX, NODE_ENTRIES_MAX};
 use crate::listpack::ListpackRef;
-use crate::{Limits, Malformed, heap};
+use crate::{Limits, Malformed, heap, pace};
 
 /// StreamEntries, and what a stream knows of those that it has had.
 #[derive(Debug, Default)]
@@ -477,6 +477,9 @@ impl<'a> Iterator for EntryRange<'a> {
                 }
             }
             (self.node, self.shape) = (self.node + 1, None);
+            if !pace::goes_on(shape.count) {
+                self.node = usize::MAX;
+            }
         }
         None
     }
@@ -516,6 +519,9 @@ impl<'a> Iterator for EntryRangeBack<'a> {
                 }
             }
             (self.left, self.shape) = (self.left - 1, None);
+            if !pace::goes_on(shape.count) {
+                self.left = 0;
+            }
         }
         None
     }

@@ -56,8 +56,8 @@ impl VectorSet {
         let (query, _) = Vector::new(vector, body.shape.quantization);
         let mut beam = Beam::new(count.min(self.len()));
         for id in 0..body.len {
-            if (id as usize).is_multiple_of(DISTANCES_PER_ELEMENT) {
-                pace::step(body.step());
+            if (id as usize).is_multiple_of(DISTANCES_PER_ELEMENT) && !pace::goes_on(body.step()) {
+                break;
             }
             if accepts(id) {
                 beam.offer(NearNode { distance: body.distance_from(query.as_ref(), id), id });
@@ -116,7 +116,7 @@ impl Body {
         beam.offer(start);
         let mut fresh = Vec::with_capacity(self.links_max(layer));
         let step = self.step();
-        while let Some(here) = beam.next() {
+        while let Some(here) = beam.next().filter(|_| !pace::is_ended()) {
             fresh.clear();
             for link in self.links(here, layer) {
                 if visited.add(*link) {
@@ -154,7 +154,7 @@ impl Body {
         let step = self.step();
         for _ in 0..visits_max {
             let Some(Ahead(here)) = ahead.pop() else { break };
-            if beam.refuses(here.distance) {
+            if beam.refuses(here.distance) || pace::is_ended() {
                 break;
             }
             for link in self.links(here.id, 0) {

@@ -438,7 +438,9 @@ fn write_positions(reply: &mut Reply, array: Option<&Array>, span: Span) {
     let mut left = span.len();
     let nulls = |reply: &mut Reply, count: u64| {
         for _ in 0..count {
-            pace::step(1);
+            if !pace::goes_on(1) {
+                break;
+            }
             reply.null();
         }
     };
@@ -447,10 +449,9 @@ fn write_positions(reply: &mut Reply, array: Option<&Array>, span: Span) {
             // The positions from here to the end of the range.
             let behind = if span.reverse { index - span.low } else { span.high - index };
             nulls(reply, left - behind - 1);
-            pace::step(1);
             write_element(reply, element);
             left = behind;
-            false
+            !pace::goes_on(1)
         });
     }
     nulls(reply, left);

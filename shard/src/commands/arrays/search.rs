@@ -44,13 +44,12 @@ pub(super) fn arscan(
     let (begin, mut found) = (reply.len(), 0);
     if let Some(array) = array {
         array.visit(span.low, span.high, span.reverse, |index, element| {
-            pace::step(1);
             reply.array(2);
             write_index(reply, index);
             write_element(reply, element);
             found += 1;
             left -= 1;
-            left == 0
+            left == 0 || !pace::goes_on(1)
         });
     }
     reply.array_since(begin, found);
@@ -83,7 +82,9 @@ pub(super) fn argrep(
         array.visit(span.low, span.high, span.reverse, |index, element| {
             let mut room = ElementText::new();
             let text = element.text(&mut room);
-            pace::step(1 + text.len() / BYTES_PER_ELEMENT);
+            if !pace::goes_on(1 + text.len() / BYTES_PER_ELEMENT) {
+                return true;
+            }
             if options.nocase {
                 lower.clear();
                 lower.extend(text.iter().map(u8::to_ascii_lowercase));
@@ -309,9 +310,8 @@ pub(super) fn arop(
     let visit = |each: &mut dyn FnMut(Element<'_>)| {
         if let Some(array) = array {
             array.visit(span.low, span.high, span.reverse, |_, element| {
-                pace::step(1);
                 each(element);
-                false
+                !pace::goes_on(1)
             });
         }
     };

@@ -254,17 +254,18 @@ fn reply_lengths(reply: &mut Reply, values: &Selected<'_>, length: impl Fn(JsonN
 pub fn arrindex(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, path, value, range): (&[u8], Path<'_>, &[u8], SearchRange),
+    (key, path, value, range): (&[u8], LatePath<'_>, &[u8], SearchRange),
 ) -> Result<()> {
     let SearchRange { start, stop } = range;
     let wanted = parse_operand(value)?;
     let document = db.read::<Json>(key)?.ok_or(NO_PATH)?;
+    let path = path.read?;
     let find = |array: JsonNode<'_>| {
         let (from, to) = searched(start, stop, array.len());
         let mut range = array.children().enumerate().take(to).skip(from);
         let found = range.find(|(_, (_, value))| {
-            pace::step(1);
-            equal(*value, JsonNode::of(&wanted), Numbers::OfOneType)
+            // The first one, whatever it is, where the search is to end.
+            !pace::goes_on(1) || equal(*value, JsonNode::of(&wanted), Numbers::OfOneType)
         });
         found.map(|(index, _)| index)
     };

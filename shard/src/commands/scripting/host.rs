@@ -6,6 +6,8 @@
 //! - A guest, which has a turn on a thread that serves others, is suspended there after its first write as soon as it is
 //!   long or lacks something, and goes on on the slow lane. Where it cannot be suspended it ends after [`GUEST_MS_MAX`].
 
+use std::cell::{Cell, OnceCell};
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
 use dormouse_protocol::{Reply, Request};
@@ -96,6 +98,8 @@ pub(super) enum Ended {
     /// It is a guest that cannot be suspended and takes too long.
     Unsuspendable,
     Killed,
+    /// Its client is gone, or the server ends.
+    Abandoned,
     TimedOut,
     /// The name of the limit.
     OutOfMemory(&'static str),
@@ -127,7 +131,7 @@ pub(super) struct Calls<'d, 'k, 'r> {
     bytes_before: usize,
     /// Whether every key is in the shards that are held.
     holds_all: bool,
-    /// `None`: it cannot be long.
+    /// `None`: it cannot be long here.
     running: Option<LongRun<'r>>,
     ended: Option<Ended>,
 }
@@ -149,28 +153,106 @@ struct LongRun<'r> {
     run: Runnable<'r>,
     request: Request<'r>,
     started: Stopwatch,
-    /// Shows it to other clients, once it has taken a while.
-    shown: Option<Arc<Running>>,
+    /// On the lane: what may end it.
+    end: Option<LaneEnd>,
     /// Takes memory for its work from the client's budget.
     work: Reply,
     work_bytes: usize,
 }
 
+/// The end of a run on the lane, for which both its steps and its long commands ask.
+struct LaneEnd {
+    reasons: Rc<EndReasons>,
+    /// In place of the request of the script's caller, which must not end what has changed something.
+    _listening: pace::Listening,
+}
+
+struct EndReasons {
+    started: Stopwatch,
+    has_written: Cell<bool>,
+    /// The caller's request.
+    caller: Option<pace::Ending>,
+    /// Shows the run to other clients, once it has taken a while.
+    shown: OnceCell<Arc<Running>>,
+    /// The reason that has ended one of its commands.
+    told: Cell<Option<EndReason>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum EndReason {
+    Killed,
+    Abandoned,
+    TimedOut,
+}
+
+impl LaneEnd {
+    fn new(started: Stopwatch, has_written: bool) -> Self {
+        let reasons = Rc::new(EndReasons {
+            started,
+            has_written: Cell::new(has_written),
+            caller: pace::ending(),
+            shown: OnceCell::new(),
+            told: Cell::new(None),
+        });
+        let asked = Rc::clone(&reasons);
+        let ending = move || {
+            asked.told.set(asked.reason());
+            asked.told.get().is_some()
+        };
+        Self { reasons, _listening: pace::listen(Some(Rc::new(ending))) }
+    }
+}
+
+impl EndReasons {
+    fn reason(&self) -> Option<EndReason> {
+        let shown = self.shown.get();
+        let elapsed_ms = shown.map_or_else(|| self.started.elapsed().as_millis() as u64, |running| running.tick());
+        if !self.has_written.get() {
+            if shown.is_some_and(|running| running.is_killed()) {
+                return Some(EndReason::Killed);
+            }
+            if self.caller.as_ref().is_some_and(|caller| caller()) {
+                return Some(EndReason::Abandoned);
+            }
+        }
+        (elapsed_ms > TIME_MS_MAX).then_some(EndReason::TimedOut)
+    }
+}
+
+impl From<EndReason> for Ended {
+    fn from(reason: EndReason) -> Self {
+        match reason {
+            EndReason::Killed => Self::Killed,
+            EndReason::Abandoned => Self::Abandoned,
+            EndReason::TimedOut => Self::TimedOut,
+        }
+    }
+}
+
 impl<'r> LongRun<'r> {
-    fn new(run: Runnable<'r>, request: Request<'r>, started: Stopwatch, reply: &Reply) -> Self {
-        Self { run, request, started, shown: None, work: reply.another(), work_bytes: 0 }
+    fn new(run: Runnable<'r>, request: Request<'r>, started: Stopwatch, reply: &Reply, end: Option<LaneEnd>) -> Self {
+        Self { run, request, started, end, work: reply.another(), work_bytes: 0 }
     }
 
-    /// Shows the run to other clients, which may kill it.
-    fn show(&mut self, scripts: &Scripts, has_written: bool) -> &Running {
-        self.shown.get_or_insert_with(|| {
+    /// Shows a run on the lane to other clients, which may kill it.
+    fn show(&self, scripts: &Scripts, is_dirty: bool) {
+        let Some(LaneEnd { reasons, .. }) = &self.end else { return };
+        reasons.shown.get_or_init(|| {
             let is_function = matches!(self.run, Runnable::Function(..));
-            let running = Running::new(&self.run.title(), is_function, self.request, self.started);
-            if has_written {
+            let running = Running::new(scripts, &self.run.title(), is_function, self.request, self.started);
+            if is_dirty {
                 running.writes();
             }
             scripts.begin(running)
-        })
+        });
+    }
+
+    fn reasons(&self) -> Option<&EndReasons> {
+        self.end.as_ref().map(|end| &*end.reasons)
+    }
+
+    fn shown(&self) -> Option<&Arc<Running>> {
+        self.reasons()?.shown.get()
     }
 }
 
@@ -186,7 +268,11 @@ impl<'d, 'k, 'r> Calls<'d, 'k, 'r> {
         if !db.must_finish() {
             db.forget_calls();
         }
-        let running = (!is_plain).then(|| LongRun::new(run, request, Stopwatch::start(), reply));
+        let running = (!is_plain || turn.is_none()).then(|| {
+            let started = Stopwatch::start();
+            let end = turn.is_none().then(|| LaneEnd::new(started, db.must_finish()));
+            LongRun::new(run, request, started, reply, end)
+        });
         Self {
             select: db.selected(),
             reads_only: false,
@@ -229,7 +315,7 @@ impl<'d, 'k, 'r> Calls<'d, 'k, 'r> {
             was_full,
             bytes_before,
             holds_all: db.holds_all(),
-            running: Some(LongRun::new(run, request, started, reply)),
+            running: Some(LongRun::new(run, request, started, reply, Some(LaneEnd::new(started, true)))),
             ended: None,
             db,
         }
@@ -288,7 +374,7 @@ impl<'d, 'k, 'r> Calls<'d, 'k, 'r> {
     /// Ends the run; returns why it was ended early.
     pub(super) fn end(self) -> Option<Ended> {
         self.note_time();
-        if let Some(LongRun { shown: Some(running), .. }) = &self.running {
+        if let Some(running) = self.running.as_ref().and_then(LongRun::shown) {
             self.db.shared().scripts.end(running);
         }
         self.db.select(self.select);
@@ -418,7 +504,7 @@ impl<'d, 'k, 'r> Calls<'d, 'k, 'r> {
         let cost = row.cost.map_or(0, |cost| cost(self.db, request));
         if cost > TURN
             && !self.is_guest
-            && let Some(running) = &mut self.running
+            && let Some(running) = &self.running
         {
             running.show(&self.db.shared().scripts, self.is_dirty);
         }
@@ -461,10 +547,18 @@ impl<'d, 'k, 'r> Calls<'d, 'k, 'r> {
             self.is_dirty |= self.db.changes() > 0;
             if self.is_dirty && !self.has_written {
                 self.has_written = true;
-                if let Some(LongRun { shown: Some(running), .. }) = &self.running {
-                    // Killed in the same moment: what is written is.
-                    running.writes();
+                if let Some(reasons) = self.running.as_ref().and_then(LongRun::reasons) {
+                    reasons.has_written.set(true);
+                    if let Some(running) = reasons.shown.get() {
+                        // Killed in the same moment: what is written is.
+                        running.writes();
+                    }
                 }
+            }
+            // The command was ended, and the script with it.
+            let told = self.running.as_ref().and_then(|running| running.reasons()?.told.take());
+            if let Some(reason) = told.filter(|_| done.is_ok()) {
+                return self.halt(reason.into());
             }
             match done {
                 Ok(()) if reply.was_deferred(0) => return self.halt(Ended::Long),
@@ -547,15 +641,11 @@ impl Host for Calls<'_, '_, '_> {
             };
         }
         let scripts = &self.db.shared().scripts;
-        let running = run.show(scripts, self.is_dirty);
-        let (elapsed_ms, is_killed) = (running.tick(scripts), running.is_killed());
-        if is_killed && !self.has_written {
-            return self.halt(Ended::Killed);
+        run.show(scripts, self.is_dirty);
+        if let Some(reason) = run.reasons().and_then(EndReasons::reason) {
+            return self.halt(reason.into());
         }
         let LongRun { work, work_bytes, .. } = run;
-        if elapsed_ms > TIME_MS_MAX {
-            return self.halt(Ended::TimedOut);
-        }
         if held_bytes > *work_bytes {
             let more = held_bytes - *work_bytes;
             *work_bytes = held_bytes;

@@ -485,6 +485,9 @@ fn finish(db: &mut Keyspace<'_>, reply: &mut Reply, ended: Option<Ended>, run: v
                 title()
             )
         }
+        Some(Ended::Abandoned) => {
+            format!("ERR Script ended since its client is gone, or the server ends. script: {}", title())
+        }
         Some(Ended::Killed) => format!("ERR Script killed by user with SCRIPT KILL. script: {}", title()),
         Some(Ended::TimedOut) => {
             format!(

@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 use crate::commands::args::{Args, Argument, Counted, Rest, integer};
 use crate::commands::elements::write_item;
-use crate::commands::work;
+use crate::commands::{endable, work};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 
@@ -36,7 +36,8 @@ pub fn sinter(db: &mut Keyspace<'_>, reply: &mut Reply, (keys,): (Rest<'_>,)) ->
 /// `SINTERSTORE destination key [key ...]`
 pub fn sinterstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, keys): (&[u8], Rest<'_>)) -> Result<()> {
     let limits = *db.limits();
-    let result = collect(intersection(sets(db, keys)?), &limits);
+    let sets = sets(db, keys)?;
+    let result = endable(|| Ok(collect(intersection(sets), &limits)))?;
     store(db, reply, key, result)
 }
 
@@ -92,7 +93,7 @@ pub fn sunionstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, keys): (&[u8]
     let limits = *db.limits();
     let sets = sets(db, keys)?;
     work(reply, union_bytes(&sets))?;
-    let result = collect(union(sets), &limits);
+    let result = endable(|| Ok(collect(union(sets), &limits)))?;
     store(db, reply, key, result)
 }
 
@@ -109,7 +110,7 @@ pub fn sdiffstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, keys): (&[u8],
     let limits = *db.limits();
     let sets = sets(db, keys)?;
     work(reply, difference_bytes(&sets))?;
-    let result = collect(difference(sets), &limits);
+    let result = endable(|| Ok(collect(difference(sets), &limits)))?;
     store(db, reply, key, result)
 }
 

@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 use super::{write_header, write_member};
 use crate::commands::args::{Rest, Word, float};
 use crate::commands::sets::{Limit, holds};
-use crate::commands::work;
+use crate::commands::{endable, work};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 
@@ -50,7 +50,7 @@ pub fn zunionstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, count, rest):
     let limits = *db.limits();
     let (inputs, options) = read(db, "zunionstore", count, rest, WEIGHED_STORE)?;
     work(reply, all(&inputs) * SCORED_BYTES)?;
-    let result = collect(union(inputs, options.aggregate), &limits);
+    let result = endable(|| Ok(collect(union(inputs, options.aggregate), &limits)))?;
     store(db, reply, key, result)
 }
 
@@ -59,7 +59,7 @@ pub fn zinterstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, count, rest):
     let limits = *db.limits();
     let (inputs, options) = read(db, "zinterstore", count, rest, WEIGHED_STORE)?;
     work(reply, least(&inputs) * SCORED_BYTES)?;
-    let result = collect(intersection(inputs, options.aggregate).collect(), &limits);
+    let result = endable(|| Ok(collect(intersection(inputs, options.aggregate).collect(), &limits)))?;
     store(db, reply, key, result)
 }
 
@@ -68,7 +68,7 @@ pub fn zdiffstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, count, rest): 
     let limits = *db.limits();
     let (inputs, _) = read(db, "zdiffstore", count, rest, PLAIN_STORE)?;
     work(reply, first(&inputs) * SCORED_BYTES)?;
-    let result = collect(difference(inputs).collect(), &limits);
+    let result = endable(|| Ok(collect(difference(inputs).collect(), &limits)))?;
     store(db, reply, key, result)
 }
 
