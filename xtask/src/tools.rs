@@ -40,21 +40,21 @@ pub(crate) fn is_present(program: impl AsRef<std::ffi::OsStr>) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Installs Debian's Redis, its C client, and valgrind, if that needs no password.
+/// Installs Debian's Redis, its C client, valgrind, and etcd, if that needs no password.
 ///
-/// The first two serve comparisons; valgrind counts the instructions of commands. The steps that need them report what
-/// is missing.
+/// The first two serve comparisons; valgrind counts the instructions of commands; etcd coordinates fleets. The steps that
+/// need them report what is missing.
 pub(crate) fn system_packages() {
     let hiredis = Path::new("/usr/include/hiredis/hiredis.h");
-    let have_all = is_present("redis-server") && is_present("valgrind") && hiredis.exists();
+    let have_all = is_present("redis-server") && is_present("valgrind") && is_present("etcd") && hiredis.exists();
     if have_all || !is_present("apt-get") || !is_root() {
         return;
     }
     let install = || {
         let mut install = Command::new("apt-get");
         install.args(["install", "--yes", "--quiet", "--no-install-recommends"]);
-        install.args(["redis-server", "libhiredis-dev", "valgrind"]);
-        // The run level keeps the package from starting a server on port 6379.
+        install.args(["redis-server", "libhiredis-dev", "valgrind", "etcd-server"]);
+        // The run level keeps the packages from starting servers on their usual ports.
         install.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
         run::output(&mut install)
     };
@@ -66,8 +66,8 @@ pub(crate) fn system_packages() {
         install()
     });
     match installed {
-        Ok((true, _)) => println!("installed redis-server, hiredis and valgrind"),
-        Ok((false, text)) => eprintln!("apt-get could not install redis-server, hiredis and valgrind:\n{text}"),
+        Ok((true, _)) => println!("installed redis-server, hiredis, valgrind and etcd"),
+        Ok((false, text)) => eprintln!("apt-get could not install redis-server, hiredis, valgrind and etcd:\n{text}"),
         Err(problem) => eprintln!("{problem}"),
     }
 }
