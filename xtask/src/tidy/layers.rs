@@ -36,6 +36,19 @@ const FOLDERS: &[Folder] = &[
         what: "the policy must not know clocks, IO, RESP, commands, or formats",
     },
     Folder {
+        path: "coordination/src/",
+        must_not_name: &[
+            "std::fs",
+            "std::time::Instant",
+            "std::time::SystemTime",
+            "dormouse_protocol",
+            "dormouse_types",
+            "dormouse_storage",
+            "dormouse_shard",
+        ],
+        what: "a coordinator says who is alive: it must not know files, data, or another clock than the one passed in",
+    },
+    Folder {
         path: "scripting/src/",
         must_not_name: &["std::net", "std::fs", "std::thread", "std::env", "tokio", "futures"],
         what: "the virtual machine must not know IO or async",
@@ -153,6 +166,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "dormouse",
         &[
             "dormouse-autoscaler",
+            "dormouse-coordination",
             "dormouse-importer",
             "dormouse-shard",
             "dormouse-scripting",
@@ -170,6 +184,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("dormouse-types", &["dormouse-protocol"]),
     ("dormouse-protocol", &[]),
     ("dormouse-autoscaler", &[]),
+    // Its tests take their ports from there.
+    ("dormouse-coordination", &["dormouse-client-tests"]),
     (
         "dormouse-simulation",
         &["dormouse-shard", "dormouse-storage", "dormouse-scripting", "dormouse-types", "dormouse-protocol"],
