@@ -56,7 +56,7 @@ impl Etcd {
         clock: fn() -> u64,
     ) -> Result<Self, EtcdFailure> {
         let http = reqwest::Client::builder()
-            // Traffic within a cluster goes through no proxy, and etcd sends nobody elsewhere.
+            // Traffic within a cluster goes through no proxy, and etcd redirects no request.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_LIMIT)

@@ -141,6 +141,39 @@ async fn a_coordinator_that_restarts_costs_nothing() {
     }
 }
 
+/// One member of etcd after the other fails, the leader among them.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_member_of_the_coordinator_may_fail() {
+    let Some(mut servers) = Server::cluster(3) else { return };
+    let hosts: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
+    let url = format!("etcd://{}/dormouse", hosts.join(","));
+    let lease = Duration::from_secs(6);
+    let (a, b) = (join(&url, member("a", 1), lease).await, join(&url, member("b", 2), lease).await);
+    until(&a, "both", |members| members.len() == 2).await;
+    for (index, server) in servers.iter_mut().enumerate() {
+        server.kill();
+        let is_draining = index.is_multiple_of(2);
+        b.set_draining(is_draining);
+        until(&a, "a change", |members| members.named("b").is_some_and(|b| b.is_draining == is_draining)).await;
+        for membership in [&a, &b] {
+            let end = membership.lease_end_ms();
+            let last = end.load(Ordering::Acquire);
+            eventually("a keepalive", || end.load(Ordering::Acquire) > last).await;
+        }
+        server.restart();
+    }
+    assert_eq!((*a.standing().borrow(), *b.standing().borrow()), (Standing::default(), Standing::default()));
+    // Without a majority no process may serve for long.
+    servers[0].kill();
+    servers[1].kill();
+    eventually("both give up", || !may_serve(&a) && !may_serve(&b)).await;
+    servers[0].restart_alone();
+    servers[1].restart_alone();
+    eventually("both go on", || may_serve(&a) && may_serve(&b)).await;
+    a.set_draining(true);
+    until(&b, "a change", |members| members.named("a").is_some_and(|a| a.is_draining)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_has_lost_its_disks_is_told_everything_again() {
     let Some(mut server) = Server::start() else { return };

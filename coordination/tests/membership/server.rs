@@ -1,8 +1,8 @@
-//! A real etcd of one member.
+//! A real etcd, of one member or several. The variable `DORMOUSE_ETCD` names the program of another version than Debian's.
 
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,10 +14,11 @@ use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The server, which is killed when dropped. It keeps its port over restarts.
+/// One member, which is killed when dropped. It keeps its ports over restarts.
 pub struct Server {
     port: u16,
-    peer_port: u16,
+    /// The arguments that tell its place in the cluster.
+    place: Vec<String>,
     folder: TempDir,
     process: Child,
 }
@@ -25,13 +26,37 @@ pub struct Server {
 impl Server {
     /// Returns nothing on a machine without etcd, unless that fails the test.
     pub fn start() -> Option<Self> {
-        if !toolchain::present("coordination", &[("etcd", "etcd-server")]) {
+        Self::cluster(1).map(|mut servers| servers.remove(0))
+    }
+
+    /// Starts a cluster of several members.
+    pub fn cluster(size: usize) -> Option<Vec<Self>> {
+        if !toolchain::present("coordination", &[(&program(), "etcd-server")]) {
             return None;
         }
-        let (port, peer_port) = (free_port(), free_port());
-        let folder = tempfile::tempdir().unwrap();
-        let process = spawn(&folder, port, peer_port);
-        Some(Self { port, peer_port, folder, process })
+        let ports: Vec<(u16, u16)> = (0..size).map(|_| (free_port(), free_port())).collect();
+        let peer = |(port, peer): &(u16, u16)| format!("m{port}=http://127.0.0.1:{peer}");
+        let cluster = ports.iter().map(peer).collect::<Vec<_>>().join(",");
+        let start = |&(port, peer): &(u16, u16)| {
+            let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer}"));
+            let place: Vec<String> = [
+                ("name", format!("m{port}")),
+                ("listen-client-urls", client.clone()),
+                ("advertise-client-urls", client),
+                ("listen-peer-urls", peer.clone()),
+                ("initial-advertise-peer-urls", peer),
+                ("initial-cluster", cluster.clone()),
+            ]
+            .into_iter()
+            .map(|(name, value)| format!("--{name}={value}"))
+            .collect();
+            let folder = tempfile::tempdir().unwrap();
+            let process = spawn(&folder, &place);
+            Self { port, place, folder, process }
+        };
+        let mut servers: Vec<Self> = ports.iter().map(start).collect();
+        servers.iter_mut().for_each(Self::wait);
+        Some(servers)
     }
 
     pub fn port(&self) -> u16 {
@@ -49,7 +74,18 @@ impl Server {
 
     /// Starts a killed server again on its data.
     pub fn restart(&mut self) {
-        self.process = spawn(&self.folder, self.port, self.peer_port);
+        self.restart_alone();
+        self.wait();
+    }
+
+    /// Does not wait until it serves, which takes a majority.
+    pub fn restart_alone(&mut self) {
+        self.process = spawn(&self.folder, &self.place);
+    }
+
+    fn wait(&mut self) {
+        let serves = || TcpStream::connect(("127.0.0.1", self.port)).is_ok().then_some(());
+        assert!(wait_for(LIMIT, serves).is_some(), "etcd does not serve");
     }
 
     /// Starts a killed server again with empty disks.
@@ -119,21 +155,13 @@ fn full(key: &str) -> String {
     STANDARD.encode(format!("dormouse/{key}"))
 }
 
-fn spawn(folder: &TempDir, port: u16, peer_port: u16) -> Child {
-    let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
-    let mut command = Command::new("etcd");
-    command.arg("--data-dir").arg(folder.path().join("data"));
-    command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-    command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-    command.args(["--initial-cluster", &format!("default={peer}"), "--log-level", "error"]);
-    let mut process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let started = Instant::now();
-    let serves = || TcpStream::connect(("127.0.0.1", port)).is_ok().then_some(());
-    let serves = wait_for(LIMIT, serves).is_some();
-    if !serves {
-        _ = process.kill();
-        _ = process.wait();
-        panic!("etcd did not start within {:?}", started.elapsed());
-    }
-    process
+/// Debian's etcd, or another version.
+fn program() -> String {
+    std::env::var("DORMOUSE_ETCD").unwrap_or_else(|_| "etcd".to_owned())
+}
+
+fn spawn(folder: &TempDir, place: &[String]) -> Child {
+    let mut command = Command::new(program());
+    command.arg("--data-dir").arg(folder.path().join("data")).args(place).args(["--log-level", "error"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
