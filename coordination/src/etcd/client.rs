@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -270,6 +271,9 @@ impl Etcd {
         let body = timeout(limit, read(response)).await.unwrap_or_else(|_| Err(silent(endpoint, limit)))?;
         let failure: Failure = serde_json::from_slice(&body).unwrap_or_default();
         let text = match failure.message.as_str() {
+            "" if status == StatusCode::NOT_FOUND => {
+                format!("{endpoint} has no JSON gateway, or is no etcd: --enable-grpc-gateway must not be false")
+            }
             "" => format!("{endpoint} answered with HTTP status {status}"),
             message => message.to_owned(),
         };

@@ -37,3 +37,29 @@ impl EtcdFailure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Status of gRPC and HTTP, and text, as etcd 3.4 gives them.
+    #[test]
+    fn failures_are_told_apart() {
+        let of = EtcdFailure::of_answer;
+        assert_eq!(of(Some(5), 404, "etcdserver: requested lease not found"), EtcdFailure::LeaseGone);
+        for (grpc, http, text) in
+            [(Some(14), 503, "etcdserver: no leader"), (Some(4), 504, "context deadline exceeded"), (None, 503, "")]
+        {
+            assert!(matches!(of(grpc, http, text), EtcdFailure::Unreachable(_)), "{text}");
+        }
+        for (grpc, http) in [(Some(16), 401), (Some(2), 500), (None, 401)] {
+            assert!(matches!(of(grpc, http, "etcdserver: invalid auth token"), EtcdFailure::Unauthenticated(_)));
+        }
+        for (grpc, http, text) in
+            [(Some(8), 429, "etcdserver: mvcc: database space exceeded"), (Some(5), 404, "no such user")]
+        {
+            assert_eq!(of(grpc, http, text), EtcdFailure::Refused(text.to_owned()));
+        }
+        assert_eq!(of(None, 400, &"\u{e9}".repeat(5_000)).to_string().chars().count(), TEXT_LENGTH_MAX);
+    }
+}

@@ -9,7 +9,12 @@ const MESSAGE_MAX: usize = 16 << 20;
 /// An answer of etcd that has one message a line.
 pub(crate) struct Watch {
     response: reqwest::Response,
-    /// What has come of the next messages.
+    lines: Lines,
+}
+
+/// Bytes that are cut into lines.
+#[derive(Default)]
+struct Lines {
     buffer: Vec<u8>,
     /// The length of the part of the buffer that has no end of line.
     searched: usize,
@@ -17,7 +22,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(super) fn new(response: reqwest::Response) -> Self {
-        Self { response, buffer: Vec::new(), searched: 0 }
+        Self { response, lines: Lines::default() }
     }
 
     /// Waits for the next changes, in their order. There are none in the first message, which says that the watch has begun.
@@ -45,20 +50,53 @@ impl Watch {
 
     async fn line(&mut self) -> Result<Vec<u8>, EtcdFailure> {
         loop {
-            if let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
-                let rest = self.buffer.split_off(self.searched + end + 1);
-                self.searched = 0;
-                return Ok(std::mem::replace(&mut self.buffer, rest));
+            if let Some(line) = self.lines.next() {
+                return Ok(line);
             }
-            self.searched = self.buffer.len();
-            if self.searched > MESSAGE_MAX {
+            if self.lines.buffer.len() > MESSAGE_MAX {
                 return Err(EtcdFailure::Refused("a message of a watch is longer than 16 MiB".to_owned()));
             }
             match self.response.chunk().await {
-                Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk),
+                Ok(Some(chunk)) => self.lines.buffer.extend_from_slice(&chunk),
                 Ok(None) => return Err(EtcdFailure::Unreachable("etcd has ended a watch".to_owned())),
-                Err(error) => return Err(EtcdFailure::Unreachable(format!("a watch was cut: {error}"))),
+                Err(error) => {
+                    return Err(EtcdFailure::Unreachable(format!("a watch was cut: {}", error.without_url())));
+                }
             }
+        }
+    }
+}
+
+impl Lines {
+    /// Removes the first line if it is complete, and returns it with its end.
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') else {
+            self.searched = self.buffer.len();
+            return None;
+        };
+        let rest = self.buffer.split_off(self.searched + end + 1);
+        self.searched = 0;
+        Some(std::mem::replace(&mut self.buffer, rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn lines_are_whole_however_they_arrive(text in "[ab\n]{0,60}", cuts in proptest::collection::vec(1_usize..9, 0..20)) {
+            let (mut lines, mut rest, mut found) = (Lines::default(), text.as_bytes(), Vec::new());
+            for cut in cuts.into_iter().chain([text.len()]) {
+                let (chunk, later) = rest.split_at(cut.min(rest.len()));
+                lines.buffer.extend_from_slice(chunk);
+                found.extend(std::iter::from_fn(|| lines.next()));
+                rest = later;
+            }
+            let expected: Vec<&[u8]> =
+                text.as_bytes().split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")).collect();
+            proptest::prop_assert_eq!(found, expected);
         }
     }
 }
