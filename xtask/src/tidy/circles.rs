@@ -11,8 +11,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::source;
 
 /// The folders of the crates whose modules are checked.
-const CRATES: &[&str] =
-    &["autoscaler", "importer", "protocol", "server", "shard", "simulation", "storage", "types", "xtask"];
+const CRATES: &[&str] = &[
+    "autoscaler",
+    "coordination",
+    "importer",
+    "protocol",
+    "server",
+    "shard",
+    "simulation",
+    "storage",
+    "types",
+    "xtask",
+];
 
 /// The problems with the arrows of all crates.
 pub(crate) fn circles(files: &[(&str, String)]) -> Vec<String> {
