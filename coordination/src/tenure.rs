@@ -107,7 +107,8 @@ impl Tenure {
         loop {
             let put_at = self.put_at.filter(|_| self.lease.is_some());
             tokio::select! {
-                leave = leaves.recv() => return self.leave(leave).await,
+                // The last handle aborts this task when it is dropped, and does not leave.
+                Some(leave) = leaves.recv() => return self.leave(leave).await,
                 () = sleep_until(self.renew_at) => match self.lease {
                     Some(id) => self.renew(id).await,
                     None => self.register().await,
@@ -274,7 +275,7 @@ impl Tenure {
         }
     }
 
-    async fn leave(self, leave: Option<Leave>) {
+    async fn leave(self, leave: Leave) {
         let shared = self.shared;
         shared.lease_end_ms.store(0, Ordering::Release);
         let outcome = match self.lease {
@@ -282,10 +283,8 @@ impl Tenure {
             None => Ok(()),
         };
         shared.standing.send_modify(|standing| standing.has_left = true);
-        if let Some(leave) = leave {
-            // The caller may have stopped waiting.
-            _ = leave.send(outcome);
-        }
+        // The caller may have stopped waiting.
+        _ = leave.send(outcome);
     }
 
     /// The own key and its value.
