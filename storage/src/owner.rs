@@ -25,17 +25,28 @@
 //! the seal nor its successor's record. So one that has not looked for a minute looks for its own record too, before it
 //! writes, and what took it that long to write is not acknowledged before it has looked again.
 //!
-//! ```text
-//! owner/000000000007:
-//! | "DMOWN\n\n\n"  | 8 bytes
-//! | format version | u32 LE, 1
-//! | number         | u64 LE, as in the name
-//! | writer         | u64 LE, as in the name of its log; 0: released
-//! | since          | u64 LE, unix milliseconds by the writer's clock
-//! | length         | varint, of the text that follows
-//! | program        | the version of the writer's program
-//! | checksum       | u64 LE, CRC-64 of all before
-//! ```
+//! # Nodes of a fleet
+//!
+//! 1. Each node has a run of its own, `nodes/NAME`, in which all of the above holds: for its processes, and for the logs that
+//!    they inherit.
+//! 2. A node that has died is *adopted*: a survivor creates the next record of its run, with its own name and writer. Of
+//!    several survivors one finds the number free. Processes of the dead node are overtaken by that.
+//! 3. The log of a writer belongs to the process at the end of its [line](runs): that one seals it, reads it, and keeps its
+//!    files until manifests hold everything. So another process takes such a log over with the run of the adopter, however far
+//!    the adopter had come, and a node that was adopted starts again with an empty log.
+//! 4. A node releases its run only when no database needs its log, or one that it has inherited. So the databases of a writer
+//!    that has released its run are [free](Heir::Free).
+//! 5. A node that starts adopts the run `owner` too, unless a node has before. So a lone process is overtaken, and its logs
+//!    are inherited; an earlier version of the program, which knows no nodes, refuses the record. A lone process refuses to
+//!    start unless all nodes have released their runs. Both look for the other after they have created their own record, so
+//!    one of them finds the other.
+//!
+//! A record is collected only when its log has no files, and no record is left whose log its writer has adopted. The last
+//! record of a run stays.
+
+mod heirs;
+mod record;
+mod runs;
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,90 +57,26 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::codec::reader::write_bytes;
-use crate::codec::{CodecError, Reader, checksum, read_header, write_header};
+pub use self::heirs::{Heir, Heirs, Inherited, heir_of};
+pub use self::record::{FOLDER, NODES, OwnerRecord, OwnerRun, is_node_name};
+use self::record::{create, read};
+use self::runs::{End, Known, READS_TOGETHER, Runs};
 use crate::seal;
 use crate::store::{self, Store, StoreError};
 
-/// The folder of the records.
-pub const FOLDER: &str = "owner";
-
-const MAGIC: &[u8; 8] = b"DMOWN\n\n\n";
-const VERSION: u32 = 1;
-const CHECKSUM_BYTES: usize = 8;
-/// Of the process that has released the store.
-const NOBODY: u64 = 0;
-/// Records that are read at once.
-const READS_TOGETHER: usize = 64;
 /// Flushes that follow each other look so seldom.
 const LOOK_EVERY_MS: u64 = 50;
 /// A process whose last look is older than this looks for its own record too.
 const STALE_MS: u64 = 60_000;
 /// A record is collected this long after the next one was created: much longer than [`STALE_MS`].
 const COLLECT_AFTER_MS: i64 = 24 * 3_600_000;
-
-/// One record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnerRecord {
-    pub number: u64,
-    pub writer: u64,
-    /// Unix milliseconds.
-    pub since_ms: u64,
-    /// The version of the program that wrote it.
-    pub program: String,
-}
-
-impl OwnerRecord {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        write_header(&mut out, MAGIC, VERSION);
-        for field in [self.number, self.writer, self.since_ms] {
-            out.extend_from_slice(&field.to_le_bytes());
-        }
-        write_bytes(&mut out, self.program.as_bytes());
-        let sum = checksum(&out);
-        out.extend_from_slice(&sum.to_le_bytes());
-        out
-    }
-
-    /// # Errors
-    /// When the bytes are no record that this build reads.
-    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        read_header(&mut Reader::new(bytes), MAGIC, "owner record", VERSION)?;
-        let at = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or(CodecError::Truncated)?;
-        let (body, mut sum) = (&bytes[..at], Reader::new(&bytes[at..]));
-        let (stored, computed) = (sum.u64_le()?, checksum(body));
-        if stored != computed {
-            return Err(CodecError::Checksum { stored, computed });
-        }
-        let mut reader = Reader::new(body);
-        read_header(&mut reader, MAGIC, "owner record", VERSION)?;
-        let (number, writer, since_ms) = (reader.u64_le()?, reader.u64_le()?, reader.u64_le()?);
-        let program = reader.text()?.to_owned();
-        reader.finish()?;
-        Ok(Self { number, writer, since_ms, program })
-    }
-
-    /// Whether it says that the owner before has ended.
-    pub fn is_release(&self) -> bool {
-        self.writer == NOBODY
-    }
-}
-
-/// The name of a record.
-pub fn name(number: u64) -> String {
-    format!("{FOLDER}/{number:012}")
-}
-
-fn parse(name: &str) -> Option<u64> {
-    let number = name.strip_prefix(FOLDER)?.strip_prefix('/')?;
-    if number.len() == 12 { number.parse().ok() } else { None }
-}
+/// A node adopts the run `owner` at its start. Each further attempt follows a record of another process.
+const ADOPT_ATTEMPTS: usize = 100;
 
 /// The records that a process finds when it takes a store.
 #[derive(Debug, Default)]
 pub struct Predecessors {
-    /// Earlier records, in the order of their numbers.
+    /// Earlier records, in the order of their numbers; those since the last adoption of the run.
     pub records: Vec<OwnerRecord>,
 }
 
@@ -150,9 +97,11 @@ impl Predecessors {
 /// This process's knowledge of its ownership.
 pub struct Ownership {
     store: Arc<Store>,
+    run: OwnerRun,
     number: u64,
     writer: u64,
     clock: fn() -> u64,
+    heirs: Heirs,
     lost: AtomicBool,
     told: Notify,
     watch: Mutex<Watch>,
@@ -168,43 +117,147 @@ struct Watch {
 
 impl fmt::Debug for Ownership {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { number, writer, .. } = self;
-        f.debug_struct("Ownership").field("number", number).field("writer", writer).finish_non_exhaustive()
+        let Self { run, number, writer, .. } = self;
+        f.debug_struct("Ownership")
+            .field("run", run)
+            .field("number", number)
+            .field("writer", writer)
+            .finish_non_exhaustive()
     }
 }
 
 impl Ownership {
-    /// Takes the store for the process that writes as `writer`.
+    /// Takes the store for the process that writes as `writer`, and is no node of a fleet.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] if another process took the store at the same moment. Others when the store refuses; it
-    /// may have been taken all the same.
+    /// [`StoreError::Taken`] if another process took the store at the same moment, [`StoreError::OfFleet`] if it belongs to a
+    /// fleet. Others when the store refuses; it may have been taken all the same.
     pub async fn take(
         store: &Arc<Store>,
         writer: u64,
         clock: fn() -> u64,
     ) -> Result<(Arc<Self>, Predecessors), StoreError> {
-        let listed = store.list(FOLDER).await?;
-        let numbers: Vec<u64> = listed.iter().filter_map(|object| parse(&object.name)).collect();
+        refuse_fleet(store).await?;
+        let (ownership, mut before) = Self::take_run(store, OwnerRun::Lone, writer, clock).await?;
+        // A node that has started meanwhile may not have seen this process.
+        if let Err(refused) = refuse_fleet(store).await {
+            if let Err(error) = ownership.release().await {
+                tracing::debug!(%error, "failed to give the store back to its fleet");
+            }
+            return Err(refused);
+        }
+        let adopted = before.records.iter().rposition(|record| OwnerRun::Lone.is_adopted_by(record));
+        before.records.drain(..adopted.map_or(0, |last| last + 1));
+        Ok((ownership, before))
+    }
+
+    /// Takes the run of a node for the process that writes as `writer`, and adopts the run of lone processes if no node has.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] if another process of this node took its run at the same moment. Others when the store refuses; it
+    /// may have been taken all the same.
+    pub async fn take_node(
+        store: &Arc<Store>,
+        node: &str,
+        writer: u64,
+        clock: fn() -> u64,
+    ) -> Result<(Arc<Self>, Predecessors), StoreError> {
+        let (ownership, before) = Self::take_run(store, OwnerRun::node(node)?, writer, clock).await?;
+        for _ in 0..ADOPT_ATTEMPTS {
+            let runs = ownership.heirs.runs().await?;
+            if !runs.is_lone() {
+                return Ok((ownership, before));
+            }
+            let last = runs.entries(&OwnerRun::Lone).last().map_or(0, |last| last.record.number);
+            ownership.adopt(&OwnerRun::Lone, last + 1).await?;
+        }
+        Err(StoreError::Taken { number: ownership.number })
+    }
+
+    async fn take_run(
+        store: &Arc<Store>,
+        run: OwnerRun,
+        writer: u64,
+        clock: fn() -> u64,
+    ) -> Result<(Arc<Self>, Predecessors), StoreError> {
+        let listed = store.list(&run.folder()).await?;
+        let numbers: Vec<u64> = listed.iter().filter_map(|object| number_in(&run, &object.name)).collect();
         // Before the owner is disturbed: what cannot be read ends the start.
-        let read = futures::stream::iter(numbers.clone()).map(|number| read(store, number)).buffered(READS_TOGETHER);
+        let read =
+            futures::stream::iter(numbers.clone()).map(|number| read(store, &run, number)).buffered(READS_TOGETHER);
         let records: Vec<Option<OwnerRecord>> = read.try_collect().await?;
         let now_ms = clock();
         let number = numbers.last().map_or(1, |last| last + 1);
-        let record = OwnerRecord { number, writer, since_ms: now_ms, program: env!("CARGO_PKG_VERSION").to_owned() };
-        if !create(store, &record).await? {
-            return Err(StoreError::Taken { number });
-        }
         let ownership = Self {
             store: Arc::clone(store),
+            run,
             number,
             writer,
             clock,
+            heirs: Heirs::asked_by(Arc::clone(store), writer),
             lost: AtomicBool::new(false),
             told: Notify::new(),
             watch: Mutex::new(Watch { pending: None, began_ms: now_ms, good_ms: now_ms }),
         };
+        let record = OwnerRecord::of(number, writer, now_ms, ownership.node());
+        if !create(store, &ownership.run, &record).await? {
+            return Err(StoreError::Taken { number });
+        }
         Ok((Arc::new(ownership), Predecessors { records: records.into_iter().flatten().collect() }))
+    }
+
+    /// The name of this process's node; none of a lone process.
+    pub fn node(&self) -> Option<&str> {
+        match &self.run {
+            OwnerRun::Lone => None,
+            OwnerRun::Node(node) => Some(node),
+        }
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// A reader of the runs of the fleet, for this process.
+    pub fn heirs(&self) -> &Heirs {
+        &self.heirs
+    }
+
+    /// The logs that this process has to take over, as of now.
+    ///
+    /// # Errors
+    /// When the store refuses, or a record cannot be read.
+    pub async fn inherited(&self) -> Result<Vec<Inherited>, StoreError> {
+        self.heirs.inherited_by(self.writer).await
+    }
+
+    /// The number of the record that would adopt the run of a dead node; none if it needs no adoption, or was adopted.
+    ///
+    /// # Errors
+    /// When the store refuses, or a record cannot be read.
+    pub(crate) async fn adoptable(&self, run: &OwnerRun) -> Result<Option<u64>, StoreError> {
+        let runs = self.heirs.runs().await?;
+        let Some((last, false)) = runs.last_writer(run).filter(|_| *run != self.run) else { return Ok(None) };
+        let is_its_own =
+            runs.line(last).is_some_and(|line| matches!(line.end, End::Writer { writer, .. } if writer == last));
+        Ok(runs.entries(run).last().filter(|_| is_its_own).map(|entry| entry.record.number + 1))
+    }
+
+    /// Creates the record that adopts a run; false if its number belongs to another process.
+    ///
+    /// # Errors
+    /// When the store refuses; the run may have been adopted all the same.
+    pub(crate) async fn adopt(&self, run: &OwnerRun, number: u64) -> Result<bool, StoreError> {
+        create(&self.store, run, &OwnerRecord::of(number, self.writer, (self.clock)(), self.node())).await
+    }
+
+    /// Whether a run has a record of this number or a later one.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub(crate) async fn reaches(&self, run: &OwnerRun, number: u64) -> Result<bool, StoreError> {
+        let listed = self.store.list(&run.folder()).await?;
+        Ok(listed.iter().filter_map(|object| number_in(run, &object.name)).any(|other| other >= number))
     }
 
     pub fn number(&self) -> u64 {
@@ -223,7 +276,12 @@ impl Ownership {
     /// Notes that another process has taken the store over.
     pub fn lose(&self) {
         if !self.lost.swap(true, Ordering::SeqCst) {
-            tracing::error!(number = self.number, "another process has taken the store over");
+            match self.node() {
+                None => tracing::error!(number = self.number, "another process has taken the store over"),
+                Some(node) => {
+                    tracing::error!(node, number = self.number, "another process has taken this node's log over")
+                }
+            }
         }
         self.told.notify_waiters();
     }
@@ -248,7 +306,7 @@ impl Ownership {
             return Err(StoreError::LogSealed);
         }
         let (began_ms, good_ms) = self.begin_look();
-        let lost = look(&self.store, self.number, is_stale(began_ms, good_ms)).await?;
+        let lost = look(&self.store, &self.run, self.number, is_stale(began_ms, good_ms)).await?;
         self.looked(began_ms, lost);
         if lost { Err(StoreError::LogSealed) } else { Ok(()) }
     }
@@ -323,10 +381,10 @@ impl Ownership {
 
     fn look_later(self: &Arc<Self>) -> BoxFuture<'static, ()> {
         let (began_ms, good_ms) = self.begin_look();
-        let (of, store, number) = (Arc::downgrade(self), Arc::clone(&self.store), self.number);
+        let (of, store, run, number) = (Arc::downgrade(self), Arc::clone(&self.store), self.run.clone(), self.number);
         async move {
             // If the store cannot be asked, the write beside it finds that out.
-            let Ok(lost) = look(&store, number, is_stale(began_ms, good_ms)).await else { return };
+            let Ok(lost) = look(&store, &run, number, is_stale(began_ms, good_ms)).await else { return };
             if let Some(of) = of.upgrade() {
                 of.looked(began_ms, lost);
             }
@@ -342,9 +400,8 @@ impl Ownership {
         if self.is_lost() {
             return Err(StoreError::LogSealed);
         }
-        let program = env!("CARGO_PKG_VERSION").to_owned();
-        let record = OwnerRecord { number: self.number + 1, writer: NOBODY, since_ms: (self.clock)(), program };
-        if create(&self.store, &record).await? {
+        let record = OwnerRecord::release(self.number + 1, (self.clock)(), self.node());
+        if create(&self.store, &self.run, &record).await? {
             return Ok(());
         }
         self.lose();
@@ -357,9 +414,16 @@ impl Ownership {
     /// # Errors
     /// When the store refuses.
     pub async fn collect(&self) -> Result<usize, StoreError> {
+        match self.run {
+            OwnerRun::Lone => self.collect_lone().await,
+            OwnerRun::Node(_) => self.collect_fleet().await,
+        }
+    }
+
+    async fn collect_lone(&self) -> Result<usize, StoreError> {
         let mut found: Vec<(u64, i64)> = Vec::new();
         for object in self.store.list(FOLDER).await? {
-            found.extend(parse(&object.name).map(|number| (number, object.modified_ms)));
+            found.extend(number_in(&self.run, &object.name).map(|number| (number, object.modified_ms)));
         }
         let now_ms = found.iter().find(|(number, _)| *number == self.number).map(|(_, modified_ms)| *modified_ms);
         let Some(now_ms) = now_ms else { return Ok(0) };
@@ -371,17 +435,85 @@ impl Ownership {
             if next > self.number || now_ms.saturating_sub(followed_ms) < COLLECT_AFTER_MS {
                 break;
             }
-            if let Some(record) = read(&self.store, number).await?
+            if let Some(record) = read(&self.store, &self.run, number).await?
                 && !record.is_release()
                 && !seal::delete_seal(&self.store, record.writer).await?
             {
                 break;
             }
-            self.store.delete(&name(number)).await?;
+            self.store.delete(&self.run.record(number)).await?;
             collected += 1;
         }
         Ok(collected)
     }
+
+    /// The same in all runs: the node of another one may never start again.
+    async fn collect_fleet(&self) -> Result<usize, StoreError> {
+        let runs = self.heirs.runs().await?;
+        let own = runs.entries(&self.run).iter().find(|entry| entry.record.number == self.number);
+        let Some(now_ms) = own.map(|own| own.modified_ms) else { return Ok(0) };
+        store::collect_probes(&self.store, now_ms).await?;
+        let mut collected = 0;
+        for (run, entries) in runs.iter() {
+            for pair in entries.windows(2) {
+                let (record, next) = (&pair[0].record, &pair[1]);
+                let is_old = now_ms.saturating_sub(next.modified_ms) >= COLLECT_AFTER_MS;
+                if !is_old || !self.is_needless(&runs, run, record).await? {
+                    break;
+                }
+                self.store.delete(&run.record(record.number)).await?;
+                collected += 1;
+            }
+        }
+        Ok(collected)
+    }
+
+    /// Whether the first record of a run is needed no more; then its writer's seal is deleted.
+    async fn is_needless(&self, runs: &Runs, run: &OwnerRun, record: &OwnerRecord) -> Result<bool, StoreError> {
+        // All that was adopted by it came before it, and is gone.
+        if record.is_release() || run.is_adopted_by(record) {
+            return Ok(true);
+        }
+        if runs.is_adopter(record.writer) || self.has_unrecorded(runs, record.writer).await? {
+            return Ok(false);
+        }
+        seal::delete_seal(&self.store, record.writer).await
+    }
+
+    /// Whether the writer has adopted the run `owner`, and a log of a lone process without a record may be left.
+    async fn has_unrecorded(&self, runs: &Runs, writer: u64) -> Result<bool, StoreError> {
+        let adopted = runs.entries(&OwnerRun::Lone).last();
+        if adopted.is_none_or(|last| last.record.writer != writer) {
+            return Ok(false);
+        }
+        let logs = seal::writers(&self.store).await?;
+        let mut unrecorded = logs.into_iter().filter(|writer| !runs.mentions(*writer));
+        Ok(unrecorded.next().is_some())
+    }
+}
+
+/// Refuses a lone process as long as a node has not released its run.
+async fn refuse_fleet(store: &Store) -> Result<(), StoreError> {
+    if store.list_folders(NODES).await?.is_empty() {
+        return Ok(());
+    }
+    let runs = Runs::read(store, &mut Known::default()).await?;
+    for (run, entries) in runs.iter() {
+        let OwnerRun::Node(node) = run else { continue };
+        let own = entries.iter().map(|entry| &entry.record).filter(|record| !run.is_adopted_by(record));
+        for writer in own.filter(|record| !record.is_release()).map(|record| record.writer) {
+            match runs.line(writer).map(|line| line.end) {
+                Some(End::Released) => {}
+                Some(End::Writer { node, .. }) => return Err(StoreError::OfFleet { node }),
+                _ => return Err(StoreError::OfFleet { node: node.clone() }),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn number_in(run: &OwnerRun, name: &str) -> Option<u64> {
+    OwnerRun::parse(name).filter(|(other, _)| other == run).map(|(_, number)| number)
 }
 
 /// The clock may have been set back as well.
@@ -391,8 +523,8 @@ fn is_stale(now_ms: u64, good_ms: u64) -> bool {
 
 /// Whether another record follows `number`. `thorough`: it may have been collected already, and then `number` was too, before
 /// it.
-async fn look(store: &Store, number: u64, thorough: bool) -> Result<bool, StoreError> {
-    match store.size(&name(number + 1)).await {
+async fn look(store: &Store, run: &OwnerRun, number: u64, thorough: bool) -> Result<bool, StoreError> {
+    match store.size(&run.record(number + 1)).await {
         Ok(_) => return Ok(true),
         Err(error) if error.is_missing() => {}
         Err(error) => return Err(error),
@@ -400,35 +532,11 @@ async fn look(store: &Store, number: u64, thorough: bool) -> Result<bool, StoreE
     if !thorough {
         return Ok(false);
     }
-    match store.size(&name(number)).await {
+    match store.size(&run.record(number)).await {
         Ok(_) => Ok(false),
         Err(error) if error.is_missing() => Ok(true),
         Err(error) => Err(error),
     }
-}
-
-/// Creates a record; false if its number belongs to another process. A gateway between this process and the store may
-/// repeat a request, so a record of this process can be the reason for a refusal.
-async fn create(store: &Store, record: &OwnerRecord) -> Result<bool, StoreError> {
-    match store.put_new(&name(record.number), record.encode()).await {
-        Ok(()) => Ok(true),
-        Err(StoreError::Exists { .. }) => Ok(read(store, record.number).await?.as_ref() == Some(record)),
-        Err(error) => Err(error),
-    }
-}
-
-/// A record; none if it was collected meanwhile.
-async fn read(store: &Store, number: u64) -> Result<Option<OwnerRecord>, StoreError> {
-    let name = name(number);
-    let bytes = match store.get(&name).await {
-        Err(error) if error.is_missing() => return Ok(None),
-        bytes => bytes?,
-    };
-    let record = OwnerRecord::decode(&bytes).map_err(|error| StoreError::corrupt(&name, error))?;
-    if record.number != number {
-        return Err(StoreError::corrupt(&name, format!("it is record {}", record.number)));
-    }
-    Ok(Some(record))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@ use std::cell::Cell;
 use futures::executor::block_on;
 
 use super::*;
+use crate::codec::CodecError;
 use crate::log::Log;
 use crate::log::sink::Objects;
 use crate::log::testing::{Writer, identity};
@@ -19,6 +20,14 @@ fn advance(ms: u64) {
     NOW_MS.set(NOW_MS.get() + ms);
 }
 
+fn name(number: u64) -> String {
+    OwnerRun::Lone.record(number)
+}
+
+fn parse(name: &str) -> Option<u64> {
+    number_in(&OwnerRun::Lone, name)
+}
+
 fn take(store: &Arc<Store>, writer: u64) -> (Arc<Ownership>, Predecessors) {
     block_on(Ownership::take(store, writer, now_ms)).unwrap()
 }
@@ -30,13 +39,13 @@ fn open(store: &Arc<Store>, writer: u64) -> Result<Arc<Log>, StoreError> {
 
 #[test]
 fn records_come_back() {
-    let record = OwnerRecord { number: 7, writer: u64::MAX, since_ms: 8, program: "0.1.0".into() };
+    let record = OwnerRecord { number: 7, writer: u64::MAX, since_ms: 8, program: "0.1.0".into(), node: None };
     let bytes = record.encode();
     assert_eq!(OwnerRecord::decode(&bytes), Ok(record));
     crate::codec::tests::for_each_damage(&bytes, |bytes| OwnerRecord::decode(bytes).is_err());
     let mut newer = bytes.clone();
-    newer[8] = 2;
-    assert!(matches!(OwnerRecord::decode(&newer), Err(CodecError::Version { version: 2, .. })));
+    newer[8] = 3;
+    assert!(matches!(OwnerRecord::decode(&newer), Err(CodecError::Version { version: 3, .. })));
     assert_eq!((parse(&name(7)), parse("owner/7"), parse("owners/000000000007")), (Some(7), None, None));
 }
 

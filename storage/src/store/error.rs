@@ -33,6 +33,24 @@ pub enum StoreError {
     /// Another process has the folder open.
     #[error("the store folder {} is in use by {}", path.display(), holder(*pid))]
     Locked { path: PathBuf, pid: Option<u32> },
+    /// A name that no node of a fleet can have.
+    #[error(
+        "`{0}` cannot be the name of a node: expected 1 to 63 of the characters a-z, 0-9, `-` and `.`, the first a letter or \
+         a digit"
+    )]
+    NodeName(String),
+    /// The nodes of a fleet share a store behind a network.
+    #[error("a fleet needs a store that its nodes can share, in a bucket: a folder or memory has one process")]
+    NotShared,
+    /// The store belongs to a fleet, and this process is none of its nodes.
+    #[error(
+        "the store belongs to a fleet: node `{node}` has not released it; start this process with --cluster as a node of \
+         the fleet, or end all nodes in order first (start `{node}` again for that if it has crashed)"
+    )]
+    OfFleet { node: String },
+    /// The log of a writer has entries, and no node has taken it over.
+    #[error("the log {writer:016x} has entries that belong to no node of the fleet: {why}")]
+    NoHeir { writer: u64, why: &'static str },
     /// A name that no object can have.
     #[error("`{0}` cannot be the name of an object or database")]
     Name(String),
