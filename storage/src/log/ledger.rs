@@ -67,6 +67,12 @@ impl Ledger {
         Self { files, untidy, ..Self::default() }
     }
 
+    /// Adds files of earlier logs.
+    pub fn add(&mut self, files: LogFiles) {
+        self.untidy |= !files.is_empty();
+        self.files.extend(files);
+    }
+
     /// Adds a file that mentions no database yet.
     pub fn begun(&mut self, writer: u64, number: u64) {
         self.files.entry((writer, number)).or_default();

@@ -19,6 +19,7 @@
 //! - `flushed` only grows; everything before it is durable.
 //! - The clock is handed in. It only measures how long something has waited, so it must never be set back: a monotonic one.
 
+mod adoption;
 mod doubt;
 pub mod flusher;
 pub mod format;
@@ -49,6 +50,7 @@ use futures::executor::block_on;
 use futures::lock::{Mutex as AsyncMutex, MutexGuard as AsyncGuard};
 use parking_lot::{Condvar, Mutex};
 
+use self::adoption::Adoptions;
 use self::format::{
     Around, CHECKSUM_BYTES, EntryHead, EntryKind, FileHead, HEADER_BYTES, Identity, NamedDatabase, frame_around,
     frame_head_bytes, sealed_frame_around,
@@ -90,6 +92,8 @@ pub struct Log {
     writer: u64,
     /// The proof that this process owns a store without a lock.
     owner: Option<Arc<Ownership>>,
+    /// Of a node of a fleet.
+    adoptions: Adoptions,
     /// It is in a store without a lock.
     shared: bool,
     /// Set in an encrypted store.
@@ -387,6 +391,7 @@ impl Log {
         let log = Log {
             writer,
             owner,
+            adoptions: Adoptions::default(),
             shared: sink.file_bytes() == 0,
             keys,
             cipher,
@@ -858,7 +863,8 @@ impl Log {
         self.ledger.lock().len()
     }
 
-    /// Flushes, deletes the last file too if no database needs it, and releases the store.
+    /// Flushes, deletes the last file too if no database needs it, and releases the store; a node of a fleet only if no
+    /// database needs any file.
     ///
     /// # Errors
     /// As [`Self::flush`].
@@ -872,6 +878,7 @@ impl Log {
             keys.forget(self.writer)?;
         }
         match &self.owner {
+            Some(owner) if owner.node().is_some() => self.release_node(owner),
             Some(owner) => block_on(owner.release()),
             None => Ok(()),
         }

@@ -32,11 +32,32 @@ pub struct Recovered {
     databases: HashMap<Identity, Entries>,
     /// The first damage of all. What could not be read may have been of any database, so it counts for each.
     damage: Option<String>,
+    /// Databases that a log records as deleted.
+    gone: HashSet<Identity>,
     /// Entries that may be missing, see [`super::doubt`].
     pub doubts: Vec<String>,
 }
 
 impl Recovered {
+    /// Adds the entries of other logs.
+    pub fn merge(&mut self, other: Self) {
+        self.damage = self.damage.take().or(other.damage);
+        self.doubts.extend(other.doubts);
+        self.gone.extend(other.gone);
+        for (identity, mut found) in other.databases {
+            let all = self.databases.entry(identity).or_default();
+            all.entries.append(&mut found.entries);
+            all.entries.sort_by_key(|entry| entry.sequence);
+            all.damage = all.damage.take().or(found.damage);
+        }
+        self.databases.retain(|identity, _| !self.gone.contains(identity));
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.databases.is_empty() && self.damage.is_none() && self.doubts.is_empty()
+    }
+
     /// Takes out the entries of one database.
     pub fn take(&mut self, identity: &Identity) -> Entries {
         let entries = self.databases.remove(identity).unwrap_or_default();
@@ -157,7 +178,6 @@ impl ReadLog {
 /// The entries of all logs by database.
 pub fn collect(logs: Vec<ReadLog>) -> Recovered {
     let mut recovered = Recovered::default();
-    let mut gone = HashSet::new();
     for log in logs {
         let damage = log.damages.first().map(|damage| damage.problem.clone());
         if recovered.damage.is_none() {
@@ -173,10 +193,11 @@ pub fn collect(logs: Vec<ReadLog>) -> Recovered {
                 all.damage.clone_from(&damage);
             }
         }
-        gone.extend(log.gone);
+        recovered.gone.extend(log.gone);
         recovered.doubts.extend(log.doubts);
     }
-    recovered.databases.retain(|identity, _| !gone.contains(identity));
+    let Recovered { databases, gone, .. } = &mut recovered;
+    databases.retain(|identity, _| !gone.contains(identity));
     for entries in recovered.databases.values_mut() {
         entries.entries.sort_by_key(|entry| entry.sequence);
     }

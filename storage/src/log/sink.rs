@@ -31,12 +31,12 @@ use self::direct::DirectFile;
 pub use self::recent::Restating;
 use self::recent::{Composed, Recent};
 use super::gathered::Gathered;
-use crate::owner::{Ownership, Predecessors};
+use crate::owner::{Inherited, Ownership, Predecessors};
 pub use crate::seal::FOLDER;
 use crate::seal::{SEAL, folder};
 use crate::stopwatch::Stopwatch;
 use crate::store::encryption::LogKeys;
-use crate::store::{GUARD_WRITER, Store, StoreError};
+use crate::store::{GUARD_WRITER, ObjectInfo, Store, StoreError};
 
 /// A seal that takes longer is told, and told again after each such time.
 const SLOW_SEAL_US: u64 = 1_000_000;
@@ -511,6 +511,8 @@ pub struct Objects {
     restated: Vec<u64>,
     owner: Option<Arc<Ownership>>,
     before: Predecessors,
+    /// Of a node: the logs that it takes over, in the order of their writers. The others belong to living processes.
+    inherited: Option<Vec<Inherited>>,
     /// Writers whose logs were found sealed.
     sealed: HashSet<u64>,
 }
@@ -518,6 +520,9 @@ pub struct Objects {
 /// Objects of a log that are read at the same time. A round trip of 30 ms and objects of a few KiB make that about 2,000
 /// objects a second.
 const READS_TOGETHER: usize = 64;
+
+/// Logs that are listed at the same time.
+const LISTS_TOGETHER: usize = 32;
 
 /// Logs that are sealed at the same time.
 const SEALS_TOGETHER: usize = 32;
@@ -544,6 +549,7 @@ impl Objects {
             restated: Vec::new(),
             owner: None,
             before: Predecessors::default(),
+            inherited: None,
             sealed: HashSet::new(),
         }
     }
@@ -554,15 +560,50 @@ impl Objects {
     /// As [`Ownership::take`].
     pub fn take(store: Arc<Store>, writer: u64, clock: fn() -> u64) -> Result<Self, StoreError> {
         let (owner, before) = block_on(Ownership::take(&store, writer, clock))?;
-        if let Some(record) = before.records.last().filter(|record| !record.is_release()) {
-            tracing::info!(
-                number = owner.number(),
-                before = record.number,
-                since_ms = record.since_ms,
-                "taking the store over from a process that has not ended in order, and may be alive"
-            );
-        }
+        tell_of(&owner, &before);
         Ok(Self { owner: Some(owner), before, ..Self::new(store) })
+    }
+
+    /// Takes the run of a node for the process that writes as `writer`.
+    ///
+    /// # Errors
+    /// As [`Ownership::take_node`].
+    pub fn take_node(store: Arc<Store>, node: &str, writer: u64, clock: fn() -> u64) -> Result<Self, StoreError> {
+        let (owner, before) = block_on(Ownership::take_node(&store, node, writer, clock))?;
+        tell_of(&owner, &before);
+        let inherited = block_on(owner.inherited())?;
+        Ok(Self::inheriting(owner, inherited))
+    }
+
+    /// Takes over these logs only, for a process of a node.
+    pub fn inheriting(owner: Arc<Ownership>, inherited: Vec<Inherited>) -> Self {
+        let store = Arc::clone(owner.store());
+        Self { owner: Some(owner), inherited: Some(inherited), ..Self::new(store) }
+    }
+
+    /// The writers of the logs that it takes over, if it is that of a node.
+    pub fn inherited(&self) -> impl Iterator<Item = u64> {
+        self.inherited.iter().flatten().map(|inherited| inherited.writer)
+    }
+
+    /// The objects of all logs that it may read.
+    fn list(&self) -> Result<Vec<ObjectInfo>, StoreError> {
+        let Some(inherited) = &self.inherited else { return block_on(self.store.list(FOLDER)) };
+        let store = &self.store;
+        let lists = inherited.iter().map(async |log| store.list(&folder(log.writer)).await);
+        let all: Vec<Vec<ObjectInfo>> = block_on(stream::iter(lists).buffered(LISTS_TOGETHER).try_collect())?;
+        Ok(all.concat())
+    }
+
+    /// Whether the log of this writer needs no seal.
+    fn has_ended(&self, writer: u64) -> bool {
+        match &self.inherited {
+            Some(inherited) => {
+                let found = inherited.binary_search_by_key(&writer, |inherited| inherited.writer);
+                found.is_ok_and(|at| inherited[at].has_ended)
+            }
+            None => self.before.has_ended(writer),
+        }
     }
 
     async fn write(&self, name: &str, object: Bytes) -> Result<(), StoreError> {
@@ -576,6 +617,18 @@ impl Objects {
             },
             written => written,
         }
+    }
+}
+
+/// Tells of the process before, if it may be alive.
+fn tell_of(owner: &Ownership, before: &Predecessors) {
+    if let Some(record) = before.records.last().filter(|record| !record.is_release()) {
+        tracing::info!(
+            number = owner.number(),
+            before = record.number,
+            since_ms = record.since_ms,
+            "taking the store over from a process that has not ended in order, and may be alive"
+        );
     }
 }
 
@@ -641,7 +694,7 @@ async fn get(store: &Store, writer: u64, number: u64) -> Result<Option<Bytes>, S
 
 impl Sink for Objects {
     fn found(&mut self) -> Result<Vec<Found>, StoreError> {
-        let all = block_on(self.store.list(FOLDER))?;
+        let all = self.list()?;
         let (mut numbers, mut seals) = (Vec::new(), HashMap::new());
         for object in &all {
             let Some((writer, number)) = parse_name(&object.name) else { continue };
@@ -659,7 +712,12 @@ impl Sink for Objects {
     }
 
     fn predecessors(&self) -> Vec<u64> {
-        self.before.alive().map(|record| record.writer).collect()
+        match &self.inherited {
+            Some(inherited) => {
+                inherited.iter().filter(|inherited| inherited.may_begin).map(|inherited| inherited.writer).collect()
+            }
+            None => self.before.alive().map(|record| record.writer).collect(),
+        }
     }
 
     fn owner(&self) -> Option<Arc<Ownership>> {
@@ -690,7 +748,7 @@ impl Sink for Objects {
     }
 
     fn seal(&mut self, logs: &[(u64, u64)]) -> Result<Vec<(u64, u64)>, StoreError> {
-        let open = logs.iter().filter(|(writer, _)| !self.sealed.contains(writer) && !self.before.has_ended(*writer));
+        let open = logs.iter().filter(|(writer, _)| !self.sealed.contains(writer) && !self.has_ended(*writer));
         let seals = open.map(|(writer, last)| seal(&self.store, *writer, *last));
         let added: Vec<Vec<(u64, u64)>> = block_on(stream::iter(seals).buffered(SEALS_TOGETHER).try_collect())?;
         Ok(added.concat())
