@@ -416,7 +416,7 @@ impl Ownership {
     pub async fn collect(&self) -> Result<usize, StoreError> {
         match self.run {
             OwnerRun::Lone => self.collect_lone().await,
-            OwnerRun::Node(_) => self.collect_fleet().await,
+            OwnerRun::Node(_) => self.collect_fleet(COLLECT_AFTER_MS).await,
         }
     }
 
@@ -448,7 +448,7 @@ impl Ownership {
     }
 
     /// The same in all runs: the node of another one may never start again.
-    async fn collect_fleet(&self) -> Result<usize, StoreError> {
+    pub(crate) async fn collect_fleet(&self, after_ms: i64) -> Result<usize, StoreError> {
         let runs = self.heirs.runs().await?;
         let own = runs.entries(&self.run).iter().find(|entry| entry.record.number == self.number);
         let Some(now_ms) = own.map(|own| own.modified_ms) else { return Ok(0) };
@@ -457,7 +457,7 @@ impl Ownership {
         for (run, entries) in runs.iter() {
             for pair in entries.windows(2) {
                 let (record, next) = (&pair[0].record, &pair[1]);
-                let is_old = now_ms.saturating_sub(next.modified_ms) >= COLLECT_AFTER_MS;
+                let is_old = now_ms.saturating_sub(next.modified_ms) >= after_ms;
                 if !is_old || !self.is_needless(&runs, run, record).await? {
                     break;
                 }

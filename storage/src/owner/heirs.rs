@@ -116,13 +116,13 @@ impl Heirs {
         if let Some(heir) = self.settled(&line) {
             return Ok(heir);
         }
-        if (line.passes_release || line.end == End::Released) && !seal::has_files(&self.store, writer).await? {
+        if line.passes_release && !seal::has_files(&self.store, writer).await? {
             return Ok(Heir::Free);
         }
         match line.end {
             End::Writer { node, writer } => Ok(Heir::Writer { node, writer }),
             End::Lone => Err(refused("a process without --cluster has it")),
-            End::Released => Err(refused("the node that adopted it has released its own log")),
+            End::Released => Err(refused("the node that adopted it has ended, and must start again")),
         }
     }
 
@@ -130,7 +130,7 @@ impl Heirs {
     fn settled(&self, line: &Line) -> Option<Heir> {
         match &line.end {
             _ if line.passes_release => None,
-            End::Released if !line.passes_adoption => Some(Heir::Free),
+            End::Released => Some(Heir::Free),
             End::Writer { node, writer } if Some(*writer) == self.writer => {
                 Some(Heir::Writer { node: node.clone(), writer: *writer })
             }

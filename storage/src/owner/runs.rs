@@ -4,8 +4,9 @@
 //! 2. If the next record of the run is of a later process of the same node, the line goes on there: that process has read
 //!    the log.
 //! 3. If it is an adoption, the line goes on at the adopter's record in the adopter's own run.
-//! 4. If it is a release, the line ends: the writer needed its log no more. A lone process, however, releases the store even
-//!    if databases need its log, which the next process reads. So a line passes over releases in `owner/`.
+//! 4. If it is a release, the line ends: the writer needed its log no more, nor one that it had inherited. A line passes over
+//!    two kinds of releases, and then the log decides whether it is needed. A lone process releases the store even if
+//!    databases need its log. And a release after an adoption may be older than the adoption.
 //! 5. The line of the last writer of a run ends there.
 //!
 //! Invariant: each step follows from a record that never changes and that nothing can come before. So a line only grows, and
@@ -82,7 +83,7 @@ pub(super) enum End {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
     pub end: End,
-    /// It goes over the release of a lone process.
+    /// It goes over a release.
     pub passes_release: bool,
     pub passes_adoption: bool,
 }
@@ -224,15 +225,13 @@ impl Runs {
                     void.extend(path[first..].iter().flatten().min());
                     continue 'again;
                 }
-                let (next, passes_release) = self.next(at, &void);
-                line.passes_release |= passes_release;
+                let next = self.next(at, &void, &mut line);
                 match next {
                     Next::Record(next) => {
                         path.push(None);
                         at = next;
                     }
                     Next::Adopter(adoption, adopter) => {
-                        line.passes_adoption = true;
                         path.push(Some(adoption));
                         at = adopter;
                     }
@@ -242,29 +241,30 @@ impl Runs {
         }
     }
 
-    /// The step after the record of a process, and whether it goes over the release of a lone one.
-    fn next(&self, at: Spot, void: &BTreeSet<Spot>) -> (Next, bool) {
+    /// The step after the record of a process.
+    fn next(&self, at: Spot, void: &BTreeSet<Spot>, line: &mut Line) -> Next {
         let (run, entries) = &self.runs[at.run];
-        let mut passes_release = false;
+        let mut is_released = false;
         for (entry, Entry { record, .. }) in entries.iter().enumerate().skip(at.entry + 1) {
             let spot = Spot { entry, ..at };
             if run.is_adopted_by(record) {
                 if let Some(adopter) = self.spots.get(&record.writer).filter(|_| !void.contains(&spot)) {
-                    return (Next::Adopter(spot, *adopter), passes_release);
+                    line.passes_adoption = true;
+                    return Next::Adopter(spot, *adopter);
                 }
             } else if !record.is_release() {
-                return (Next::Record(spot), passes_release);
-            } else if *run == OwnerRun::Lone {
-                passes_release = true;
+                return Next::Record(spot);
+            } else if *run == OwnerRun::Lone || line.passes_adoption {
+                (is_released, line.passes_release) = (true, true);
             } else {
-                return (Next::End(End::Released), passes_release);
+                return Next::End(End::Released);
             }
         }
-        let end = match run {
+        Next::End(match run {
             OwnerRun::Lone => End::Lone,
+            OwnerRun::Node(_) if is_released => End::Released,
             OwnerRun::Node(node) => End::Writer { node: node.clone(), writer: entries[at.entry].record.writer },
-        };
-        (Next::End(end), passes_release)
+        })
     }
 }
 
