@@ -215,24 +215,19 @@ impl Runs {
         let mut void: BTreeSet<Spot> = BTreeSet::new();
         'again: loop {
             let mut line = Line { end: End::Released, passes_release: false, passes_adoption };
-            // Each record with the adoption by which the line has left it.
-            let mut path: Vec<Option<Spot>> = Vec::new();
-            let mut seen: HashMap<Spot, usize> = HashMap::new();
+            // The adoptions, each with the adopter's record. Within a run, numbers only grow.
+            let mut path: Vec<(Spot, Spot)> = Vec::new();
             let mut at = start;
             loop {
-                if let Some(first) = seen.insert(at, path.len()) {
-                    // A circle has two adoptions at least, as the numbers within a run only grow.
-                    void.extend(path[first..].iter().flatten().min());
-                    continue 'again;
-                }
-                let next = self.next(at, &void, &mut line);
-                match next {
-                    Next::Record(next) => {
-                        path.push(None);
-                        at = next;
-                    }
+                match self.next(at, &void, &mut line) {
+                    Next::Record(next) => at = next,
                     Next::Adopter(adoption, adopter) => {
-                        path.push(Some(adoption));
+                        let first = path.iter().position(|(_, other)| *other == adopter);
+                        path.push((adoption, adopter));
+                        if let Some(first) = first {
+                            void.extend(path[first + 1..].iter().map(|(adoption, _)| *adoption).min());
+                            continue 'again;
+                        }
                         at = adopter;
                     }
                     Next::End(end) => return Line { end, ..line },
