@@ -231,16 +231,18 @@ impl Ownership {
         self.heirs.inherited_by(self.writer).await
     }
 
-    /// The number of the record that would adopt the run of a dead node; none if it needs no adoption, or was adopted.
+    /// The number of the record that would adopt the run of a dead node; none if it needs no adoption, was adopted, or has
+    /// another last process than `dead`.
     ///
     /// # Errors
     /// When the store refuses, or a record cannot be read.
-    pub(crate) async fn adoptable(&self, run: &OwnerRun) -> Result<Option<u64>, StoreError> {
+    pub(crate) async fn adoptable(&self, run: &OwnerRun, dead: Option<u64>) -> Result<Option<u64>, StoreError> {
         let runs = self.heirs.runs().await?;
         let Some((last, false)) = runs.last_writer(run).filter(|_| *run != self.run) else { return Ok(None) };
         let is_its_own =
             runs.line(last).is_some_and(|line| matches!(line.end, End::Writer { writer, .. } if writer == last));
-        Ok(runs.entries(run).last().filter(|_| is_its_own).map(|entry| entry.record.number + 1))
+        let is_dead = is_its_own && dead.is_none_or(|dead| dead == last);
+        Ok(runs.entries(run).last().filter(|_| is_dead).map(|entry| entry.record.number + 1))
     }
 
     /// Creates the record that adopts a run; false if its number belongs to another process.

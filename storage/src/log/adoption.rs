@@ -77,17 +77,20 @@ impl Log {
     /// process now: otherwise another node has adopted them, or the node needs no log. It may be called again after an error,
     /// and again for the same node. It takes a thread for as long as the logs are long.
     ///
+    /// `dead` is the process that has died, by its writer: if the node has started again since, it is left alone. Without it
+    /// the node's last process is overtaken, whichever it is.
+    ///
     /// `take` gets the entries of logs that were read. It may be called even if the run is not adopted.
     ///
     /// # Errors
     /// [`StoreError::LogSealed`] when this process was overtaken itself, or is ending. Others when the store refuses, or a log
     /// cannot be read.
-    pub fn adopt(&self, node: &str, take: &mut dyn FnMut(Recovered)) -> Result<bool, StoreError> {
+    pub fn adopt(&self, node: &str, dead: Option<u64>, take: &mut dyn FnMut(Recovered)) -> Result<bool, StoreError> {
         let (owner, run) = (self.node_owner()?, OwnerRun::node(node)?);
         let mut turn = self.adoptions.turn.lock();
         turn.check_open()?;
         block_on(owner.look())?;
-        if let Some(number) = block_on(owner.adoptable(&run))? {
+        if let Some(number) = block_on(owner.adoptable(&run, dead))? {
             turn.doubtful.insert(run.clone(), number);
             if block_on(owner.adopt(&run, number))? {
                 tracing::info!(node, number, "adopted a node that has died");

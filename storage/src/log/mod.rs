@@ -12,6 +12,7 @@
 //!    ([`tail`]), to be replayed onto its segments as they are loaded.
 //! 5. When every database that a file mentions has a manifest which holds what the file says of it, the file is deleted
 //!    ([`ledger`]).
+//! 6. A node of a fleet takes over the logs of nodes that have died, beside all else ([`adoption`]).
 //!
 //! Invariants:
 //! - What was appended is kept in memory until it is durable. After an error it is written again, into another file.

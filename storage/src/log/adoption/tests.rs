@@ -280,7 +280,7 @@ fn is_alive(process: &Process) -> bool {
 impl Process {
     fn adopt(&mut self, node: &str) -> Result<bool, StoreError> {
         let recovered = &mut self.recovered;
-        self.log.adopt(node, &mut |found| recovered.merge(found))
+        self.log.adopt(node, None, &mut |found| recovered.merge(found))
     }
 
     fn inherit(&mut self) -> Result<(), StoreError> {
@@ -346,6 +346,20 @@ fn of_several_survivors_one_adopts() {
     assert!(matches!(t.adopt("../owner"), Err(StoreError::NodeName(_))));
     let running = world.check_all(vec![t]);
     world.check_end(running);
+}
+
+/// A coordinator tells of a death when the node is back already.
+#[test]
+fn a_node_that_has_started_again_is_left_alone() {
+    let mut world = World::new();
+    let (mut d, s) = (world.start("d"), world.start("s"));
+    world.write(&mut d, "a").unwrap();
+    let mut again = world.start("d");
+    let adopt = |dead| s.log.adopt("d", Some(dead), &mut drop).unwrap();
+    assert!(!adopt(d.writer));
+    assert!(world.write(&mut again, "a").unwrap());
+    assert!(adopt(again.writer));
+    assert!(matches!(world.write(&mut again, "a"), Err(StoreError::LogSealed)));
 }
 
 /// Each of two survivors decides before either has created the record.
@@ -610,7 +624,7 @@ fn a_fleet_needs_a_bucket() {
     Log::open_node(&store, &"a".repeat(63), 1, now_ms, now_ms).unwrap();
     let world = World::new();
     let lone = Log::over(Box::new(Objects::take(world.store().1, 1, now_ms).unwrap()), 1, now_ms).unwrap().0;
-    assert!(matches!(lone.adopt("a", &mut drop), Err(StoreError::NotShared)));
+    assert!(matches!(lone.adopt("a", None, &mut drop), Err(StoreError::NotShared)));
 }
 
 /// Records go as soon as they may, while nothing else is under way.
@@ -748,7 +762,7 @@ fn random_schedule(seed: u64) {
             // It was stopped after its last look at its own run.
             12 if process.node.is_some() => {
                 let run = OwnerRun::node(node).unwrap();
-                if let Ok(Some(number)) = block_on(owner.adoptable(&run)) {
+                if let Ok(Some(number)) = block_on(owner.adoptable(&run, None)) {
                     let _ = block_on(owner.adopt(&run, number));
                 }
                 ends = block_on(owner.look()).is_ok();
