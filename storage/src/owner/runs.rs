@@ -6,7 +6,8 @@
 //! 3. If it is an adoption, the line goes on at the adopter's record in the adopter's own run.
 //! 4. If it is a release, the line ends: the writer needed its log no more, nor one that it had inherited. A line passes over
 //!    two kinds of releases, and then the log decides whether it is needed. A lone process releases the store even if
-//!    databases need its log. And a release after an adoption may be older than the adoption.
+//!    databases need its log. And a release beyond an adoption may be older than the adoption, or than the circle (see below)
+//!    for which it does not count.
 //! 5. The line of the last writer of a run ends there.
 //!
 //! Invariant: each step follows from a record that never changes and that nothing can come before. So a line only grows, and
@@ -85,6 +86,7 @@ pub(super) struct Line {
     pub end: End,
     /// It goes over a release.
     pub passes_release: bool,
+    /// It goes over an adoption, even if that does not count.
     pub passes_adoption: bool,
 }
 
@@ -243,8 +245,9 @@ impl Runs {
         for (entry, Entry { record, .. }) in entries.iter().enumerate().skip(at.entry + 1) {
             let spot = Spot { entry, ..at };
             if run.is_adopted_by(record) {
+                // One that does not count may have counted when a later process of the run ended.
+                line.passes_adoption = true;
                 if let Some(adopter) = self.spots.get(&record.writer).filter(|_| !void.contains(&spot)) {
-                    line.passes_adoption = true;
                     return Next::Adopter(spot, *adopter);
                 }
             } else if !record.is_release() {

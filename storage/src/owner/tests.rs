@@ -285,6 +285,9 @@ fn the_heir_of_a_writer_is_at_the_end_of_its_line() {
         ("a: 1 b/11 c/21; b: 11 a/1; c: 21", "1 c/21, 11 c/21"),
         ("a: 1 b/11; b: 11 c/21; c: 21 a/1; d: 31", "1 a/1, 11 a/1, 21 a/1"),
         ("a: 1 b/11 d/31; b: 11 c/21; c: 21 a/1; d: 31", "1 d/31, 11 d/31, 21 d/31"),
+        // A process that has ended before the circle was closed did not have the log.
+        ("a: 1 b/11 2 - 3; b: 11 a/1; log: 1", "1 a/3, 11 free, 2 free"),
+        ("a: 1 b/11 2 -; b: 11 a/1; log: 1", "1 error, 11 free, 2 free"),
         // Two circles through one adoption.
         ("a: 1 b/11; b: 11 a/1 c/21; c: 21 b/11", "1 a/1, 11 a/1, 21 a/1"),
         // Lone processes, whose release says little.
