@@ -23,7 +23,7 @@ struct Process {
     node: Option<&'static str>,
     writer: u64,
     faulty: Arc<FaultyStore>,
-    /// Some requests fail for now.
+    /// Some requests fail in this step.
     faults: bool,
     log: Arc<Log>,
     recovered: Recovered,
