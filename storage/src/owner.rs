@@ -494,7 +494,7 @@ impl Ownership {
     }
 }
 
-/// Refuses a lone process as long as a node has not released its run.
+/// Refuses a lone process as long as a node has not released its run, or needs to take over a log.
 async fn refuse_fleet(store: &Store) -> Result<(), StoreError> {
     if store.list_folders(NODES).await?.is_empty() {
         return Ok(());
@@ -504,10 +504,15 @@ async fn refuse_fleet(store: &Store) -> Result<(), StoreError> {
         let OwnerRun::Node(node) = run else { continue };
         let own = entries.iter().map(|entry| &entry.record).filter(|record| !run.is_adopted_by(record));
         for writer in own.filter(|record| !record.is_release()).map(|record| record.writer) {
-            match runs.line(writer).map(|line| line.end) {
-                Some(End::Released) => {}
-                Some(End::Writer { node, .. }) => return Err(StoreError::OfFleet { node }),
-                _ => return Err(StoreError::OfFleet { node: node.clone() }),
+            let Some(line) = runs.line(writer) else { return Err(StoreError::OfFleet { node: node.clone() }) };
+            match line.end {
+                // It has adopted late, and ended without the log: it must start again.
+                End::Released { node } if line.passes_release && seal::has_files(store, writer).await? => {
+                    return Err(StoreError::OfFleet { node });
+                }
+                End::Released { .. } => {}
+                End::Writer { node, .. } => return Err(StoreError::OfFleet { node }),
+                End::Lone => return Err(StoreError::OfFleet { node: node.clone() }),
             }
         }
     }

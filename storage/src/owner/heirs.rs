@@ -107,7 +107,7 @@ impl Heirs {
             return Ok(heir);
         }
         let runs = self.runs().await?;
-        let refused = |why| StoreError::NoHeir { writer, why };
+        let refused = |why: &str| StoreError::NoHeir { writer, why: why.to_owned() };
         let line = match runs.line(writer) {
             Some(line) => line,
             None if !seal::has_files(&self.store, writer).await? => return Ok(Heir::Free),
@@ -122,7 +122,9 @@ impl Heirs {
         match line.end {
             End::Writer { node, writer } => Ok(Heir::Writer { node, writer }),
             End::Lone => Err(refused("a process without --cluster has it")),
-            End::Released => Err(refused("the node that adopted it has ended, and must start again")),
+            End::Released { node } => {
+                Err(refused(&format!("node `{node}` has adopted it and ended, and must start again")))
+            }
         }
     }
 
@@ -130,7 +132,7 @@ impl Heirs {
     fn settled(&self, line: &Line) -> Option<Heir> {
         match &line.end {
             _ if line.passes_release => None,
-            End::Released => Some(Heir::Free),
+            End::Released { .. } => Some(Heir::Free),
             End::Writer { node, writer } if Some(*writer) == self.writer => {
                 Some(Heir::Writer { node: node.clone(), writer: *writer })
             }

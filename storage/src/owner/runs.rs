@@ -76,8 +76,8 @@ pub(super) enum End {
     Writer { node: String, writer: u64 },
     /// The last process of the run `owner`.
     Lone,
-    /// The process has released its run.
-    Released,
+    /// The last process of this node has released its run.
+    Released { node: String },
 }
 
 /// The line of a writer.
@@ -216,7 +216,7 @@ impl Runs {
     fn line_from(&self, start: Spot, passes_adoption: bool) -> Line {
         let mut void: BTreeSet<Spot> = BTreeSet::new();
         'again: loop {
-            let mut line = Line { end: End::Released, passes_release: false, passes_adoption };
+            let mut line = Line { end: End::Lone, passes_release: false, passes_adoption };
             // The adoptions, each with the adopter's record. Within a run, numbers only grow.
             let mut path: Vec<(Spot, Spot)> = Vec::new();
             let mut at = start;
@@ -255,12 +255,13 @@ impl Runs {
             } else if *run == OwnerRun::Lone || line.passes_adoption {
                 (is_released, line.passes_release) = (true, true);
             } else {
-                return Next::End(End::Released);
+                is_released = true;
+                break;
             }
         }
         Next::End(match run {
             OwnerRun::Lone => End::Lone,
-            OwnerRun::Node(_) if is_released => End::Released,
+            OwnerRun::Node(node) if is_released => End::Released { node: node.clone() },
             OwnerRun::Node(node) => End::Writer { node: node.clone(), writer: entries[at.entry].record.writer },
         })
     }

@@ -328,6 +328,7 @@ fn a_lone_process_leaves_a_fleet_alone() {
         ("a: 1 b/11; b: 11 -", None),
         ("a: 1 b/11; b: 11", Some("b")),
         ("a: 1 b/11; b: 12", Some("a")),
+        ("a: 1 b/11; b: 11 12 -; log: 1", Some("b")),
         ("a: . b/11", None),
         ("owner: 5 -; a: 1 -", None),
     ] {

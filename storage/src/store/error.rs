@@ -50,7 +50,7 @@ pub enum StoreError {
     OfFleet { node: String },
     /// The log of a writer has entries, and no node has taken it over.
     #[error("the log {writer:016x} has entries that belong to no node of the fleet: {why}")]
-    NoHeir { writer: u64, why: &'static str },
+    NoHeir { writer: u64, why: String },
     /// A name that no object can have.
     #[error("`{0}` cannot be the name of an object or database")]
     Name(String),
