@@ -229,7 +229,7 @@ impl World {
             let node = match self.heir_of(writer) {
                 Ok(Heir::Free) => "t".to_owned(),
                 Ok(Heir::Writer { node, .. }) => node,
-                Err(StoreError::NoHeir { why, .. }) if why.contains("start again") => {
+                Err(StoreError::NoHeir { why, .. }) if why.contains("start again") || why.contains("--cluster") => {
                     NODES.into_iter().for_each(|node| running.push(self.start(node)));
                     continue;
                 }
