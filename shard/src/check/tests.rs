@@ -360,11 +360,11 @@ fn the_usage_ledger_is_no_problem() {
 
 #[test]
 fn the_directory_is_checked() {
-    use dormouse_storage::directory::{DatabaseRecord, DirectoryChange, DirectoryLog, step_name};
+    use dormouse_storage::directory::{DatabaseRecord, DirectoryChange, DirectoryLog, DirectoryWriters, step_name};
 
     let store = store();
     assert_eq!(look(&store).directory, CheckedDirectory::default());
-    let mut log = block_on(DirectoryLog::read(&store, None, 9, &mut |_| {})).unwrap();
+    let mut log = block_on(DirectoryLog::read(&store, DirectoryWriters::Sole, None, 9, &mut |_| {})).unwrap();
     for name in ["a", "b", "c"] {
         block_on(log.commit(vec![DirectoryChange::put(&DatabaseRecord::new(name, 1))])).unwrap();
     }

@@ -9,12 +9,15 @@
 //! 3. A step whose write failed may exist all the same. So nothing else is written under its number, and its own changes
 //!    are tried again before any other ([`DirectoryLog::settle`]).
 //! 4. Now and then a snapshot of all records is written. Two snapshots are kept, and the steps after the older one, in
-//!    case the newer one is damaged. Everything before is deleted.
+//!    case the newer one is damaged. Everything before is deleted, snapshots first.
+//! 5. The nodes of a fleet write steps to the same run ([`shared`]).
 //!
 //! A store without these objects is one in which no database was made at run time: its databases are those of its folders.
 
 pub mod format;
+pub mod news;
 pub mod record;
+pub mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +26,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
 pub use self::format::{DirectoryChange, DirectoryEncoder, DirectoryKind};
+pub use self::news::{DirectoryCommit, DirectoryNews};
 pub use self::record::{DatabaseRecord, Deletion, TokenRecord, TokenScope};
 use crate::owner::Ownership;
 use crate::store::{Store, StoreError};
@@ -49,6 +53,15 @@ pub fn step_name(number: u64) -> String {
 /// The name of the snapshot after a step.
 pub fn snapshot_name(number: u64) -> String {
     format!("{FOLDER}/{SNAPSHOT}{number:012}")
+}
+
+/// The processes that write steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectoryWriters {
+    /// One at a time, which owns the store. A step of another one is a late one, or damage.
+    Sole,
+    /// Several at the same time, the nodes of a fleet ([`shared`]).
+    Shared,
 }
 
 /// The objects of a store's directory, by number.
@@ -83,6 +96,11 @@ impl DirectoryObjects {
         self.steps.last().max(self.snapshots.last()).copied().unwrap_or(0)
     }
 
+    /// The older one of the two snapshots that are kept. No step before it is needed, and any of them may be deleted.
+    fn kept(&self) -> Option<u64> {
+        self.snapshots.iter().nth_back(1).copied()
+    }
+
     /// The steps after `from`.
     ///
     /// # Errors
@@ -113,6 +131,7 @@ pub async fn read_object(store: &Store, kind: DirectoryKind, number: u64) -> Res
 #[derive(Debug)]
 pub struct DirectoryLog {
     store: Arc<Store>,
+    writers: DirectoryWriters,
     owner: Option<Arc<Ownership>>,
     writer: u64,
     /// The last step, which is in memory.
@@ -126,54 +145,67 @@ pub struct DirectoryLog {
     unsure: Option<(Bytes, Vec<DirectoryChange>)>,
     /// Durable changes that are not returned yet.
     late: Vec<DirectoryChange>,
+    /// An earlier snapshot, and its first bytes: as long as it is there, no later step has been deleted.
+    anchor: Option<(u64, Bytes)>,
+}
+
+/// The directory as the store has it.
+struct Contents {
+    objects: DirectoryObjects,
+    /// The records of a snapshot, and the steps after it.
+    base: Vec<DirectoryChange>,
+    steps: Vec<Vec<DirectoryChange>>,
 }
 
 impl DirectoryLog {
     /// Reads the directory. `apply` is shown the changes that lead to it, in order. `owner`: what decides who owns the
-    /// store, if no lock does.
+    /// store, if no lock does; of a node in a fleet, who owns its own run.
     ///
     /// # Errors
     /// When an object of it cannot be read: what it says about tokens may have been revoked since, so nothing older may
     /// replace it.
     pub async fn read(
         store: &Arc<Store>,
+        writers: DirectoryWriters,
         owner: Option<Arc<Ownership>>,
         writer: u64,
         apply: &mut (dyn FnMut(DirectoryChange) + Send),
     ) -> Result<Self, StoreError> {
-        let mut attempt = 0;
-        let (objects, base, steps) = loop {
-            attempt += 1;
-            let objects = DirectoryObjects::list(store).await?;
-            match read_all(store, &objects).await {
-                Err(error) if error.is_missing() && attempt < READ_ATTEMPTS => {}
-                Err(error) => return Err(error),
-                Ok((base, steps)) => break (objects, base, steps),
-            }
+        let mut log = Self {
+            store: Arc::clone(store),
+            writers,
+            owner,
+            writer,
+            number: 0,
+            steps: 0,
+            bytes: 0,
+            snapshot_bytes: 0,
+            snapshots: BTreeSet::new(),
+            unsure: None,
+            late: Vec::new(),
+            anchor: None,
         };
-        let count = steps.len() as u64;
+        let contents = read_contents(store).await?;
+        log.adopt(contents).into_iter().for_each(apply);
+        Ok(log)
+    }
+
+    /// Goes on from the directory as it was read. Returns the changes that lead to it.
+    fn adopt(&mut self, contents: Contents) -> Vec<DirectoryChange> {
+        let Contents { objects, base, steps } = contents;
         let bytes_of = |change: &DirectoryChange| match change {
             DirectoryChange::Put(record) => record.len() as u64,
             DirectoryChange::Remove(name) => name.len() as u64,
         };
-        let snapshot_bytes = base.iter().map(bytes_of).sum();
-        let bytes = steps.iter().flatten().map(bytes_of).sum();
-        base.into_iter().chain(steps.into_iter().flatten()).for_each(apply);
-        Ok(Self {
-            store: Arc::clone(store),
-            owner,
-            writer,
-            number: objects.last(),
-            steps: count,
-            bytes,
-            snapshot_bytes,
-            snapshots: objects.snapshots,
-            unsure: None,
-            late: Vec::new(),
-        })
+        self.number = objects.last();
+        self.steps = steps.len() as u64;
+        self.snapshot_bytes = base.iter().map(bytes_of).sum();
+        self.bytes = steps.iter().flatten().map(bytes_of).sum();
+        self.snapshots = objects.snapshots;
+        base.into_iter().chain(steps.into_iter().flatten()).collect()
     }
 
-    /// The same, with all records by name.
+    /// The same for the sole writer, with all records by name.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -193,7 +225,7 @@ impl DirectoryLog {
                 DirectoryChange::Remove(_) => drop(records.remove(&name)),
             }
         };
-        let log = Self::read(store, owner, writer, &mut apply).await?;
+        let log = Self::read(store, DirectoryWriters::Sole, owner, writer, &mut apply).await?;
         Ok((log, records))
     }
 
@@ -211,28 +243,40 @@ impl DirectoryLog {
     ///
     /// # Errors
     /// When the store refuses again: nothing has changed.
-    pub async fn settle(&mut self) -> Result<Vec<DirectoryChange>, StoreError> {
-        let Some((bytes, changes)) = self.unsure.take() else { return Ok(Vec::new()) };
-        self.write(bytes, changes).await
+    pub async fn settle(&mut self) -> Result<DirectoryNews, StoreError> {
+        match self.writers {
+            DirectoryWriters::Sole => Ok(self.settle_sole().await?.into()),
+            DirectoryWriters::Shared => self.settle_shared().await,
+        }
     }
 
-    /// Makes changes durable. Returns them, and before them those of a late step of an earlier process, if there is one.
+    /// Makes changes durable, if they were decided with the directory as it is: a sole writer knows it.
     ///
     /// # Errors
     /// [`StoreError::LogSealed`] when another process has taken the store over. Else when the store refuses: the changes
     /// may be durable or not, until [`Self::settle`] has succeeded.
-    pub async fn commit(&mut self, changes: Vec<DirectoryChange>) -> Result<Vec<DirectoryChange>, StoreError> {
-        let mut done = self.settle().await?;
+    pub async fn commit(&mut self, changes: Vec<DirectoryChange>) -> Result<DirectoryCommit, StoreError> {
+        if self.writers == DirectoryWriters::Shared {
+            return self.commit_shared(changes).await;
+        }
+        let mut news = self.settle_sole().await?;
+        let count = changes.len();
         match self.write(self.encode(&changes), changes).await {
-            Ok(written) => done.extend(written),
+            Ok(written) => news.extend(written),
             Err(error) => {
                 // A full store has written nothing.
                 self.unsure.take_if(|_| matches!(error, StoreError::Full { .. }));
-                self.late.splice(..0, done);
+                self.late.splice(..0, news);
                 return Err(error);
             }
         }
-        Ok(done)
+        let changes = news.split_off(news.len().saturating_sub(count));
+        Ok(DirectoryCommit::Made { news: news.into(), changes })
+    }
+
+    async fn settle_sole(&mut self) -> Result<Vec<DirectoryChange>, StoreError> {
+        let Some((bytes, changes)) = self.unsure.take() else { return Ok(Vec::new()) };
+        self.write(bytes, changes).await
     }
 
     fn encode(&self, changes: &[DirectoryChange]) -> Bytes {
@@ -297,7 +341,8 @@ impl DirectoryLog {
         self.bytes += bytes as u64;
     }
 
-    /// Whether reading the steps since the last snapshot would take long enough for a snapshot to be worth its bytes.
+    /// Whether reading the steps since the last snapshot would take long enough for a snapshot to be worth its bytes. Of
+    /// several nodes, the one that has written the last step looks after it: see [`Self::snapshot_is_due`].
     pub fn needs_snapshot(&self) -> bool {
         let is_worth_it = self.bytes.saturating_mul(SNAPSHOT_SHARE) >= self.snapshot_bytes;
         !self.is_unsure() && (self.steps >= STEPS_MAX || self.steps >= STEPS_MIN && is_worth_it)
@@ -323,14 +368,33 @@ impl DirectoryLog {
         }
         self.look().await?;
         self.snapshots.insert(self.number);
+        if self.writers == DirectoryWriters::Shared {
+            // Other nodes write snapshots, too.
+            self.snapshots = DirectoryObjects::list(&self.store).await?.snapshots;
+        }
         let Some(&kept) = self.snapshots.iter().nth_back(1) else { return Ok(()) };
         let objects = DirectoryObjects::list(&self.store).await?;
-        let steps = objects.steps.range(..=kept).map(|number| step_name(*number));
-        let snapshots = objects.snapshots.range(..kept).map(|number| snapshot_name(*number));
-        let doomed: Vec<String> = steps.chain(snapshots).collect();
-        self.store.delete_many(&doomed).await?;
+        // A node that finds a snapshot knows that no step after it was deleted.
+        let snapshots: Vec<String> = objects.snapshots.range(..kept).map(|number| snapshot_name(*number)).collect();
+        self.store.delete_many(&snapshots).await?;
+        let steps: Vec<String> = objects.steps.range(..=kept).map(|number| step_name(*number)).collect();
+        self.store.delete_many(&steps).await?;
         self.snapshots.retain(|number| *number >= kept);
         Ok(())
+    }
+}
+
+/// Reads the directory while other processes may change it.
+async fn read_contents(store: &Store) -> Result<Contents, StoreError> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let objects = DirectoryObjects::list(store).await?;
+        match read_all(store, &objects).await {
+            Err(error) if error.is_missing() && attempt < READ_ATTEMPTS => {}
+            Err(error) => return Err(error),
+            Ok((base, steps)) => return Ok(Contents { objects, base, steps }),
+        }
     }
 }
 

@@ -22,11 +22,21 @@ fn apply(known: &mut BTreeMap<String, Box<[u8]>>, change: DirectoryChange) {
     }
 }
 
+/// The changes of a commit, with those before it.
+fn made(commit: DirectoryCommit) -> Vec<DirectoryChange> {
+    match commit {
+        DirectoryCommit::Made { news, changes } => news.changes.into_iter().chain(changes).collect(),
+        DirectoryCommit::Overtaken(news) => panic!("overtaken by {news:?}"),
+    }
+}
+
 impl Node {
     fn start(faults: Arc<FaultyStore>) -> Result<Self, StoreError> {
         let store = Arc::new(Store::over(Arc::clone(&faults) as _, "memory://"));
         let mut known = BTreeMap::new();
-        let log = block_on(DirectoryLog::read(&store, None, 7, &mut |change| apply(&mut known, change)))?;
+        let log = block_on(DirectoryLog::read(&store, DirectoryWriters::Sole, None, 7, &mut |change| {
+            apply(&mut known, change)
+        }))?;
         Ok(Self { faults, store, log, known })
     }
 
@@ -35,7 +45,7 @@ impl Node {
     }
 
     fn commit(&mut self, changes: &[DirectoryChange]) -> Result<(), StoreError> {
-        for change in block_on(self.log.commit(changes.to_vec()))? {
+        for change in made(block_on(self.log.commit(changes.to_vec()))?) {
             apply(&mut self.known, change);
         }
         if self.log.needs_snapshot() {
@@ -160,14 +170,16 @@ fn without_an_owner_a_taken_number_is_an_error() {
 fn a_late_step_of_an_earlier_process_is_taken_in() {
     let faults = FaultyStore::new(Arc::new(InMemory::new()));
     let store = Arc::new(Store::over(Arc::clone(&faults) as _, "memory://"));
-    let read = |owner, writer| block_on(DirectoryLog::read(&store, Some(owner), writer, &mut |_| {})).unwrap();
+    let read = |owner, writer| {
+        block_on(DirectoryLog::read(&store, DirectoryWriters::Sole, Some(owner), writer, &mut |_| {})).unwrap()
+    };
     let (first, _) = block_on(Ownership::take(&store, 1, || 0)).unwrap();
     let mut earlier = read(first, 1);
     let (second, _) = block_on(Ownership::take(&store, 2, || 0)).unwrap();
     let mut later = read(second, 2);
     // It finds out before it acknowledges.
     assert!(block_on(earlier.commit(vec![put("late")])).unwrap_err().is_taken());
-    let done = block_on(later.commit(vec![put("new")])).unwrap();
+    let done = made(block_on(later.commit(vec![put("new")])).unwrap());
     let names: Vec<&str> = done.iter().map(DirectoryChange::name).collect();
     assert_eq!((names, later.number()), (vec!["late", "new"], 2));
 }
