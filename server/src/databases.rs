@@ -35,6 +35,7 @@ use crate::tracking_clients::TrackingClients;
 use crate::triggers::{TriggerHost, TriggerLimits, Triggers};
 
 mod deleting;
+mod following;
 mod given;
 pub mod grant;
 pub mod login;

@@ -218,6 +218,10 @@ impl Server {
         tokio::spawn(look_for_lost_branches(Arc::clone(&node)));
         let adopting = Arc::clone(&node);
         tokio::spawn(async move { adopting.tenants.adopt_strays().await });
+        if node.tenants.directory.is_shared() {
+            let following = Arc::clone(&node);
+            tokio::spawn(async move { following.tenants.follow_foreign(&following.clients).await });
+        }
         drop(entered);
         let door = (options.open > 0).then(|| OpenDoor::new(options.open as usize, options.open_max_memory.0));
         let gate = MetricsGate::new(&node, options.metrics_access);

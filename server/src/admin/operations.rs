@@ -109,7 +109,7 @@ pub async fn create(node: &Node, new: NewDatabase) -> Result<(DatabaseRecord, Ma
     let made = record.clone();
     let put = move |before: Option<DatabaseRecord>| match before {
         Some(before) => Err(exists(&before.name)),
-        None => Ok((Some(record), ())),
+        None => Ok((Some(record.clone()), ())),
     };
     node.tenants.directory.change(&name, node.tenants.founding(), put).await?;
     Ok((made, MadeToken { text: token_text(&name, &secret), record: token }))
@@ -129,6 +129,11 @@ pub fn record(node: &Node, name: &str) -> Result<DatabaseRecord, ChangeRefusal> 
 /// # Errors
 /// When there is none.
 pub async fn open(node: &Node, name: &str) -> Result<Arc<Tenant>, ChangeRefusal> {
+    if let Some(tenant) = node.tenants.opened(name).await {
+        return Ok(tenant);
+    }
+    // In a fleet, another node may have made it a moment ago.
+    node.tenants.directory.refresh().await;
     node.tenants.opened(name).await.ok_or_else(|| unknown(name))
 }
 
@@ -320,10 +325,17 @@ pub async fn revoke(node: &Node, name: &str, id: u32) -> Result<(), ChangeRefusa
 async fn change<T: Send + 'static>(
     node: &Node,
     name: &str,
-    change: impl FnOnce(&mut DatabaseRecord) -> Result<T, ChangeRefusal> + Send + 'static,
+    change: impl Fn(&mut DatabaseRecord) -> Result<T, ChangeRefusal> + Send + 'static,
 ) -> Result<T, ChangeRefusal> {
     // A database that a token of the command line names may have no record yet.
-    let present = record(node, name)?;
+    let present = match record(node, name) {
+        Ok(present) => present,
+        // In a fleet, another node may have made it a moment ago.
+        Err(_) => {
+            node.tenants.directory.refresh().await;
+            record(node, name)?
+        }
+    };
     let was_known = node.tenants.directory.known().has(name);
     let reserved = node.tenants.reserved();
     let decide = move |before: Option<DatabaseRecord>| {
@@ -332,7 +344,7 @@ async fn change<T: Send + 'static>(
             return Err(ChangeRefusal::Conflict(text));
         }
         // One that was known has been deleted meanwhile.
-        let before = before.or_else(|| Some(present).filter(|_| !was_known));
+        let before = before.or_else(|| Some(present.clone()).filter(|_| !was_known));
         let Some(mut record) = before.filter(|record| record.deleted.is_none()) else {
             return Err(ChangeRefusal::Unknown("the database was deleted".to_owned()));
         };

@@ -100,7 +100,7 @@ impl Tenants {
         let present = self.record_of(tenant);
         let of_lineage = present.expires_ms;
         let hide = move |before: Option<DatabaseRecord>| {
-            let mut record = before.unwrap_or(present);
+            let mut record = before.unwrap_or_else(|| present.clone());
             // A time to live ends as it would have.
             let ends = [record.expires_ms, of_lineage].into_iter().flatten();
             let until_ms = ends.fold(at_ms.saturating_add(grace_ms), u64::min);

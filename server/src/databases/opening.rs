@@ -19,6 +19,7 @@ use dormouse_shard::error::{Error, Result};
 use super::{ADMIN, Tenant, Tenants};
 use crate::metering::Meter;
 use crate::options::{DEFAULT_DATABASE, branch_name, check_full_name, named_database, named_secret, owner_and_branch};
+use crate::rights::Rights;
 
 /// The longest time of a look at a database's users that [`Tenants::look_time`] knows.
 const LOOK_MAX: Duration = Duration::from_secs(1);
@@ -61,9 +62,27 @@ impl Tenants {
     }
 
     /// Brings into memory the database that a name and a secret may open, before [`Tenants::log_in`] or
-    /// [`Tenants::log_in_without_token`] looks for it there. It is not released as long as the result is kept.
+    /// [`Tenants::log_in_without_token`] looks for it there. It is not released as long as the result is kept. In a fleet, a
+    /// login that would be refused has what other nodes have made by now.
     #[must_use]
     pub async fn prepare(&self, user: &[u8], presented: &[u8]) -> Vec<Arc<Tenant>> {
+        let found = self.bring(user, presented).await;
+        if !self.directory.is_shared() || self.would_enter(user, presented) {
+            return found;
+        }
+        self.directory.refresh().await;
+        self.bring(user, presented).await
+    }
+
+    /// Whether a name and a secret open something that is in memory, or nothing that another node could have made.
+    fn would_enter(&self, user: &[u8], presented: &[u8]) -> bool {
+        match self.needs_token() {
+            true => named_database(presented).is_none() || self.log_in(user, presented).is_some(),
+            false => self.log_in_without_token(user, presented, Rights::Branch).is_ok(),
+        }
+    }
+
+    async fn bring(&self, user: &[u8], presented: &[u8]) -> Vec<Arc<Tenant>> {
         if !self.directory.has_begun() {
             return Vec::new();
         }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::error::{Error, Result};
-use dormouse_storage::directory::DatabaseRecord;
+use dormouse_storage::directory::{DatabaseRecord, DirectoryWriters};
 use dormouse_storage::manifest;
 use futures::StreamExt;
 use futures::future::join_all;
@@ -130,7 +130,8 @@ impl Tenants {
     ) -> std::result::Result<Self, String> {
         let (ledger, directory) = futures::join!(
             UsageLedger::open(&engine.store, engine.writer, engine.clock),
-            DatabaseDirectory::open(engine),
+            // A node of a fleet passes `Shared` here.
+            DatabaseDirectory::open(engine, DirectoryWriters::Sole),
         );
         let opener = Opener {
             engine: engine.clone(),
@@ -179,6 +180,10 @@ impl Tenants {
         };
         tenants.put(default);
         tenants.open_at_start().await;
+        if tenants.directory.is_shared() && !tenants.directory.has_begun() {
+            let begun = tenants.directory.begin(tenants.founding()).await;
+            begun.map_err(|refusal| format!("the directory of databases cannot begin: {refusal}"))?;
+        }
         tenants.check_tokens()?;
         tenants.bring_into_store();
         Ok(tenants)
@@ -292,7 +297,7 @@ impl Tenants {
         }
         let record = record_of(tenant);
         let name = record.name.clone();
-        let enter = move |before: Option<DatabaseRecord>| Ok((before.or(Some(record)), ()));
+        let enter = move |before: Option<DatabaseRecord>| Ok((before.or_else(|| Some(record.clone())), ()));
         self.directory.change(&name, Vec::new(), enter).await
     }
 

@@ -88,6 +88,26 @@ impl KnownDatabases {
         }
     }
 
+    /// Replaces all records by those that the changes lead to. Returns the names that differ.
+    pub fn replace(&mut self, changes: Vec<DirectoryChange>) -> BTreeSet<Box<str>> {
+        let mut next: BTreeMap<Box<str>, DirectoryChange> =
+            self.records.iter().map(|record| record.name().into()).map(removal).collect();
+        next.extend(changes.into_iter().map(|change| (change.name().into(), change)));
+        let mut names = BTreeSet::new();
+        for (name, change) in next {
+            let present = self.records.get(&*name).map(|record| &record.0);
+            let is_same = match &change {
+                DirectoryChange::Put(record) => present == Some(record),
+                DirectoryChange::Remove(_) => present.is_none(),
+            };
+            if !is_same {
+                self.apply(change);
+                names.insert(name);
+            }
+        }
+        names
+    }
+
     fn tally(&mut self, record: &DatabaseRecord, comes: bool) {
         let timed = record.tokens.iter().filter(|token| token.expires_ms.is_some()).count();
         let add = |sum: &mut usize, more: usize| {
@@ -205,6 +225,10 @@ impl KnownDatabases {
     }
 }
 
+fn removal(name: Box<str>) -> (Box<str>, DirectoryChange) {
+    (name.clone(), DirectoryChange::Remove(name))
+}
+
 #[cfg(test)]
 mod tests {
     use dormouse_storage::directory::{TokenRecord, TokenScope};
@@ -275,5 +299,18 @@ mod tests {
         known.apply(DirectoryChange::Remove("unknown".into()));
         assert_eq!((known.count(), known.tokens(), known.timed_tokens()), (1, 1, 0));
         assert!(known.expired(99, 9).is_empty());
+    }
+
+    #[test]
+    fn a_replacement_tells_what_differs() {
+        let mut known = KnownDatabases::default();
+        for name in ["a", "b", "c"] {
+            known.apply(DirectoryChange::put(&record(name, None, 1)));
+        }
+        let put = |name, tokens| DirectoryChange::put(&record(name, None, tokens));
+        let changes = vec![put("a", 1), put("b", 3), put("d", 1), put("e", 1), DirectoryChange::Remove("e".into())];
+        let differ: Vec<Box<str>> = known.replace(changes).into_iter().collect();
+        assert_eq!(differ, ["b".into(), "c".into(), "d".into()]);
+        assert_eq!((known.count(), known.tokens(), known.has("c")), (3, 5, false));
     }
 }
