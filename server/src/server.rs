@@ -11,6 +11,7 @@ use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::health::{ConditionKind, Health};
 use dormouse_shard::lane::Lane;
 use dormouse_shard::topology::hold;
+use dormouse_storage::directory::DirectoryWriters;
 use dormouse_storage::log::Log;
 use dormouse_storage::log::flusher::Flusher;
 use dormouse_storage::manifest;
@@ -184,6 +185,8 @@ impl Server {
         let tenants = background.block_on(Tenants::open(
             options.tokens.clone(),
             &engine,
+            // A node of a fleet passes `Shared`.
+            DirectoryWriters::Sole,
             &settings,
             &COUNTED,
             &SUBJECTS,

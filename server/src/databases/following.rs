@@ -80,3 +80,6 @@ impl Tenants {
         clients.of_database(name).iter().for_each(|client| client.kill());
     }
 }
+
+#[cfg(test)]
+mod tests;

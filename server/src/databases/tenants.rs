@@ -115,7 +115,8 @@ impl Opener {
 
 impl Tenants {
     /// Opens `default` and every database that a token names or that a crash has left in the log. Without a directory,
-    /// also every database and branch that the store has.
+    /// also every database and branch that the store has. `writers`: whether other nodes write to the directory, too; then it
+    /// begins now.
     ///
     /// # Errors
     /// A text that says what to do, if a token names a database that is a branch of another one, or the directory cannot
@@ -123,6 +124,7 @@ impl Tenants {
     pub async fn open(
         tokens: Tokens,
         engine: &Engine,
+        writers: DirectoryWriters,
         command_line: &Settings,
         counted: &'static CountedCommands,
         catalogue: &'static Catalogue,
@@ -130,8 +132,7 @@ impl Tenants {
     ) -> std::result::Result<Self, String> {
         let (ledger, directory) = futures::join!(
             UsageLedger::open(&engine.store, engine.writer, engine.clock),
-            // A node of a fleet passes `Shared` here.
-            DatabaseDirectory::open(engine, DirectoryWriters::Sole),
+            DatabaseDirectory::open(engine, writers),
         );
         let opener = Opener {
             engine: engine.clone(),

@@ -238,3 +238,6 @@ where
 fn ended() -> ChangeRefusal {
     ChangeRefusal::Store("the server is shutting down".to_owned())
 }
+
+#[cfg(test)]
+mod tests;
