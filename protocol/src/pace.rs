@@ -32,12 +32,12 @@ thread_local! {
     /// Work until the next offer.
     static LEFT: Cell<usize> = const { Cell::new(OFFER_EVERY) };
     /// Asked at each offer whether endable work is to end.
-    static ENDING: RefCell<Option<Ending>> = const { RefCell::new(None) };
+    static ENDING: RefCell<Option<EndAsked>> = const { RefCell::new(None) };
     static COURSE: Cell<Course> = const { Cell::new(Course::Deaf) };
 }
 
 /// Says whether the work of a thread is to end.
-pub type Ending = Rc<dyn Fn() -> bool>;
+pub type EndAsked = Rc<dyn Fn() -> bool>;
 
 /// The error of work that was ended before it was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,19 +91,19 @@ pub fn listens() -> bool {
 /// Lets [endable] work of this thread be ended by `ending` until the result is dropped; `None`: by nothing. The work that goes
 /// on around it is no part of that.
 #[must_use]
-pub fn listen(ending: Option<Ending>) -> Listening {
+pub fn listen(ending: Option<EndAsked>) -> Listening {
     let course = if ending.is_some() { Course::Firm } else { Course::Deaf };
     Listening { before: ENDING.replace(ending), course: COURSE.replace(course) }
 }
 
 /// The request for an end to which the thread listens.
-pub fn ending() -> Option<Ending> {
+pub fn ending() -> Option<EndAsked> {
     ENDING.with_borrow(Clone::clone)
 }
 
 /// While it lives, a thread listens to another request for an end than before.
 pub struct Listening {
-    before: Option<Ending>,
+    before: Option<EndAsked>,
     course: Course,
 }
 

@@ -220,6 +220,10 @@ impl Database {
         let done = self.engine.background.spawn(async move {
             let _transition = database.transition.lock().await;
             database.check_owner().await?;
+            if database.engine.claims.is_some() {
+                // Another node may have it by now.
+                database.owned_manifest().await?;
+            }
             database.stop_for_good().await?;
             manifest::delete_database(&database.engine.store, database.name()).await.map_err(store_error)?;
             if let Some(log) = database.shared.journal.log() {

@@ -33,6 +33,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tracing::Instrument;
 
+use crate::claims::Claims;
 use crate::error::{Error, Result};
 use crate::health::{ConditionKind, Health};
 use crate::history::HistoryState;
@@ -77,6 +78,8 @@ pub struct Engine {
     pub give_back: fn(),
     /// Problems of the node rather than of one database.
     pub health: Arc<Health>,
+    /// In a fleet: decides which databases this process may write.
+    pub claims: Option<Arc<dyn Claims>>,
 }
 
 /// Returns the counters that a manifest keeps for its database.
@@ -132,6 +135,14 @@ pub struct Database {
     pub(crate) declaring: AsyncMutex<()>,
     /// It sleeps for good: the process ends.
     closed: AtomicBool,
+    /// In a fleet: the newest manifest is of this process, see [`crate::claiming`].
+    pub(crate) is_claimed: AtomicBool,
+    /// In a fleet: the number of entries of the log that it was opened with.
+    pub(crate) inherited: usize,
+    /// A manifest that gives it to another process may be carried out yet: the next one must be committed before it is served.
+    pub(crate) is_given_unsure: AtomicBool,
+    /// It has been given to another process, or is about to be.
+    pub(crate) is_leaving: AtomicBool,
     /// Nobody has used it since it woke.
     is_brief: AtomicBool,
     /// Plans that run, or wait for something.
@@ -160,7 +171,7 @@ pub struct Database {
     pub(crate) stored_sequence: AtomicU64,
     /// The number of the newest manifest, 0 if it has to be looked for. As long as this process owns the store, no other
     /// commits one.
-    newest_number: AtomicU64,
+    pub(crate) newest_number: AtomicU64,
     pub(crate) lineage: Mutex<Lineage>,
     /// Loads of the same place wait for each other.
     pub(crate) turns: [AsyncMutex<()>; 64],
@@ -239,8 +250,17 @@ impl Database {
         }
         let (floor, cut) = known.map_or((0, 0), |manifest| (manifest.sequence, manifest.cut));
         let refused = OnceLock::new();
+        let entries = {
+            let mut recovered = engine.recovered.lock();
+            match engine.claims {
+                // They stay there until the database is claimed: a claim may fail.
+                Some(_) => recovered.entries_of(&identity),
+                None => recovered.take(&identity),
+            }
+        };
+        let inherited = entries.entries.len();
         let recovered = match is_readable {
-            true => LogTail::new(engine.recovered.lock().take(&identity), floor, cut).unwrap_or_else(|problem| {
+            true => LogTail::new(entries, floor, cut).unwrap_or_else(|problem| {
                 tracing::error!(database = name, problem, "the database is refused");
                 let text = format!("database {name}: {problem}");
                 health.report(ConditionKind::Log, text.clone());
@@ -293,6 +313,10 @@ impl Database {
             kept_functions: Mutex::default(),
             declaring: AsyncMutex::new(()),
             closed: AtomicBool::new(false),
+            is_claimed: AtomicBool::new(false),
+            inherited,
+            is_given_unsure: AtomicBool::new(false),
+            is_leaving: AtomicBool::new(false),
             is_brief: AtomicBool::new(false),
             running: AtomicUsize::new(0),
             lacks_meters: AtomicBool::new(false),
@@ -431,6 +455,9 @@ impl Database {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::text("ERR the server is shutting down"));
         }
+        if self.is_leaving() {
+            return Err(Error::Elsewhere(self.name().to_owned()));
+        }
         self.refused.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
@@ -516,7 +543,7 @@ impl Database {
         self.look_at_owner().await.map_err(|error| self.note_refused(error))
     }
 
-    async fn look_at_owner(&self) -> std::result::Result<(), StoreError> {
+    pub(crate) async fn look_at_owner(&self) -> std::result::Result<(), StoreError> {
         match self.engine.log.as_ref().and_then(|log| log.owner()) {
             Some(owner) => owner.look().await,
             None => Ok(()),
@@ -526,6 +553,7 @@ impl Database {
     /// Commits a manifest, unless another process has taken the store over.
     pub(crate) async fn commit(&self, manifest: &mut Manifest) -> std::result::Result<(), StoreError> {
         self.look_at_owner().await?;
+        self.check_claim()?;
         // A commit that is refused may have been carried out nevertheless.
         self.newest_number.store(0, Ordering::SeqCst);
         manifest::commit(&self.engine.store, manifest).await?;
@@ -537,9 +565,16 @@ impl Database {
     /// commits one of a higher epoch before it serves anything, so that earlier writers cannot commit any more.
     pub(crate) async fn owned_manifest(&self) -> Result<Option<Arc<PagedManifest>>> {
         for _ in 0..TAKE_OVER_ATTEMPTS {
-            let Some(manifest) = self.read_manifest().await? else { return Ok(None) };
+            self.forget_foreign_manifest();
+            let manifest = self.read_manifest().await?;
+            if !self.claim_from(manifest.as_deref()).await? {
+                *self.manifest.lock() = None;
+                continue;
+            }
+            let Some(manifest) = manifest else { return Ok(None) };
             let shared = self.engine.log.as_ref().is_some_and(|log| log.is_shared());
-            if manifest.known.writer == self.engine.writer || !shared {
+            let is_own = manifest.known.writer == self.engine.writer && !self.is_given_unsure.load(Ordering::SeqCst);
+            if is_own || !shared {
                 return Ok(Some(manifest));
             }
             self.adopt_declared(&manifest.known);
@@ -551,6 +586,11 @@ impl Database {
                 Err(error) => Err(error),
             };
             *self.manifest.lock() = match owned {
+                // The number may have been used and deleted since the manifest was read: then a newer one says whose it is.
+                Ok(_) if self.engine.claims.is_some() => {
+                    self.is_given_unsure.store(false, Ordering::SeqCst);
+                    None
+                }
                 Ok(owned) => Some(Arc::new(owned)),
                 // The earlier process was just about to commit; its log is sealed, so this cannot repeat for ever.
                 Err(StoreError::Fenced { .. } | StoreError::Missing { .. }) => None,
@@ -587,6 +627,10 @@ impl Database {
         if self.was_unreadable
             || manifest.as_ref().is_some_and(|manifest| manifest.known.seed != self.shared.placement.seed)
         {
+            if self.engine.claims.is_some() && !self.was_unreadable {
+                // Another node has made a database of this name in the meantime.
+                return Err(Error::Elsewhere(self.name().to_owned()));
+            }
             let text = "the manifest has become readable since the server started; restart it to serve this database";
             return Err(Error::Store(format!("database {}: {text}", self.name())));
         }

@@ -21,7 +21,7 @@ const LOSS_WINDOW: &str = "loss-window";
 const USERS: &str = "users";
 const CONFIG: &str = "config";
 /// Left out of branches and of restored databases.
-pub(crate) const TRIGGERS: &str = "triggers";
+pub const TRIGGERS: &str = "triggers";
 
 impl Database {
     /// The users that the database has declared, as the server has written them.
@@ -164,6 +164,9 @@ impl Database {
     /// Commits a manifest with the settings as they are to be kept, if they have changed. Called under `transition`.
     pub(crate) async fn write_settings(self: &Arc<Self>) -> Result<()> {
         self.check_open()?;
+        if self.engine.claims.is_some() {
+            self.owned_manifest().await?;
+        }
         let before = self.newest_manifest().await?;
         let mut manifest = self.manifest_after(before.as_deref());
         let is_known = before.is_some_and(|before| before.settings == manifest.settings);

@@ -111,6 +111,9 @@ pub enum Error {
     /// The value of a key is in an object that is missing or damaged; the text names it.
     #[error("STORE {0}")]
     Store(String),
+    /// The database named belongs to another process of the fleet, or is on its way to one.
+    #[error("TRYAGAIN database {0} is served by another node of the fleet; connect again")]
+    Elsewhere(String),
     /// The same of an object that a checkpoint needs.
     #[error("STORE {0}")]
     Damaged(String),

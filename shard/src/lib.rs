@@ -6,6 +6,8 @@
 pub mod branch;
 pub mod check;
 pub mod checkpoint;
+pub mod claiming;
+pub mod claims;
 pub mod commands;
 pub mod database;
 pub mod declared;

@@ -33,8 +33,12 @@ impl Database {
     /// Whether the store knows all that is known here. Entries of the log without an effect have numbers too, which must
     /// not be used again.
     fn is_all_stored(&self) -> bool {
+        self.check_open().is_ok() && self.has_nothing_unstored()
+    }
+
+    /// The same, whether or not it may be woken again.
+    pub(crate) fn has_nothing_unstored(&self) -> bool {
         !self.is_awake()
-            && self.check_open().is_ok()
             && self.health.is_well()
             && self.recovered.lock().is_none()
             && self.goes_on_after.lock().is_none()

@@ -50,7 +50,10 @@ impl Database {
     }
 
     /// Makes sure that the newest manifest is one of this process.
-    pub(crate) async fn claim(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When it may not be, or the store refuses.
+    pub async fn claim(&self) -> Result<()> {
         let _transition = self.transition.lock().await;
         self.check_open()?;
         self.check_owner().await?;

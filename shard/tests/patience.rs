@@ -39,6 +39,7 @@ impl Threads {
             recovered: Arc::default(),
             give_back: || {},
             health: Arc::default(),
+            claims: None,
         };
         let database = runtime.block_on(Database::open("test", 7, engine.clone()));
         Self { runtime, engine, database }

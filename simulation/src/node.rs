@@ -65,6 +65,7 @@ pub fn engine(store: Arc<Store>, writer: u64, log: &Arc<Log>, recovered: Recover
         recovered: Arc::new(Mutex::new(recovered)),
         give_back: || {},
         health: Arc::default(),
+        claims: None,
     }
 }
 

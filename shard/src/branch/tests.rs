@@ -91,6 +91,7 @@ impl Setup {
             recovered: Arc::new(Mutex::new(recovered)),
             give_back: || {},
             health: Arc::default(),
+            claims: None,
         }
     }
 

@@ -68,5 +68,6 @@ impl Database {
             self.health.report(ConditionKind::TakenOver, error.detail());
         }
         self.is_overtaken.store(true, Ordering::SeqCst);
+        self.is_claimed.store(false, Ordering::SeqCst);
     }
 }

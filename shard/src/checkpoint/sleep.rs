@@ -84,7 +84,7 @@ impl Database {
                 return Ok(SleepOutcome::FellAsleep);
             }
         }
-        if self.is_closed() {
+        if self.is_closed() || self.is_leaving() {
             return self.fall_asleep_for_good(writes, started).await;
         }
         Ok(SleepOutcome::InUse)

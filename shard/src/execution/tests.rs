@@ -53,6 +53,7 @@ pub(super) fn engine(runtime: &Handle) -> Engine {
         recovered: Arc::default(),
         give_back: || {},
         health: Arc::default(),
+        claims: None,
     }
 }
 

@@ -89,6 +89,7 @@ impl Setup {
             recovered: Arc::new(Mutex::new(recovered)),
             give_back: || {},
             health: Arc::default(),
+            claims: None,
         };
         let database = self.runtime.block_on(Database::open(name, 42, engine));
         database.shared.journal.declare(Window::Ms(60_000));

@@ -44,6 +44,7 @@ impl Bench {
             recovered: Arc::default(),
             give_back: || {},
             health: Arc::default(),
+            claims: None,
         };
         let database = runtime.block_on(Database::open("test", 7, engine));
         Self { runtime, database }

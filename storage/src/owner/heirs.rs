@@ -16,7 +16,7 @@ use futures::lock::Mutex as AsyncMutex;
 use parking_lot::Mutex;
 
 use super::record::OwnerRun;
-use super::runs::{End, Known, Line, Runs};
+use super::runs::{End, Entry, Known, Line, Runs};
 use crate::seal;
 use crate::store::{Store, StoreError};
 
@@ -138,6 +138,20 @@ impl Heirs {
             }
             _ => None,
         }
+    }
+
+    /// The nodes whose last process has neither released its run nor been adopted, with its writer. It may be alive, or dead.
+    ///
+    /// # Errors
+    /// When the store refuses, or a record cannot be read.
+    pub async fn holders(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        let runs = self.runs().await?;
+        let holder = |(run, entries): &(OwnerRun, Vec<Entry>)| {
+            let OwnerRun::Node(node) = run else { return None };
+            let last = &entries.last()?.record;
+            (!last.is_release() && !run.is_adopted_by(last)).then(|| (node.clone(), last.writer))
+        };
+        Ok(runs.iter().filter_map(holder).collect())
     }
 
     /// The logs that `heir` has to take over, in the order of their writers.

@@ -89,6 +89,9 @@ pub enum StoreError {
     /// Another process has taken over the store, and this one's log is closed.
     #[error("the store was taken over by another process: nothing can be written here any more")]
     LogSealed,
+    /// A database of a fleet that this process has not claimed: another one may be writing it.
+    #[error("database `{database}` belongs to another node of the fleet")]
+    Unclaimed { database: String },
     /// A newer writer owns the database; this one must stop.
     #[error("database `{database}` was taken over by another writer: manifest {number} exists already")]
     Fenced { database: String, number: u64 },

@@ -340,7 +340,7 @@ fn insertions_into_a_full_filter_give_way() {
     }
     let mut cuckoo = Cuckoo::with_capacity(64, 2, 1000, 0).unwrap();
     let items: Vec<Vec<u8>> = (0..500).map(item).collect();
-    pace::give_way(|| OFFERS.set(OFFERS.get() + 1));
+    crate::pace::give_way(|| OFFERS.set(OFFERS.get() + 1));
     cuckoo.insert(items.iter().map(Vec::as_slice), false, |_| {});
     assert!(OFFERS.get() > 100, "{}", OFFERS.get());
 }

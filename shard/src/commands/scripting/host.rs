@@ -171,7 +171,7 @@ struct EndReasons {
     started: Stopwatch,
     has_written: Cell<bool>,
     /// The caller's request.
-    caller: Option<pace::Ending>,
+    caller: Option<pace::EndAsked>,
     /// Shows the run to other clients, once it has taken a while.
     shown: OnceCell<Arc<Running>>,
     /// The reason that has ended one of its commands.
