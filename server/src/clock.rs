@@ -84,6 +84,16 @@ pub(crate) fn both_clocks() -> (Instant, u64) {
     (closest.1, closest.2)
 }
 
+/// Milliseconds of a clock that is never set, and goes on while the machine is suspended. Its origin is arbitrary.
+pub fn boot_ms() -> u64 {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic;
+    let now = rustix::time::clock_gettime(clock);
+    (now.tv_sec.unsigned_abs() * 1000).saturating_add(now.tv_nsec.unsigned_abs() / 1_000_000)
+}
+
 /// Milliseconds of a clock that is never set, for measuring durations. Its origin is arbitrary.
 pub fn monotonic_ms() -> u64 {
     // A few milliseconds coarse, but four times as fast: each batch of writes reads it.

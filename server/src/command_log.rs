@@ -127,7 +127,7 @@ impl CommandLog {
             let more = request.len() - ARGUMENTS_KEPT + 1;
             arguments[ARGUMENTS_KEPT - 1] = format!("... ({more} more arguments)").into_bytes();
         }
-        let (peer, name) = (client.peer.to_string(), client.told.lock().name.to_vec());
+        let (peer, name) = (client.peer().to_string(), client.told.lock().name.to_vec());
         let entry = LoggedCommand { id: 0, at_seconds: now_ms / 1000, value, arguments, peer, name };
         self.entries.lock().add(entry, rule.entries_max);
     }

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use dormouse_protocol::{Budget, OwnedRequest, Parser, Reply, RequestLimits, Span, pace};
+use dormouse_protocol::{Budget, OwnedRequest, Parser, Reply, Span, pace};
 use dormouse_shard::execution::budget::REPLY_INLINE_MAX;
 use dormouse_shard::execution::inline::REPLY_HIGH_WATER;
 use futures::channel::oneshot;
@@ -30,6 +30,9 @@ use crate::blocked::BlockedEvent;
 use crate::clients::{Client, Refusal};
 use crate::delivery;
 use crate::dispatch::Next;
+use crate::forwarding::copying;
+use crate::forwarding::link::NodeLink;
+use crate::lease::LEASELESS;
 use crate::node::Node;
 use crate::session::Session;
 use crate::sockets::{ClientSocket, Entrant};
@@ -95,7 +98,7 @@ pub async fn serve(mut stream: ClientSocket, entrant: Entrant, worker: Rc<Worker
     let tenant = node.tenants.default();
     client.fd.store(stream.as_raw_fd(), Ordering::Relaxed);
     let session = Session::new(&node, &worker, &client, tenant, is_admitted);
-    let limits = if session.authenticated { RequestLimits::default() } else { RequestLimits::unauthenticated() };
+    let limits = *session.limits();
     let budget: Arc<dyn Budget> = Arc::clone(&client) as _;
     let mut reply = Reply::within(session.version, Some(budget));
     reply.set_inline_max(Some(REPLY_HIGH_WATER + REPLY_INLINE_MAX));
@@ -106,7 +109,7 @@ pub async fn serve(mut stream: ClientSocket, entrant: Entrant, worker: Rc<Worker
 
 /// Notes whose certificate a client has shown, for the audit log.
 pub fn note_certificate(socket: &ClientSocket, client: &Client, node: &Node) {
-    if node.audit.is_on() && client.peer.is_tls() {
+    if node.audit.is_on() && client.peer().is_tls() {
         client.told.lock().certificate = socket.client_subject().map(Into::into);
     }
 }
@@ -272,6 +275,10 @@ impl Connection {
                     }
                 };
                 self.finish(next, &mut reply).await?;
+                if let Some(link) = self.session.link.take() {
+                    // Boxed: only connections in a fleet need it.
+                    return Box::pin(self.forward(link, reply)).await;
+                }
                 let served = self.session.tenant.database.waiters.served().wrapping_sub(served);
                 if (1..=SERVED_FIRST_MAX).contains(&served) && worker.turns.has_one_owner() {
                     // They have waited longer than this client.
@@ -313,6 +320,15 @@ impl Connection {
                     self.session.closing = true;
                     return Ok(());
                 }
+                Next::Leaseless => {
+                    self.send(reply).await?;
+                    if !self.session.node.lease.renewed().await {
+                        reply.error(LEASELESS);
+                        self.session.closing = true;
+                        return Ok(());
+                    }
+                    None
+                }
                 Next::Flush => {
                     self.send(reply).await?;
                     None
@@ -333,6 +349,9 @@ impl Connection {
                 let began = Instant::now();
                 let execution = Box::pin(self.session.execute(request, bytes, reply));
                 beside_client(|| Presence::of(&self.stream), &self.client, execution).await;
+                if self.session.link.is_some() {
+                    return Ok(());
+                }
                 if self.session.blocked.is_some() {
                     Box::pin(self.until_unblocked(reply)).await?;
                     // It has waited long enough: the reply leaves before others have a turn.
@@ -362,6 +381,21 @@ impl Connection {
             self.consume(used);
             next = after;
         }
+    }
+
+    /// Sends the replies so far, and leaves the connection to another node until it ends.
+    async fn forward(&mut self, mut link: Box<NodeLink>, mut reply: Reply) -> Result<(), End> {
+        self.send(&mut reply).await?;
+        self.session.worker.give_reply(reply.take_buffer());
+        link.unsent.append(&mut self.rest);
+        self.rest = Vec::new();
+        self.parser.rest();
+        self.charge_rest(&mut reply);
+        self.client.input_bytes.store(0, Ordering::Relaxed);
+        let Session { node, worker, share, .. } = &self.session;
+        let counted = node.forwarded.begin();
+        let copied = copying::copy(&mut self.stream, *link, &self.client, (node, worker, share), counted);
+        copied.await.map_err(|_| End::Failed)
     }
 
     /// Waits while `CLIENT PAUSE` holds back a request.

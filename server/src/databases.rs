@@ -34,7 +34,9 @@ use crate::surroundings::OfDatabase;
 use crate::tracking_clients::TrackingClients;
 use crate::triggers::{TriggerHost, TriggerLimits, Triggers};
 
+pub mod aim;
 mod deleting;
+mod elsewhere;
 mod following;
 mod given;
 pub mod grant;
@@ -48,6 +50,7 @@ pub mod traffic;
 mod triggering;
 
 pub use self::deleting::Removal;
+pub use self::elsewhere::Whereabouts;
 pub use self::opening::RELEASE_AFTER_MS;
 pub use self::reservations::{Changing, Reservations};
 pub use self::tenants::{Tenants, still_deleted};

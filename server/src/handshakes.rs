@@ -123,7 +123,7 @@ async fn make(stream: std::net::TcpStream, listed: ListedClient, thread: Rc<Thre
     let began = tls.begin_handshake();
     let made = match client.is_killed() {
         true => Err(closed()),
-        false => handshake(stream, &listed, Neighbourhood::of(&client.peer), &thread).await,
+        false => handshake(stream, &listed, Neighbourhood::of(&client.peer()), &thread).await,
     };
     let made = made.and_then(TlsSocket::leave);
     tls.end_handshake(began, made.is_ok());
@@ -134,9 +134,9 @@ async fn make(stream: std::net::TcpStream, listed: ListedClient, thread: Rc<Thre
             worker.serve(Accepted::Tls(Box::new(moved)), Entrant::Listed(listed));
         }
         Err(error) => {
-            let event = |now_ms| AuditEvent { client: Some(client.id), ..refusal(now_ms, client.peer.clone()) };
+            let event = |now_ms| AuditEvent { client: Some(client.id), ..refusal(now_ms, client.peer()) };
             note_failure(&listed.node.audit, &error, || event((listed.node.engine.clock)()));
-            tracing::debug!(client = client.id, peer = %client.peer, "closed: no handshake of TLS: {}", explain(&error));
+            tracing::debug!(client = client.id, peer = %client.peer(), "closed: no handshake of TLS: {}", explain(&error));
         }
     }
 }

@@ -90,6 +90,11 @@ impl HttpListeners {
     pub fn is_empty(&self) -> bool {
         self.plain.is_empty() && self.tls.is_empty()
     }
+
+    /// The first address at which it listens without TLS.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.plain.first().and_then(|listener| listener.local_addr().ok())
+    }
 }
 
 /// The running service. It ends when this is dropped.

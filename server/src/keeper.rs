@@ -481,6 +481,9 @@ fn delete_expired(node: &Arc<Node>, now_ms: u64, deleting: &Arc<Mutex<Attempts>>
             return;
         }
         for name in ended {
+            if !node.tenants.is_here(&name).await {
+                continue;
+            }
             match node.tenants.purge(&name).await {
                 Ok(()) => {
                     attempts.note(true);
@@ -579,7 +582,9 @@ fn close_idle_clients(node: &Node, active: &mut LastUses<u64>) {
     active.moments.retain(|id, _| known.contains(id));
     for client in clients {
         let is = |role: &AtomicBool| role.load(Ordering::Relaxed);
-        let listens = client.is_subscriber() || is(&client.is_replica) || is(&client.is_monitor);
+        // The node that serves a forwarded client knows whether it is idle.
+        let is_elsewhere = is(&client.is_forwarded_on);
+        let listens = client.is_subscriber() || is(&client.is_replica) || is(&client.is_monitor) || is_elsewhere;
         let idle_ms = active.age(client.id, client.active_ms.load(Ordering::Relaxed));
         let waits = client.is_blocked.load(Ordering::Relaxed);
         if !listens && !waits && idle_ms > seconds * 1000 {

@@ -22,6 +22,7 @@ use prometheus::proto::{
 };
 
 use crate::audit::AuditSnapshot;
+use crate::forwarded::ForwardedSnapshot;
 use crate::metering::{CommandTotals, Departed, Histogram, Meter, Totals};
 use crate::pusher::PushSnapshot;
 
@@ -76,6 +77,9 @@ pub struct ServerSnapshot {
     pub tls: Option<TlsSnapshot>,
     pub audit: Option<AuditSnapshot>,
     pub usage_push: Option<PushSnapshot>,
+    /// What is forwarded to other nodes, in a fleet.
+    pub forwarded: Option<ForwardedSnapshot>,
+    pub fleet: Option<FleetSnapshot>,
     /// Conditions of the node now, and problems met since it started, by kind.
     pub conditions: [u64; ConditionKind::ALL.len()],
     pub problems: [u64; ConditionKind::ALL.len()],
@@ -102,6 +106,18 @@ pub struct TlsSnapshot {
     pub certificate_expires_s: u64,
     /// Whether changed files could not be used.
     pub is_stale: bool,
+}
+
+/// A node of a fleet at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FleetSnapshot {
+    pub members: u64,
+    /// Time that is left of its lease.
+    pub lease_left_ms: u64,
+    /// Dead nodes that it has adopted, and databases that it has given to others.
+    pub adoptions: u64,
+    pub moves: u64,
+    pub is_draining: bool,
 }
 
 /// One database at one moment.
@@ -263,6 +279,8 @@ fn example() -> ServerSnapshot {
         tls: Some(TlsSnapshot::default()),
         audit: Some(AuditSnapshot::default()),
         usage_push: Some(PushSnapshot::default()),
+        forwarded: Some(ForwardedSnapshot::default()),
+        fleet: Some(FleetSnapshot::default()),
         flushes: Some(DurationCounts::default()),
         ..ServerSnapshot::default()
     }
@@ -360,6 +378,31 @@ const USAGE_PUSH: &[PushRow] = &[
     (GAUGE, "dormouse_usage_push_behind_seconds", "Time for which the first of them has waited", |p| {
         p.seconds_behind as f64
     }),
+];
+
+/// A metric of what is forwarded to other nodes, in a fleet.
+type ForwardedRow = (MetricType, &'static str, &'static str, fn(&ForwardedSnapshot) -> f64);
+
+const FORWARDED: &[ForwardedRow] = &[
+    (GAUGE, "dormouse_forwarded_connections", "Connections and HTTP requests that another node serves now", |f| {
+        f.connections as f64
+    }),
+    (COUNTER, "dormouse_forwarded_bytes_total", "Bytes that went through to other nodes and back", |f| f.bytes as f64),
+];
+
+/// A metric of a node of a fleet.
+type FleetRow = (MetricType, &'static str, &'static str, fn(&FleetSnapshot) -> f64);
+
+const FLEET: &[FleetRow] = &[
+    (GAUGE, "dormouse_fleet_members", "Nodes of the fleet that are alive, as this node sees it", |f| f.members as f64),
+    (GAUGE, "dormouse_fleet_lease_seconds", "Time that is left of the lease of this node", |f| {
+        f.lease_left_ms as f64 / 1e3
+    }),
+    (GAUGE, "dormouse_fleet_draining", "1 while this node gives its databases away", |f| {
+        f64::from(u8::from(f.is_draining))
+    }),
+    (COUNTER, "dormouse_fleet_adoptions_total", "Dead nodes that this node has adopted", |f| f.adoptions as f64),
+    (COUNTER, "dormouse_fleet_moves_total", "Databases that this node has given to other nodes", |f| f.moves as f64),
 ];
 
 /// Sums over all databases, under the names of the exporter.
@@ -491,6 +534,13 @@ fn families(snapshot: &ServerSnapshot, labelled: &Labelled<'_>) -> Vec<MetricFam
     }
     for (kind, name, help, value) in USAGE_PUSH {
         add(*kind, name, help, snapshot.usage_push.iter().map(|push| series(*kind, &[], value(push))).collect());
+    }
+    for (kind, name, help, value) in FORWARDED {
+        let series = snapshot.forwarded.iter().map(|forwarded| series(*kind, &[], value(forwarded)));
+        add(*kind, name, help, series.collect());
+    }
+    for (kind, name, help, value) in FLEET {
+        add(*kind, name, help, snapshot.fleet.iter().map(|fleet| series(*kind, &[], value(fleet))).collect());
     }
     for (meter, name, help) in STATISTICS {
         add(COUNTER, name, help, vec![series(COUNTER, &[], statistics[*meter] as f64)]);
@@ -821,6 +871,22 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
         assert!(!text.contains("_total{database=\"_other\"") && !text.contains("\"a\""), "{text}");
+    }
+
+    #[test]
+    fn a_node_of_a_fleet_shows_its_part() {
+        let fleet = FleetSnapshot { members: 3, lease_left_ms: 1500, adoptions: 1, moves: 12, is_draining: true };
+        let text = scrape(ServerSnapshot { fleet: Some(fleet), ..ServerSnapshot::default() });
+        for line in [
+            "dormouse_fleet_members 3",
+            "dormouse_fleet_lease_seconds 1.5",
+            "dormouse_fleet_draining 1",
+            "dormouse_fleet_adoptions_total 1",
+            "dormouse_fleet_moves_total 12",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+        assert!(!scrape(ServerSnapshot::default()).contains("dormouse_fleet_"));
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Monitors {
     pub fn count(&self, row: &Row, request: Request<'_>, client: &Client, now_ms: u64) {
         let mut counts = self.counts.lock();
         match &mut *counts {
-            Some(counts) if counts.is_on(now_ms) => counts.count(row, request, (client.id, &client.peer)),
+            Some(counts) if counts.is_on(now_ms) => counts.count(row, request, (client.id, &client.peer())),
             // Under both locks, so that neither a count nor a monitor begins meanwhile.
             _ => {
                 let all = self.all.read();

@@ -19,6 +19,9 @@ use crate::clients::{Client, Clients, OutputLimit, Places, Refusal};
 use crate::clock::Alarm;
 use crate::config::{DatabaseLimits, Facts, NodeSettings, Settings};
 use crate::databases::{Tenant, Tenants};
+use crate::fleet::{Directions, Fleet};
+use crate::forwarded::Forwarded;
+use crate::lease::ServingLease;
 use crate::log_rules::LogKind;
 use crate::newcomers::Newcomers;
 use crate::options::OutputBufferLimit;
@@ -50,6 +53,9 @@ pub struct Node {
     noted_from_ns: AtomicU64,
     /// The lowest size of a request or a reply that is noted anywhere; `u64::MAX` if none is.
     noted_from_bytes: AtomicU64,
+    /// The fleet that it is a node of.
+    pub fleet: OnceLock<Arc<Fleet>>,
+    pub lease: ServingLease,
     /// Its certificate, if it serves TLS.
     pub tls: Option<Arc<Tls>>,
     pub audit: AuditLog,
@@ -66,6 +72,10 @@ pub struct Node {
     pub shutdown: tokio::sync::mpsc::UnboundedSender<Shutdown>,
     /// If usage is pushed anywhere.
     pub usage_pusher: OnceLock<Arc<UsagePusher>>,
+    /// In a fleet: tells where databases are served.
+    pub directions: OnceLock<Arc<dyn Directions>>,
+    /// What it forwards to other nodes.
+    pub forwarded: Arc<Forwarded>,
     /// The monotonic clock, unless a test has set another before the first client waited.
     pub alarm: OnceLock<Alarm>,
 }
@@ -120,6 +130,8 @@ impl Node {
             noted_from_bytes: AtomicU64::new(noted_from_bytes(&settings.node)),
             settings: ArcSwap::from_pointee(settings.node),
             changing: Mutex::default(),
+            fleet: OnceLock::new(),
+            lease: ServingLease::default(),
             tls,
             audit,
             seed,
@@ -131,6 +143,8 @@ impl Node {
             draining: watch::channel(false).0,
             shutdown,
             usage_pusher: OnceLock::new(),
+            directions: OnceLock::new(),
+            forwarded: Arc::default(),
             alarm: OnceLock::new(),
         };
         Arc::new(node)

@@ -13,6 +13,7 @@
 mod cluster;
 mod debugging;
 pub(crate) mod environment;
+mod fleet;
 mod history;
 mod limits;
 mod name;
@@ -35,6 +36,8 @@ use dormouse_storage::log::Window;
 pub use self::cluster::ClusterMode;
 use self::cluster::ClusterOptions;
 pub use self::debugging::DebugCommand;
+use self::fleet::FleetOptions;
+pub use self::fleet::NodeName;
 pub use self::history::{HistorySpan, PastMoment};
 use self::limits::LimitOptions;
 pub use self::limits::RequestLimitSettings;
@@ -240,6 +243,9 @@ pub struct Options {
 
     #[command(flatten)]
     pub cluster: ClusterOptions,
+
+    #[command(flatten)]
+    pub fleet: FleetOptions,
 
     #[command(flatten)]
     reshaping: Reshaping,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use dormouse_autoscaler::Autoscaler;
 use dormouse_protocol::pace;
+use dormouse_shard::claims::Claims;
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::health::{ConditionKind, Health};
 use dormouse_shard::lane::Lane;
@@ -28,7 +29,8 @@ use crate::audit::AuditLog;
 use crate::clock::{monotonic_ms, now_ms};
 use crate::commands::{COUNTED, SUBJECTS};
 use crate::config::{Settings, directory};
-use crate::databases::{Tenant, Tenants};
+use crate::databases::{Tenant, Tenants, Whereabouts};
+use crate::fleet::{self, Directions, Fleet, JoinFailure};
 use crate::http::{Http, HttpListeners, Readiness};
 use crate::listener::Listeners;
 use crate::metering::prices::Prices;
@@ -36,7 +38,7 @@ use crate::node::{Node, OVERTAKEN, Shutdown};
 use crate::options::{Options, PushTarget};
 use crate::pusher::UsagePusher;
 use crate::tls::Tls;
-use crate::{admin, event_loop, health, keeper, memory, metrics, process, snapshot, strangers};
+use crate::{admin, event_loop, failover, health, keeper, memory, metrics, moving, process, snapshot, strangers};
 
 /// Threads for wakes, sleeps and other work that must not block a worker.
 const BACKGROUND_THREADS: usize = 2;
@@ -76,6 +78,15 @@ impl Failure {
 impl From<String> for Failure {
     fn from(problem: String) -> Self {
         Self::Other(problem)
+    }
+}
+
+impl From<JoinFailure> for Failure {
+    fn from(failure: JoinFailure) -> Self {
+        match failure {
+            JoinFailure::Option(problem) => Self::Option(problem),
+            JoinFailure::Coordinator(problem) => Self::Other(problem),
+        }
     }
 }
 
@@ -146,7 +157,14 @@ impl Server {
             tls: Listeners::https(&addresses, options.tls.https_port)?,
         };
         let seed = process::random_seed();
-        let logs = Log::open(&store, seed, monotonic_ms, now_ms).map_err(|error| match error.is_taken() {
+        // A process is a member before it takes its run: others could take one that they do not know for dead.
+        let places = (&listeners.addresses()[..], http_listeners.address());
+        let membership = background.block_on(fleet::join(&options, &store, seed, places))?;
+        let logs = match &membership {
+            Some((_, name)) => Log::open_node(&store, name, seed, monotonic_ms, now_ms).map(Some),
+            None => Log::open(&store, seed, monotonic_ms, now_ms),
+        };
+        let logs = logs.map_err(|error| match error.is_taken() {
             true => Failure::Taken(format!("{error}; this process ends")),
             false => Failure::Other(explain(&error)),
         })?;
@@ -159,6 +177,8 @@ impl Server {
         let lane = Lane::new("slow-lane", LANE_THREADS, LANE_NICER).map_err(failed("the slow lane"))?;
         let loader = Lane::new("loader", LANE_THREADS, 0).map_err(failed("the loader"))?;
         let patient = Lane::patient("patient", PATIENT_THREADS, NICER).map_err(failed("the patient lane"))?;
+        let fleet = membership.zip(log.clone());
+        let fleet = fleet.map(|(membership, log)| Fleet::new(Arc::clone(&store), log, membership, seed));
         let engine = Engine {
             store,
             lane,
@@ -171,6 +191,7 @@ impl Server {
             recovered: Arc::new(Mutex::new(recovered.unwrap_or_default())),
             give_back: memory::give_back,
             health,
+            claims: fleet.clone().map(|fleet| fleet as Arc<dyn Claims>),
         };
         let mut settings = Settings::new(&options);
         let prices = options.prices.as_deref().map(Prices::read).transpose().map_err(Failure::Option)?;
@@ -186,14 +207,22 @@ impl Server {
             options.tokens.clone(),
             &engine,
             // A node of a fleet passes `Shared`.
-            DirectoryWriters::Sole,
+            if fleet.is_some() { DirectoryWriters::Shared } else { DirectoryWriters::Sole },
             &settings,
             &COUNTED,
             &SUBJECTS,
             process::random_seed,
         ))?;
+        if let Some(fleet) = &fleet {
+            tenants.join(Arc::clone(fleet) as Arc<dyn Whereabouts>);
+        }
         let autoscaler = Autoscaler::new(options.policy.clone()).map_err(|error| error.to_string())?;
         let node = Node::new(tenants, engine, settings, options.policy.clone(), (tls, audit), seed, shutdown);
+        if let Some(fleet) = &fleet {
+            node.lease.begin(fleet.membership().lease_end_ms(), fleet.membership().standing());
+            let _ = node.directions.set(Arc::clone(fleet) as Arc<dyn Directions>);
+            let _ = node.fleet.set(Arc::clone(fleet));
+        }
         let started: Result<Vec<_>, _> =
             (0..workers).map(|number| event_loop::start(number, Arc::clone(&node))).collect();
         let (handles, workers): (Vec<_>, Vec<_>) = started.map_err(failed("a worker"))?.into_iter().unzip();
@@ -216,6 +245,12 @@ impl Server {
         if node.audit.is_file() {
             let hangups = signal(SignalKind::hangup()).map_err(failed("the watch for signals"))?;
             tokio::spawn(reopen_at(hangups, node.audit.clone()));
+        }
+        if let Some(fleet) = fleet {
+            tokio::spawn(moving::watch(Arc::clone(&node), Arc::clone(&fleet)));
+            tokio::spawn(failover::watch(Arc::clone(&node), Arc::clone(&fleet)));
+            tokio::spawn(failover::confirm_lease(Arc::clone(&node), fleet.membership().standing()));
+            tokio::spawn(fleet::tell_of_steps(Arc::clone(&node.tenants.directory), fleet));
         }
         memory::watch(&node).map_err(failed("the watch over memory"))?;
         tokio::spawn(look_for_lost_branches(Arc::clone(&node)));
@@ -268,6 +303,12 @@ impl Server {
     /// When a database could not be saved, or another process has taken the store over.
     pub fn run(mut self) -> Result<(), Failure> {
         let how = self.background.block_on(self.ends.recv()).unwrap_or(Shutdown::Save);
+        if let Some(fleet) = self.node.fleet.get().filter(|_| how == Shutdown::Save) {
+            let drained = async { timeout(DRAINED_WITHIN, moving::drain(&self.node, fleet, Duration::ZERO)).await };
+            if self.background.block_on(drained).is_err() {
+                tracing::warn!("failed to move every database to another node in time; the others are put to sleep");
+            }
+        }
         self.node.drain();
         for worker in self.workers.drain(..) {
             // A worker that panicked has reported it on standard error.
@@ -299,6 +340,13 @@ impl Server {
         }
         // The end of the log shows whether another process has taken the store over.
         drop(self.flusher.take());
+        if let Some(fleet) = self.node.fleet.get() {
+            // Only now has its run been released.
+            let left = async { timeout(LEFT_WITHIN, fleet.membership().leave()).await };
+            if !matches!(self.background.block_on(left), Ok(Ok(()))) {
+                tracing::warn!("failed to tell the coordinator that this node has left; it finds out by the lease");
+            }
+        }
         drop(self.http.take());
         self.node.audit.finish();
         // Its threads may run such a command.
@@ -324,6 +372,10 @@ async fn at_rest(database: &Database) {
 /// Time for commands that run when the server ends: for all of them, and for those of one database before the next has its turn.
 const COMMANDS_END_WITHIN: Duration = Duration::from_secs(10);
 const BREATH: Duration = Duration::from_millis(100);
+
+/// Time for a node of a fleet to give its databases to other nodes when it ends, and to tell the coordinator.
+const DRAINED_WITHIN: Duration = Duration::from_secs(30);
+const LEFT_WITHIN: Duration = Duration::from_secs(2);
 
 /// Time for the usage ledger when the server ends.
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(5);

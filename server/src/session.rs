@@ -34,10 +34,12 @@ use crate::clients::{Client, ShownSecret};
 use crate::databases::Tenant;
 use crate::databases::login::Entrance;
 use crate::errors;
+use crate::forwarding::link::NodeLink;
 use crate::late::Awaiting;
 use crate::metering::{Batch, REQUEST_UNIT_BYTES, Writer};
 use crate::monitors::{self, CommandOrigin};
 use crate::node::Node;
+use crate::options::owner_and_branch;
 use crate::pubsub::{self, ChannelName, Message, SubscriptionKind};
 use crate::replication::{Announced, Replica};
 use crate::rights::Rights;
@@ -61,6 +63,8 @@ pub enum ReplyMode {
     /// The reply of the next command is left out.
     SkipNext,
     Skip,
+    /// As `Off`, from the next command on.
+    OffNext,
 }
 
 /// The way in which requests reach a session.
@@ -122,6 +126,12 @@ pub struct Session {
     pub version: Version,
     pub select: u8,
     pub authenticated: bool,
+    /// Whether it needs no secret for the database `default`, and has yet to find out which node of the fleet serves that.
+    pub is_unsettled: bool,
+    /// Nodes of the fleet that have passed it on; 0: its client has connected to this one.
+    pub hops: u8,
+    /// The connection to the node that serves its database, when that is to be used from now on.
+    pub link: Option<Box<NodeLink>>,
     /// Its rights. Meaningless before it is authenticated.
     pub rights: Rights,
     /// The permissions of its user in its database. Meaningless before it is authenticated.
@@ -214,6 +224,8 @@ impl Session {
     ) -> Self {
         let permissions = tenant.acl.permissions(&tenant.acl.default_user());
         client.told.lock().user = permissions.user().name.clone();
+        let is_in_fleet = node.directions.get().is_some();
+        let (authenticated, is_unsettled) = (authenticated && !is_in_fleet, authenticated && is_in_fleet);
         if authenticated {
             tenant.connections.fetch_add(1, Ordering::Relaxed);
         }
@@ -221,6 +233,9 @@ impl Session {
             writer: worker.writer(&tenant),
             share: worker.turns.share(tenant.owner()),
             authenticated,
+            is_unsettled,
+            hops: 0,
+            link: None,
             rights: rights_without_token(client),
             permissions,
             guesses: 0,
@@ -335,8 +350,10 @@ impl Session {
             self.closing = true;
             return Err(Error::Text(refusal.to_string().into()));
         }
+        self.is_unsettled = false;
         self.rights = rights;
         self.client.is_admin.store(is_admin, Ordering::Relaxed);
+        self.client.is_forwarded_on.store(false, Ordering::Relaxed);
         let mut tracking = None;
         if !Arc::ptr_eq(&tenant, &self.tenant) {
             tracking = self.take_tracking();
@@ -366,11 +383,55 @@ impl Session {
         Ok(())
     }
 
+    /// Leaves its database for one that another node serves, which knows the client's user and permissions.
+    ///
+    /// # Errors
+    /// When the node takes no more clients. Then the connection ends.
+    pub fn depart(&mut self, database: &str) -> Result<(), Error> {
+        let owner = owner_and_branch(database).map_or(database, |(owner, _)| owner);
+        if let Err(refusal) = self.node.clients.welcome(&self.client, &owner.into(), self.node.places(None)) {
+            self.closing = true;
+            return Err(Error::Text(refusal.to_string().into()));
+        }
+        self.leave();
+        let (_, now_ms) = self.worker.now();
+        self.tenant.left(now_ms);
+        let tenant = self.node.tenants.default();
+        self.writer = self.worker.writer(&tenant);
+        self.share = self.worker.turns.share(owner);
+        self.tenant = tenant;
+        (self.authenticated, self.is_unsettled, self.rights) = (false, false, Rights::Branch);
+        self.client.is_admin.store(false, Ordering::Relaxed);
+        self.client.is_forwarded_on.store(true, Ordering::Relaxed);
+        {
+            let mut told = self.client.told.lock();
+            told.database = database.into();
+            (told.shown, told.token) = (ShownSecret::Nothing, None);
+        }
+        self.client.charge_to(&self.node.forwarded.account);
+        Ok(())
+    }
+
     /// Resets the session to that of a new connection: it must present a secret again where one is required, else it
     /// is in the default database.
     pub fn forget(&mut self) {
         self.leave();
         self.select(0);
+        if self.node.directions.get().is_some() && self.node.tenants.admits_newcomers() {
+            (self.authenticated, self.is_unsettled, self.rights) = (false, true, Rights::Branch);
+            return;
+        }
+        self.enter_default();
+    }
+
+    /// Enters the database `default`, which this node serves, if it has yet to.
+    pub fn settle(&mut self) {
+        if std::mem::take(&mut self.is_unsettled) {
+            self.enter_default();
+        }
+    }
+
+    fn enter_default(&mut self) {
         let tenant = self.node.tenants.default();
         let permissions = tenant.acl.permissions(&tenant.acl.default_user());
         let (rights, shown) = (rights_without_token(&self.client), ShownSecret::Nothing);
@@ -383,7 +444,7 @@ impl Session {
     /// Revokes the authentication: a client that meant another database must not continue in its current one.
     pub fn dismiss(&mut self) {
         self.leave();
-        self.authenticated = false;
+        (self.authenticated, self.is_unsettled) = (false, false);
         self.rights = Rights::Branch;
         self.client.is_admin.store(false, Ordering::Relaxed);
         {
@@ -403,7 +464,9 @@ impl Session {
             self.guesses += 1;
             self.closing |= self.guesses >= strangers::GUESSES_MAX;
         }
-        self.held_back = self.node.guesses.note(Neighbourhood::of(&self.client.peer), self.guesses, now_ms);
+        let held_back = self.node.guesses.note(Neighbourhood::of(&self.client.peer()), self.guesses, now_ms);
+        // The node that forwards it holds the refusal back.
+        self.held_back = if self.hops == 0 { held_back } else { Duration::ZERO };
     }
 
     /// Brings what the user may do up to date, if the users of the database have changed. Returns whether the connection
@@ -512,7 +575,7 @@ impl Session {
         static FULL: std::sync::LazyLock<RequestLimits> = std::sync::LazyLock::new(RequestLimits::default);
         static UNAUTHENTICATED: std::sync::LazyLock<RequestLimits> =
             std::sync::LazyLock::new(RequestLimits::unauthenticated);
-        if self.authenticated { &FULL } else { &UNAUTHENTICATED }
+        if self.authenticated || self.is_unsettled { &FULL } else { &UNAUTHENTICATED }
     }
 
     /// Ends its watches.
@@ -564,6 +627,7 @@ impl Session {
         self.reply_mode = match self.reply_mode {
             ReplyMode::SkipNext => ReplyMode::Skip,
             ReplyMode::Skip => ReplyMode::On,
+            ReplyMode::OffNext => ReplyMode::Off,
             mode => mode,
         };
     }
@@ -580,7 +644,7 @@ impl Session {
             return 1;
         }
         let mut lines = Vec::new();
-        monitors::append_line(&mut lines, self.now_us, select, CommandOrigin::Client(&self.client.peer), request);
+        monitors::append_line(&mut lines, self.now_us, select, CommandOrigin::Client(&self.client.peer()), request);
         lines.extend_from_slice(calls.map_or(&[], |calls| &calls.lines));
         monitors.show(&lines, self.now_us / 1000)
     }
@@ -790,5 +854,5 @@ impl Session {
 
 /// Rights of a client that needs no token: those to the whole node, if it is on this machine.
 pub fn rights_without_token(client: &Client) -> Rights {
-    if client.peer.is_local() { Rights::Node } else { Rights::Database }
+    if client.is_local() { Rights::Node } else { Rights::Database }
 }

@@ -8,7 +8,8 @@ use dormouse_shard::timings::TIMINGS;
 
 use crate::commands::TABLE;
 use crate::databases::Tenant;
-use crate::metrics::{DatabaseSnapshot, LogicalSnapshot, ServerSnapshot, TlsSnapshot};
+use crate::fleet::Fleet;
+use crate::metrics::{DatabaseSnapshot, FleetSnapshot, LogicalSnapshot, ServerSnapshot, TlsSnapshot};
 use crate::node::Node;
 use crate::tls::Tls;
 use crate::{clients, health, keeper, process};
@@ -51,7 +52,9 @@ pub fn of_node(node: &Node) -> ServerSnapshot {
         log_files: log.map_or(0, |log| log.files() as u64),
         tls: node.tls.as_deref().map(of_tls),
         audit: node.audit.snapshot(),
+        fleet: node.fleet.get().map(|fleet| of_fleet(fleet)),
         usage_push: node.usage_pusher.get().map(|pusher| pusher.snapshot()),
+        forwarded: node.directions.get().map(|_| node.forwarded.snapshot()),
         log_failing: log.is_some_and(|log| log.problem().is_some()),
         conditions: kinds(&health::of_node(node)),
         problems: problems(&node.engine.health),
@@ -61,6 +64,16 @@ pub fn of_node(node: &Node) -> ServerSnapshot {
         wakes: TIMINGS.wakes.read(),
         checkpoints: TIMINGS.checkpoints.read(),
         flushes: log.map(|log| log.counters.flush_times.read()),
+    }
+}
+
+fn of_fleet(fleet: &Fleet) -> FleetSnapshot {
+    FleetSnapshot {
+        members: fleet.members().len() as u64,
+        lease_left_ms: fleet.lease_left_ms(),
+        adoptions: fleet.duty.adoptions.load(Ordering::Relaxed),
+        moves: fleet.duty.moves.load(Ordering::Relaxed),
+        is_draining: fleet.duty.is_draining(),
     }
 }
 

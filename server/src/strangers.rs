@@ -217,7 +217,7 @@ mod tests {
         all.extend(clients.list());
         all.sort_by_key(|client| client.id);
         all.dedup_by_key(|client| client.id);
-        all.iter().filter(|client| client.is_killed()).map(|client| client.peer.to_string()).collect()
+        all.iter().filter(|client| client.is_killed()).map(|client| client.peer().to_string()).collect()
     }
 
     #[test]

@@ -94,6 +94,8 @@ pub struct AuditEvent {
     pub database: Option<Box<str>>,
     /// The id of the token that it was about.
     pub token: Option<u32>,
+    /// The node of the fleet that it was about.
+    pub node: Option<Box<str>>,
     pub peer: Peer,
     pub is_http: bool,
     /// The id of the connection, as in `CLIENT LIST`.
@@ -111,6 +113,7 @@ impl AuditEvent {
             actor,
             database: None,
             token: None,
+            node: None,
             peer,
             is_http: false,
             client: None,
@@ -144,6 +147,7 @@ impl AuditEvent {
         let mut line = Line::new(self.at_ms, self.action, self.result, &self.actor, self.route());
         line.database = self.database.as_deref().map(cut);
         line.about_token = self.token;
+        line.node = self.node.as_deref().map(cut);
         line.address = Some(self.peer.to_string());
         line.client = self.client;
         line.certificate = self.certificate.as_deref().map(cut);
@@ -171,6 +175,8 @@ pub(super) struct Line<'a> {
     pub database: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub about_token: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     via: &'static str,
@@ -209,6 +215,7 @@ impl<'a> Line<'a> {
             user,
             database: None,
             about_token: None,
+            node: None,
             address: None,
             via: route,
             client: None,

@@ -176,9 +176,9 @@ impl<'a> Properties<'a> {
         self.ids.as_ref().is_none_or(|ids| ids.contains(&(client.id as i64)) == present)
             && self.class.is_none_or(|class| (class == Class::of(client)) == present)
             && self.index.is_none_or(|index| (index == client.select.load(Ordering::Relaxed)) == present)
-            && is(&self.address, &|address| address == client.peer.to_string().as_bytes())
-            && is(&self.local_address, &|address| address == client.peer.local().as_bytes())
-            && is(&self.ip, &|ip| ip == client.peer.ip().as_bytes())
+            && is(&self.address, &|address| address == client.peer().to_string().as_bytes())
+            && is(&self.local_address, &|address| address == client.peer().local().as_bytes())
+            && is(&self.ip, &|ip| ip == client.peer().ip().as_bytes())
             && is(&self.user, &|user| user == &*told().user)
             // A connection without a name matches none, not even an empty one.
             && is(&self.name, &|name| !name.is_empty() && name == &*told().name)

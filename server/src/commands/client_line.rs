@@ -29,8 +29,8 @@ pub fn line(client: &Client, now_ms: u64) -> String {
          events={} cmd={} user={} redir={} resp={} lib-name={} lib-ver={} \
          tot-net-in={net_in} tot-net-out={net_out} tot-cmds={commands}",
         client.id,
-        client.peer,
-        client.peer.local(),
+        client.peer(),
+        client.peer().local(),
         client.fd.load(Ordering::Relaxed),
         String::from_utf8_lossy(&told.name),
         seconds(client.connected_ms),
@@ -69,7 +69,7 @@ pub fn flags(client: &Client) -> String {
         (tracking & IS_BROKEN != 0, 'R'),
         (tracking & TRACKS_PREFIXES != 0, 'B'),
         (client.is_killed(), 'A'),
-        (matches!(client.peer, Peer::Unix(_)), 'U'),
+        (matches!(client.peer(), Peer::Unix(_)), 'U'),
         (client.no_evict.load(Ordering::Relaxed), 'e'),
         (client.no_touch.load(Ordering::Relaxed), 'T'),
     ];

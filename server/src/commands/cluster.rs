@@ -143,11 +143,11 @@ impl OnlyNode {
     fn of(session: &Session) -> Result<Self> {
         shown(session)?;
         let facts = &session.node.facts;
-        let (host, port) = match &session.client.peer {
+        let (host, port) = match &session.client.peer() {
             Peer::Tcp { local, .. } => (local.ip().to_canonical().to_string(), local.port()),
             Peer::Unix(_) => ("127.0.0.1".to_owned(), facts.port),
         };
-        let is_tls = session.client.peer.is_tls();
+        let is_tls = session.client.peer().is_tls();
         let announced = if is_tls { facts.cluster.tls_port } else { facts.cluster.port };
         let id = session.node.run_id.clone();
         Ok(Self {

@@ -169,6 +169,10 @@ fn enter_with(
     let entrance = match opened {
         Ok(entrance) => entrance,
         Err(Unopened::Wrong) => {
+            // Clients take a wrong password for final, and it counts as a guess.
+            if let Some(database) = node.tenants.missed_by(user, secret) {
+                return Err(("elsewhere", Error::Elsewhere(database.into())));
+            }
             session.guessed();
             if let Some(tenant) = node.tenants.aimed_at(secret) {
                 let user = if user.is_empty() { DEFAULT_USER } else { user };
@@ -194,7 +198,10 @@ fn enter_with(
     // database is gone. The same goes for a token that is revoked.
     if !node.tenants.has(&tenant) || !token.is_none_or(|token| node.tenants.is_granted(&token)) {
         session.dismiss();
-        return Err(("wrong-secret", wrong_password()));
+        return Err(match node.tenants.missed_by(user, secret) {
+            Some(database) => ("elsewhere", Error::Elsewhere(database.into())),
+            None => ("wrong-secret", wrong_password()),
+        });
     }
     Ok(())
 }

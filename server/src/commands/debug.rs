@@ -59,7 +59,7 @@ fn debug<'a>(session: &'a mut Session, reply: &'a mut Reply, request: Request<'a
 async fn run(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let is_allowed = match session.node.facts.debug_command {
         DebugCommand::No => false,
-        DebugCommand::Local => session.client.peer.is_local(),
+        DebugCommand::Local => session.client.is_local(),
         DebugCommand::Yes => true,
     };
     if !is_allowed {

@@ -16,6 +16,7 @@ use dormouse_storage::directory::{DatabaseRecord, Deletion};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use crate::commands::forwarded::forwarded;
 use crate::commands::trigger::trigger;
 use crate::commands::usage::usage;
 use crate::commands::{answer, help, later, now, tell};
@@ -33,6 +34,8 @@ const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = ANY_TIME.union(Flags::NO_SCRIPT).union(Flags::ADMIN).union(Flags::NO_MULTI);
 /// Its arguments may hold secrets.
 const SECRETIVE: Flags = ADMIN.union(Flags::SKIP_SLOWLOG).union(Flags::SKIP_MONITOR);
+/// It is for nodes of a fleet, which have a secret of their own.
+const INTRODUCES: Flags = SECRETIVE.union(Flags::NO_AUTH).union(Flags::ALLOW_BUSY);
 const PATIENT: Flags = ADMIN.union(Flags::PATIENT);
 
 /// Most shards that `DORMOUSE SPLIT` makes. Each has a lock, and a command over the whole database takes them all in
@@ -120,6 +123,11 @@ pub const FAMILY: Family<SessionRun> = Family {
                 "0.3.0",
                 "O(N) where N is the number of triggers of the database, or of events that a removed one has not delivered",
                 "Adds, lists, removes or pauses triggers, which deliver the events of keys to a URL.",
+            ),
+            Command::new("FORWARDED", exactly(6), &[], INTRODUCES, now!(forwarded, 2)).doc(
+                "0.3.0",
+                "O(1)",
+                "Introduces a client that another node of the fleet passes on. It is not for clients.",
             ),
             Command::new("HELP", exactly(2), &[], ANY_TIME, now!(show_help, 2)).doc(
                 "0.1.0",

@@ -137,6 +137,8 @@ enum Shown {
     Always,
     /// Shown with `all` and `everything` only.
     OnDemand,
+    /// Shown like the others, but only by a node of a fleet.
+    InFleet,
 }
 
 type Write = fn(&State, &mut Section<'_>);
@@ -156,6 +158,7 @@ const SECTIONS: &[(&str, Shown, Write)] = &[
     ("Errorstats", Shown::Always, errorstats),
     ("Latencystats", Shown::OnDemand, latencystats),
     ("Cluster", Shown::Always, cluster),
+    ("Fleet", Shown::InFleet, fleet),
     ("Keyspace", Shown::Always, keyspace),
     ("Dormouse", Shown::Always, dormouse),
 ];
@@ -166,7 +169,10 @@ fn text(state: &State, wanted: &[String]) -> String {
     let default = wanted.is_empty() || named("default");
     let mut text = String::new();
     for (name, shown, write) in SECTIONS {
-        if every || default && *shown == Shown::Always || named(&name.to_lowercase()) {
+        if *shown == Shown::InFleet && state.node.fleet.get().is_none() {
+            continue;
+        }
+        if every || default && *shown != Shown::OnDemand || named(&name.to_lowercase()) {
             if !text.is_empty() {
                 text += "\r\n";
             }
@@ -489,6 +495,14 @@ fn replication(state: &State, section: &mut Section<'_>) {
 
 fn cluster(state: &State, section: &mut Section<'_>) {
     section.field("cluster_enabled", u8::from(state.node.facts.cluster.is_shown()));
+}
+
+fn fleet(state: &State, section: &mut Section<'_>) {
+    let Some(fleet) = state.node.fleet.get() else { return };
+    section.field("fleet_node", fleet.name());
+    section.field("fleet_members", fleet.members().len());
+    section.field("fleet_draining", u8::from(fleet.duty.is_draining()));
+    section.field("fleet_lease_left_ms", fleet.lease_left_ms());
 }
 
 fn cpu(_: &State, section: &mut Section<'_>) {

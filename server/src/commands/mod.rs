@@ -13,6 +13,7 @@ pub mod config;
 pub mod connection;
 pub mod debug;
 pub mod dormouse;
+pub mod forwarded;
 pub mod functions;
 pub mod himport;
 pub mod hotkeys;

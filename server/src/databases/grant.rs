@@ -266,6 +266,7 @@ mod tests {
         "command|list",
         "config|help",
         "discard",
+        "dormouse|forwarded",
         "echo",
         "exec",
         "function|dump",

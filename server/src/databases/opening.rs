@@ -15,8 +15,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dormouse_shard::error::{Error, Result};
+use tokio::sync::SemaphorePermit;
 
-use super::{ADMIN, Tenant, Tenants};
+use super::aim::LoginAim;
+use super::{ADMIN, Tenant, Tenants, Whereabouts};
 use crate::metering::Meter;
 use crate::options::{DEFAULT_DATABASE, branch_name, check_full_name, named_database, named_secret, owner_and_branch};
 use crate::rights::Rights;
@@ -28,8 +30,18 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 pub const RELEASE_AFTER_MS: u64 = 60_000;
 
 impl Tenants {
-    /// Returns the database or branch with a full name, opening it if it is not in memory.
+    /// Returns the database or branch with a full name, opening it if it is not in memory. `None`: there is none, or another
+    /// node of the fleet serves it.
     pub async fn opened(&self, name: &str) -> Option<Arc<Tenant>> {
+        if let Some(whereabouts) = self.whereabouts.get() {
+            return match self.opened_in_fleet(name, &**whereabouts).await {
+                Ok(opened) => opened,
+                Err(error) => {
+                    tracing::warn!(database = name, %error, "failed to open a database of the fleet");
+                    None
+                }
+            };
+        }
         if let Some(tenant) = self.find(name) {
             return Some(tenant);
         }
@@ -47,6 +59,94 @@ impl Tenants {
         self.put(Arc::clone(&tenant));
         self.follow_settings(&tenant, Some(&record)).await;
         Some(tenant)
+    }
+
+    /// Whether the command line or the directory names a database, even a deleted one that can be brought back.
+    pub fn is_known(&self, name: &str) -> bool {
+        self.is_named(name) || self.directory.known().has(name) || self.directory.deleted(name).is_some()
+    }
+
+    /// Whether the command line names a database. It needs no record.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        name == DEFAULT_DATABASE || self.tokens.iter().any(|token| token.name() == name)
+    }
+
+    /// Whether this node, and no other one of its fleet, looks after a database.
+    pub async fn is_here(&self, name: &str) -> bool {
+        match self.whereabouts.get() {
+            Some(whereabouts) => whereabouts.is_here(name).await.unwrap_or(false),
+            None => true,
+        }
+    }
+
+    /// Joins a fleet. To be called once, before clients are accepted.
+    pub fn join(&self, whereabouts: Arc<dyn Whereabouts>) {
+        let _ = self.whereabouts.set(whereabouts);
+    }
+
+    /// Returns a database in memory that clients can use here.
+    fn served(&self, name: &str) -> Option<Arc<Tenant>> {
+        self.find(name).filter(|tenant| self.whereabouts.get().is_none() || tenant.database.is_claimed())
+    }
+
+    /// The database of a login that opened nothing because this node does not serve it: the database is on its way to another
+    /// node, or the store could not be asked. So the secret may be right.
+    pub fn missed_by(&self, user: &[u8], presented: &[u8]) -> Option<Box<str>> {
+        self.whereabouts.get()?;
+        let (LoginAim::Token(database) | LoginAim::Password(database)) = self.aim(user, presented) else { return None };
+        let is_open = self.is_named(&database) || self.directory.known().has(&database);
+        (is_open && self.served(&database).is_none()).then_some(database)
+    }
+
+    /// Opens a database of a fleet, once this process has claimed it.
+    ///
+    /// # Errors
+    /// When it cannot be found out where it is served, or the store refuses the claim.
+    async fn opened_in_fleet(&self, name: &str, whereabouts: &dyn Whereabouts) -> Result<Option<Arc<Tenant>>> {
+        if let Some(tenant) = self.served(name) {
+            return Ok(Some(tenant));
+        }
+        let is_named = self.is_named(name);
+        if !is_named && !self.directory.known().has(name) || !whereabouts.is_here(name).await? {
+            return Ok(None);
+        }
+        if let Some((owner, _)) = owner_and_branch(name) {
+            // A branch is looked for where its owner is, so that one comes first.
+            Box::pin(self.opened(owner)).await;
+        }
+        // A deletion elsewhere must be known before the database could be made again.
+        self.directory.refresh().await;
+        let turn = self.turns.of(name);
+        let _held = turn.come().await;
+        if let Some(tenant) = self.served(name) {
+            return Ok(Some(tenant));
+        }
+        let record = self.record_to_open(name);
+        if record.is_none() && !is_named {
+            return Ok(None);
+        }
+        if let Some(unclaimed) = self.of_name(name)
+            && !unclaimed.database.abandon().await
+        {
+            return Ok(Some(unclaimed));
+        }
+        // Opened after the question, so that it has all entries that this process has inherited.
+        let tenant = self.opener.open(name, record.as_ref()).await;
+        match tenant.database.claim().await {
+            Ok(()) => {}
+            Err(Error::Elsewhere(_)) => {
+                // Another node was faster.
+                whereabouts.forget(name);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+        if name == DEFAULT_DATABASE {
+            self.default.store(Arc::clone(&tenant));
+        }
+        self.put(Arc::clone(&tenant));
+        self.follow_settings(&tenant, record.as_ref()).await;
+        Ok(Some(tenant))
     }
 
     /// Returns the database that `name` means to a client of `owner`: its own branch of that name if it has one.
@@ -87,13 +187,13 @@ impl Tenants {
     }
 
     async fn bring(&self, user: &[u8], presented: &[u8]) -> Vec<Arc<Tenant>> {
-        if !self.directory.has_begun() {
+        if !self.directory.has_begun() && self.whereabouts.get().is_none() {
             return Vec::new();
         }
         let user = std::str::from_utf8(user).unwrap_or_default();
         let named = named_secret(presented).0;
         let names: BTreeSet<&str> = [named, user].into_iter().filter(|name| check_full_name(name).is_ok()).collect();
-        let mut found: Vec<Arc<Tenant>> = names.iter().filter_map(|name| self.find(name)).collect();
+        let mut found: Vec<Arc<Tenant>> = names.iter().filter_map(|name| self.served(name)).collect();
         if found.len() == names.len() {
             return found;
         }
@@ -110,13 +210,24 @@ impl Tenants {
             let began = Instant::now();
             found.extend(self.opened(named).await);
             if !found.is_empty() {
-                let took_us = u64::try_from(began.elapsed().min(LOOK_MAX).as_micros()).unwrap_or(u64::MAX);
-                let before_us = self.look_us.load(Ordering::Relaxed);
-                // What was slow once is forgotten by and by.
-                self.look_us.store(took_us.max(before_us - before_us / 16), Ordering::Relaxed);
+                self.note_look(began);
             }
         }
         found
+    }
+
+    /// Notes how long it took to look at the users of a database, here or on another node.
+    pub fn note_look(&self, began: Instant) {
+        let took_us = u64::try_from(began.elapsed().min(LOOK_MAX).as_micros()).unwrap_or(u64::MAX);
+        let before_us = self.look_us.load(Ordering::Relaxed);
+        // What was slow once is forgotten by and by.
+        self.look_us.store(took_us.max(before_us - before_us / 16), Ordering::Relaxed);
+    }
+
+    /// Waits for a place among the few logins with passwords that are decided at once.
+    pub async fn place_to_try(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.tried.acquire().await.ok()
     }
 
     /// The time for which a refusal is held back at least: as long as if a database had been opened for it, so that it does not
@@ -182,6 +293,11 @@ impl Tenants {
 }
 
 impl Tenants {
+    /// Takes a database out of memory that has been handed over to another node of the fleet.
+    pub fn let_move(&self, tenant: &Arc<Tenant>) {
+        self.take(tenant.name(), |here| Arc::ptr_eq(here, tenant) && tenant.name() != DEFAULT_DATABASE);
+    }
+
     /// Writes the usage of all databases, for a process that ends.
     ///
     /// # Errors
@@ -197,7 +313,7 @@ impl Tenants {
     ///
     /// # Errors
     /// When the store refuses.
-    pub(super) async fn record_usage(&self, tenant: &Tenant, now_ms: u64) -> Result<()> {
+    pub async fn record_usage(&self, tenant: &Tenant, now_ms: u64) -> Result<()> {
         tenant.meters.close_window(now_ms);
         if !tenant.meters.is_due() {
             return Ok(());

@@ -6,13 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use dormouse_shard::database::{Database, Engine};
+use dormouse_shard::declared::TRIGGERS;
 use dormouse_shard::error::{Error, Result};
 use dormouse_storage::directory::{DatabaseRecord, DirectoryWriters};
-use dormouse_storage::manifest;
+use dormouse_storage::manifest::{self, Lineage};
+use dormouse_storage::store::StoreError;
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream;
@@ -20,6 +22,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use super::Tenant;
+use super::elsewhere::Whereabouts;
 use super::name_turns::NameTurns;
 use super::reservations::{Changing, Reservations};
 use super::shared_rate::SharedRates;
@@ -62,7 +65,7 @@ pub struct Tenants {
     /// Deleted databases that are still in memory, and can be brought back ([`super::deleting`]).
     pub(super) hidden: RwLock<Open>,
     /// The database that the map has under this name.
-    default: ArcSwap<Tenant>,
+    pub(super) default: ArcSwap<Tenant>,
     pub(super) tokens: Tokens,
     pub directory: Arc<DatabaseDirectory>,
     pub ledger: Arc<UsageLedger>,
@@ -87,6 +90,8 @@ pub struct Tenants {
     pub(super) opener: Opener,
     /// Whether every database of the store is in the directory or in the map.
     is_complete: AtomicBool,
+    /// In a fleet: knows which databases are served here.
+    pub(super) whereabouts: OnceLock<Arc<dyn Whereabouts>>,
     /// Places for opening databases whose users have to be looked at.
     pub(super) tried: Semaphore,
     /// About the longest time lately that this took, in microseconds.
@@ -146,14 +151,19 @@ impl Tenants {
             format!("the directory of databases cannot be read: {error}; `dormouse check` says what to do")
         })?;
         let owner = engine.log.as_ref().and_then(|log| log.owner());
-        if let Err(error) = manifest::sweep_keys(&engine.store, owner.map(|owner| &**owner)).await {
+        if engine.claims.is_none()
+            && let Err(error) = manifest::sweep_keys(&engine.store, owner.map(|owner| &**owner)).await
+        {
             tracing::warn!(%error, "failed to look for keys of deleted databases");
         }
         let record = directory.find(DEFAULT_DATABASE);
-        let (default, swept) = futures::join!(
-            opener.open(DEFAULT_DATABASE, record.as_ref()),
-            manifest::sweep(&engine.store, (engine.clock)()),
-        );
+        let (default, swept) = futures::join!(opener.open(DEFAULT_DATABASE, record.as_ref()), async {
+            // Other nodes may be about to commit what looks like a leftover.
+            match engine.claims {
+                Some(_) => Ok(Default::default()),
+                None => manifest::sweep(&engine.store, (engine.clock)()).await,
+            }
+        },);
         // The process may have died while it deleted a database.
         if let Err(error) = swept {
             tracing::warn!(%error, "failed to look for leftovers of deleted databases");
@@ -176,13 +186,16 @@ impl Tenants {
             owners: AtomicUsize::new(0),
             opener,
             is_complete: AtomicBool::new(false),
+            whereabouts: OnceLock::new(),
             tried: Semaphore::new(TRIED_TOGETHER),
             look_us: AtomicU64::new(0),
         };
         tenants.put(default);
         tenants.open_at_start().await;
         if tenants.directory.is_shared() && !tenants.directory.has_begun() {
-            let begun = tenants.directory.begin(tenants.founding()).await;
+            let founding =
+                tenants.founding_of_store().await.map_err(|error| format!("the store cannot be listed: {error}"))?;
+            let begun = tenants.directory.begin(founding).await;
             begun.map_err(|refusal| format!("the directory of databases cannot begin: {refusal}"))?;
         }
         tenants.check_tokens()?;
@@ -191,6 +204,10 @@ impl Tenants {
     }
 
     async fn open_at_start(&self) {
+        // A node of a fleet opens what it has claimed.
+        if self.opener.engine.claims.is_some() {
+            return;
+        }
         // Logged entries that a crash left are brought into the store, even for databases that no token names any more.
         let logged: Vec<Box<str>> = {
             let recovered = self.opener.engine.recovered.lock();
@@ -242,6 +259,34 @@ impl Tenants {
         }
     }
 
+    /// The records to begin the directory of a fleet with: those of all databases that the store or its log has.
+    async fn founding_of_store(&self) -> std::result::Result<Vec<DatabaseRecord>, StoreError> {
+        let engine = &self.opener.engine;
+        let mut records = BTreeMap::new();
+        for identity in engine.recovered.lock().identities() {
+            let record = DatabaseRecord::new(&identity.name, identity.created_ms);
+            records.insert(record.name.clone(), record);
+        }
+        // Not opened: a database takes its entries of the log when it is.
+        let stored = manifest::databases(&engine.store).await?;
+        let stored: Vec<&str> =
+            stored.iter().map(String::as_str).filter(|name| check_full_name(name).is_ok()).collect();
+        for some in stored.chunks(OPENED_TOGETHER) {
+            let newest = join_all(some.iter().map(|name| manifest::latest_root(&engine.store, name))).await;
+            for newest in newest {
+                let Some(newest) = newest? else { continue };
+                let (manifest, lineage) = (&newest.known, Lineage::of(&newest.known));
+                let record = DatabaseRecord {
+                    expires_ms: lineage.expires_ms,
+                    has_triggers: manifest.settings.contains_key(TRIGGERS),
+                    ..DatabaseRecord::new(&manifest.database, manifest.created_ms)
+                };
+                records.insert(record.name.clone(), record);
+            }
+        }
+        Ok(records.into_values().collect())
+    }
+
     fn check_tokens(&self) -> std::result::Result<(), String> {
         if !self.tokens.is_empty() {
             let named = self.tokens.iter().map(|token| token.name()).chain([DEFAULT_DATABASE]);
@@ -278,7 +323,7 @@ impl Tenants {
     /// Brings databases into the directory that the store has beside it: another version has made them, or a crash came
     /// between. To be called once, when the start is over.
     pub async fn adopt_strays(&self) {
-        if !self.directory.has_begun() {
+        if !self.directory.has_begun() || self.opener.engine.claims.is_some() {
             return;
         }
         let is_complete = self.open_stored().await;

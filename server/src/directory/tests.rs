@@ -33,6 +33,7 @@ impl Fleet {
             recovered: Arc::default(),
             give_back: || {},
             health: Arc::default(),
+            claims: None,
         };
         self.runtime.block_on(DatabaseDirectory::open(&engine, writers)).unwrap()
     }

@@ -54,6 +54,8 @@ pub enum Next {
         spans: Box<[Span]>,
     },
     Close,
+    /// Wait for the lease of the node to be renewed.
+    Leaseless,
 }
 
 thread_local! {
@@ -66,6 +68,9 @@ impl Session {
     pub fn batch(&mut self, parser: &mut Parser, input: &[u8], reply: &mut Reply) -> (usize, Next) {
         if !self.renew() {
             return (0, Next::Close);
+        }
+        if self.node.lease.is_over() {
+            return (0, Next::Leaseless);
         }
         let (started, now_us) = self.worker.now_us();
         self.since = started;

@@ -12,6 +12,7 @@
 
 mod allowance;
 mod batch;
+mod departure;
 mod following;
 mod permits;
 mod waiting;
@@ -81,8 +82,11 @@ impl Session {
         let mut _found = Vec::new();
         if let Some(log_in) = shows_token(request.as_request()) {
             let (_, now_ms) = self.worker.now();
-            self.held_back = self.node.guesses.wait(Neighbourhood::of(&self.client.peer), now_ms);
-            self.hold_back().await;
+            // A client that another node passes on has waited there.
+            if self.hops == 0 {
+                self.held_back = self.node.guesses.wait(Neighbourhood::of(&self.client.peer()), now_ms);
+                self.hold_back().await;
+            }
             if self.client.is_killed() {
                 return;
             }
@@ -91,9 +95,17 @@ impl Session {
             }
             if let Some((user, secret)) = (log_in.shown)(request.as_request()) {
                 let began = Instant::now();
+                if self.node.directions.get().is_some() && self.is_led_away(&request, Some((user, secret)), reply).await
+                {
+                    self.hide_look(began.elapsed());
+                    return self.hold_back().await;
+                }
                 _found = self.node.tenants.prepare(user, secret).await;
                 looked_for = began.elapsed();
             }
+        }
+        if self.is_unsettled && self.is_led_away(&request, None, reply).await {
+            return;
         }
         let (started, now_us) = self.worker.now_us();
         self.since = started;
@@ -295,7 +307,7 @@ impl Session {
     async fn dispatch(&mut self, owned: &OwnedRequest, reply: &mut Reply, now_ms: u64) -> Fate {
         let request = owned.as_request();
         if is_http(request.arg(0)) {
-            tracing::warn!(client = self.client.id, peer = %self.client.peer, "closed: the client speaks HTTP, as a malicious web page would");
+            tracing::warn!(client = self.client.id, peer = %self.client.peer(), "closed: the client speaks HTTP, as a malicious web page would");
             self.closing = true;
             return Fate::Refused(None);
         }

@@ -125,7 +125,7 @@ impl Replica {
     pub fn address(&self) -> String {
         match &*self.announced.address {
             "" => {
-                let peer = self.client.peer.to_string();
+                let peer = self.client.peer().to_string();
                 peer.rsplit_once(':').map_or(peer.clone(), |(host, _)| host.trim_matches(['[', ']']).to_owned())
             }
             address => address.to_owned(),
@@ -201,7 +201,7 @@ impl Replica {
             let bytes = progress.held_bytes;
             self.let_go(&mut progress);
             drop(progress);
-            tracing::warn!(database = &*self.client.database(), client = self.client.id, peer = %self.client.peer, bytes, "closed: it takes too long to load everything");
+            tracing::warn!(database = &*self.client.database(), client = self.client.id, peer = %self.client.peer(), bytes, "closed: it takes too long to load everything");
             self.client.kill();
             return;
         }

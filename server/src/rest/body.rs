@@ -14,11 +14,15 @@ use bytes::Bytes;
 use hyper::Response;
 use hyper::body::{Frame, SizeHint};
 
+use super::passed::PassedBack;
+
 /// The body of a response.
 pub enum HttpBody {
     Whole(Bytes),
     /// An answer that is made while it is sent.
     Stream(LongAnswer),
+    /// An answer of another node.
+    Passed(Box<PassedBack>),
     /// Of the paths of the operator.
     Router(axum::body::Body),
 }
@@ -32,6 +36,7 @@ impl hyper::body::Body for HttpBody {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Stream(stream) => stream.poll_next(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
+            Self::Passed(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Router(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
         }
     }
@@ -40,6 +45,7 @@ impl hyper::body::Body for HttpBody {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Stream(stream) => stream.is_over(),
+            Self::Passed(body) => body.is_end_stream(),
             Self::Router(body) => body.is_end_stream(),
         }
     }
@@ -48,6 +54,7 @@ impl hyper::body::Body for HttpBody {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Stream(_) => SizeHint::default(),
+            Self::Passed(body) => body.size_hint(),
             Self::Router(body) => body.size_hint(),
         }
     }

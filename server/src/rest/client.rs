@@ -32,6 +32,10 @@ pub struct HttpClient {
     pub reply: Reply,
     /// The credentials that have opened the session, as they were presented; `None` if it needed none.
     pub key: Option<Box<[u8]>>,
+    /// Credentials that another node has taken.
+    pub key_elsewhere: Option<Box<[u8]>>,
+    /// Whether the present request has waited for earlier guesses from its address.
+    pub has_waited: bool,
 }
 
 impl HttpClient {
@@ -44,7 +48,14 @@ impl HttpClient {
         let budget: Arc<dyn Budget> = client;
         let mut reply = Reply::within(session.version, Some(budget));
         reply.set_inline_max(Some(REPLY_HIGH_WATER + REPLY_INLINE_MAX));
-        Self { session, parser: Parser::new(RequestLimits::default()), reply, key: None }
+        Self {
+            session,
+            parser: Parser::new(RequestLimits::default()),
+            reply,
+            key: None,
+            key_elsewhere: None,
+            has_waited: false,
+        }
     }
 
     /// Takes the worker's buffer for the replies of a request.
@@ -79,6 +90,10 @@ impl HttpClient {
                 Next::Read => return Ok(true),
                 Next::Flush => return Ok(false),
                 Next::Close => return Err(Gone),
+                Next::Leaseless => match self.session.node.lease.renewed().await {
+                    true => continue,
+                    false => return Err(Gone),
+                },
                 Next::Yield => {
                     self.session.pass_turn().await;
                     continue;

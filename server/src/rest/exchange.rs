@@ -18,6 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use super::answer::{AnswerForm, JsonAnswer};
 use super::body::{ExchangeEnd, HttpBody, Outlet};
 use super::client::{Gone, HttpClient, Lease};
+use super::forward::{self, Passage};
 use super::idempotency::{COMMANDS_MAX, IdempotencyKey};
 use super::input::RespText;
 use super::json::{self, BodyProblem};
@@ -28,6 +29,7 @@ use crate::account;
 use crate::clients::Client;
 use crate::connection::{BYTES_PER_NS, TRIP_NS};
 use crate::databases::traffic;
+use crate::forwarding::heading::Heading;
 use crate::session::FrontEnd;
 use crate::traces;
 
@@ -62,7 +64,7 @@ enum Format {
 
 /// Runs a request.
 pub async fn run(connection: Rc<Connection>, request: Request<Incoming>, outlet: Rc<Outlet>) -> ExchangeEnd {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     if is_of_operator(parts.uri.path()) {
         return operator(&connection, Request::from_parts(parts, body)).await;
     }
@@ -70,9 +72,11 @@ pub async fn run(connection: Rc<Connection>, request: Request<Incoming>, outlet:
         connection.meter.parsed();
         return ExchangeEnd::Answered(origin::preflight(&parts, &connection.node));
     }
+    // Only another node may say for whom it sends a request.
+    let heading = connection.node.directions.get().and_then(|fleet| Heading::take(&mut parts.headers, &**fleet));
     outlet.is_for_page.set(parts.headers.contains_key(ORIGIN));
     let answered = match connection.client().await {
-        Ok(client) => commands(Lease::new(&connection, client), &parts, body, &outlet).await,
+        Ok(client) => commands(Lease::new(&connection, client), &parts, heading, body, &outlet).await,
         Err(refusal) => Err(NoResult::Refused(Refused::new(StatusCode::TOO_MANY_REQUESTS, refusal.to_string()))),
     };
     let mut response = match answered {
@@ -98,10 +102,16 @@ async fn operator(connection: &Connection, mut request: Request<Incoming>) -> Ex
 }
 
 /// Runs the commands of a request.
-async fn commands(mut lease: Lease, parts: &Parts, body: Incoming, outlet: &Outlet) -> Result<ExchangeEnd, NoResult> {
+async fn commands(
+    mut lease: Lease,
+    parts: &Parts,
+    heading: Option<Heading>,
+    body: Incoming,
+    outlet: &Outlet,
+) -> Result<ExchangeEnd, NoResult> {
     let connection = Rc::clone(&lease.connection);
     let client = lease.client();
-    let outcome = serve(&connection, client, parts, body, outlet).await;
+    let outcome = serve(&connection, client, parts, heading, body, outlet).await;
     if !matches!(outcome, Err(NoResult::Gone)) {
         lease.end();
     }
@@ -112,7 +122,8 @@ async fn serve(
     connection: &Rc<Connection>,
     client: &mut HttpClient,
     parts: &Parts,
-    body: Incoming,
+    heading: Option<Heading>,
+    mut body: Incoming,
     outlet: &Outlet,
 ) -> Result<ExchangeEnd, NoResult> {
     if !matches!(parts.method, Method::GET | Method::HEAD | Method::POST | Method::PUT) {
@@ -120,6 +131,17 @@ async fn serve(
         return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, text).into());
     }
     let key = identity::key(parts);
+    if let Some(fleet) = connection.node.directions.get() {
+        forward::introduce(client, heading.as_ref());
+        if !client.is_identified(key.as_deref()) {
+            // In a box: only requests in a fleet need it.
+            let passing = Box::pin(forward::pass_on(connection, client, &**fleet, key.as_deref(), parts, body));
+            match passing.await? {
+                Passage::Answered(response) => return Ok(ExchangeEnd::Answered(response)),
+                Passage::Stays(unread) => body = unread,
+            }
+        }
+    }
     if let Err(refused) = client.identify(key.as_deref()).await {
         connection.meter.pay(None);
         return Err(refused.into());

@@ -17,6 +17,7 @@ use super::client::HttpClient;
 use super::refusal::Refused;
 use crate::acl::user_token;
 use crate::commands::connection::log_in;
+use crate::options::DEFAULT_DATABASE;
 use crate::strangers::Neighbourhood;
 
 /// The credentials of a request as they were presented.
@@ -30,7 +31,7 @@ pub fn key(parts: &Parts) -> Option<Cow<'_, [u8]>> {
 }
 
 /// The user, who may have no name, and the secret in credentials.
-fn user_and_secret(key: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+pub(super) fn user_and_secret(key: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let space = memchr::memchr(b' ', key)?;
     let (scheme, presented) = (&key[..space], key[space..].trim_ascii());
     if scheme.eq_ignore_ascii_case(b"Basic") {
@@ -48,17 +49,40 @@ fn user_and_secret(key: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
 }
 
 impl HttpClient {
+    /// Whether its last request had the same credentials, and is in their database.
+    pub fn is_identified(&self, key: Option<&[u8]>) -> bool {
+        self.session.authenticated && self.key.as_deref() == key
+    }
+
+    /// Waits before credentials are looked at, if wrong ones came from the client's address. Once for each request.
+    pub async fn wait_for_guesses(&mut self, key: Option<&[u8]>) {
+        let session = &mut self.session;
+        // A client that another node passes on has waited there.
+        let is_due = key.is_some() && session.hops == 0 && self.key_elsewhere.as_deref() != key;
+        if is_due && !std::mem::replace(&mut self.has_waited, true) {
+            let (_, now_ms) = session.worker.now();
+            session.held_back = session.node.guesses.wait(Neighbourhood::of(&session.client.peer()), now_ms);
+            session.hold_back().await;
+        }
+    }
+
     /// Enters the database that the credentials of a request open.
     ///
     /// # Errors
     /// When they open none, or the node takes no more clients.
     pub async fn identify(&mut self, key: Option<&[u8]>) -> Result<(), Refused> {
+        let is_identified = self.is_identified(key);
         let session = &mut self.session;
-        if session.authenticated && self.key.as_deref() == key {
+        if is_identified {
             return if session.renew() { Ok(()) } else { Err(wrong_token().last()) };
         }
         let Some(key) = key else {
             session.forget();
+            // Another node would have got the request.
+            if session.is_unsettled && session.node.directions.get().is_some() {
+                drop(session.node.tenants.opened(DEFAULT_DATABASE).await);
+            }
+            session.settle();
             self.key = None;
             return match session.authenticated {
                 true => Ok(()),
@@ -68,10 +92,9 @@ impl HttpClient {
                 }
             };
         };
-        let node = &session.node;
-        let (_, now_ms) = session.worker.now();
-        session.held_back = node.guesses.wait(Neighbourhood::of(&session.client.peer), now_ms);
-        session.hold_back().await;
+        self.wait_for_guesses(Some(key)).await;
+        self.has_waited = false;
+        let session = &mut self.session;
         if !session.authenticated {
             session.node.newcomers.wait().await;
         }
@@ -106,7 +129,7 @@ impl HttpClient {
     }
 }
 
-fn wrong_token() -> Refused {
+pub(super) fn wrong_token() -> Refused {
     Refused::new(StatusCode::UNAUTHORIZED, "WRONGPASS invalid or missing auth token")
 }
 

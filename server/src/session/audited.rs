@@ -80,7 +80,7 @@ impl Session {
 
     fn event(&self, action: &'static str, result: AuditResult, actor: Actor) -> AuditEvent {
         let now_ms = (self.node.engine.clock)();
-        let peer = self.client.peer.clone();
+        let peer = self.client.peer();
         AuditEvent {
             is_http: self.front != FrontEnd::Resp,
             client: Some(self.client.id),

@@ -73,6 +73,7 @@ impl Bench {
             recovered: Arc::new(Mutex::new(recovered)),
             give_back: || {},
             health: Arc::default(),
+            claims: None,
         };
         self.runtime.block_on(Database::open("test", 42 + writer, engine))
     }

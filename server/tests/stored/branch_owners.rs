@@ -11,6 +11,7 @@ use dormouse::databases::{Removal, Tenants};
 use dormouse::rights::Rights;
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::lane::Lane;
+use dormouse_storage::directory::DirectoryWriters;
 use dormouse_storage::store::{FaultyStore, Store};
 use tokio::runtime::Runtime;
 
@@ -41,6 +42,7 @@ impl Bench {
             recovered: Arc::default(),
             give_back: || {},
             health: Arc::default(),
+            claims: None,
         }
     }
 
@@ -82,6 +84,7 @@ impl Bench {
         self.runtime.block_on(Tenants::open(
             options.tokens.clone(),
             &self.engine(),
+            DirectoryWriters::Sole,
             &settings,
             &COUNTED,
             &SUBJECTS,

@@ -50,6 +50,7 @@ impl Bench {
             recovered: Arc::default(),
             give_back: || {},
             health: Arc::default(),
+            claims: None,
         }
     }
 

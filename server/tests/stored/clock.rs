@@ -44,6 +44,7 @@ fn open(runtime: &Runtime, store: &Arc<Store>, writer: u64) -> (Arc<Database>, F
         recovered: Arc::new(parking_lot::Mutex::new(recovered)),
         give_back: || {},
         health: Arc::default(),
+        claims: None,
     };
     let database = runtime.block_on(Database::open("test", writer, engine));
     database.shared.journal.declare(Window::Ms(1_000));

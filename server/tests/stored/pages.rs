@@ -54,6 +54,7 @@ impl Bench {
             recovered: Arc::default(),
             give_back: || {},
             health: Arc::default(),
+            claims: None,
         };
         Self { runtime, store, faults, engine }
     }

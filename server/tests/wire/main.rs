@@ -12,6 +12,7 @@ mod branch_commands;
 mod commands;
 mod databases;
 mod debug;
+mod forwarding;
 mod idle_workers;
 mod limits;
 mod monitor;

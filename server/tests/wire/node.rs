@@ -20,6 +20,7 @@ use dormouse::rest::HandedOver;
 use dormouse::sockets::{Accepted, Entrant};
 use dormouse_shard::database::Engine;
 use dormouse_shard::lane::Lane;
+use dormouse_storage::directory::DirectoryWriters;
 use dormouse_storage::log::sink::Objects;
 use dormouse_storage::log::{Log, Window};
 use dormouse_storage::store::{FaultyStore, Store};
@@ -81,9 +82,18 @@ impl Bench {
             recovered: Arc::default(),
             give_back: || {},
             health: Arc::default(),
+            claims: None,
         };
         let tenants = runtime
-            .block_on(Tenants::open(options.tokens.clone(), &engine, &settings, &COUNTED, &SUBJECTS, || 42))
+            .block_on(Tenants::open(
+                options.tokens.clone(),
+                &engine,
+                DirectoryWriters::Sole,
+                &settings,
+                &COUNTED,
+                &SUBJECTS,
+                || 42,
+            ))
             .expect("tokens that open databases");
         let (shutdown, _) = tokio::sync::mpsc::unbounded_channel();
         let node =

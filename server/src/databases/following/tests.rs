@@ -47,6 +47,7 @@ impl Fleet {
             recovered: Arc::default(),
             give_back: || {},
             health: Arc::default(),
+            claims: None,
         };
         let Ok(Invocation::Serve(options)) = Invocation::parse(["dormouse"].map(OsString::from), []) else { panic!() };
         let (settings, tokens) = (Settings::new(&options), Tokens::default());

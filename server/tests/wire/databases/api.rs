@@ -8,7 +8,7 @@ use std::time::Duration;
 use dormouse::admin::ROUTES;
 use serde_json::json;
 
-use super::http::{Client, Running, until};
+use super::http::{ADMIN_TOKEN, Client, Running, until};
 
 fn folder() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
@@ -179,7 +179,7 @@ fn every_route_is_served() {
     let server = Running::start("memory://", &[]);
     for (path, methods) in ROUTES {
         for method in *methods {
-            let path = path.replace("{name}", "none").replace("{id}", "1");
+            let path = path.replace("{name}", "none").replace("{id}", "1").replace("{node}", "none");
             let (status, value) = server.call(&method.to_uppercase(), &path, "{}");
             let is_unrouted =
                 status == 405 || value["error"].as_str().is_some_and(|text| text.starts_with("nothing is at"));
@@ -188,6 +188,28 @@ fn every_route_is_served() {
     }
     let description = server.call_with("GET", "/v1/openapi.json", "", b"");
     assert_eq!((description.0, &description.1["openapi"]), (200, &json!("3.1.0")));
+}
+
+#[test]
+fn a_server_of_no_fleet_says_so() {
+    let server = Running::start("memory://", &[]);
+    server.create(r#"{"name":"shop"}"#);
+    for (method, path, body) in [
+        ("GET", "/v1/nodes", ""),
+        ("GET", "/v1/nodes/a", ""),
+        ("POST", "/v1/nodes/a/drain", ""),
+        ("POST", "/v1/nodes/a/resume", "{}"),
+        ("GET", "/v1/databases/shop/where", ""),
+        ("POST", "/v1/databases/shop/move", r#"{"node":"a"}"#),
+    ] {
+        let (status, value) = server.call(method, path, body);
+        let text = "this server is not a node of a fleet: start it with --cluster";
+        assert_eq!((status, value["error"].as_str().unwrap()), (409, text), "{method} {path}");
+    }
+    assert_eq!(server.call("POST", "/v1/databases/shop/move", "{}").0, 400);
+    // A count of hops means nothing here.
+    let headers = format!("authorization: Bearer {ADMIN_TOKEN}\r\ndormouse-hops: 9\r\n");
+    assert_eq!(server.call_with("GET", "/v1/databases/shop", &headers, b"").0, 200);
 }
 
 #[test]

@@ -13,11 +13,18 @@ use super::http::{ADMIN_TOKEN, Running, until};
 
 /// `dormouse db` with the admin token in the environment.
 fn db(token: &str, words: &[&str]) -> Command {
+    let mut command = tool(token);
+    command.arg("db").args(words);
+    command
+}
+
+/// The program with the admin token in the environment.
+fn tool(token: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dormouse"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DORMOUSE_")) {
         command.env_remove(name);
     }
-    command.env("DORMOUSE_ADMIN_TOKEN", token).arg("db").args(words);
+    command.env("DORMOUSE_ADMIN_TOKEN", token);
     command
 }
 
@@ -79,6 +86,22 @@ fn an_operator_has_every_command() {
     assert!(refused(&server, &["set", "default", "max-memory"]).contains("NAME=VALUE"));
     let wrong = run(&server, "wrong", &["list"]);
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("the admin token is missing or wrong"));
+}
+
+#[test]
+fn commands_for_a_fleet_say_that_there_is_none() {
+    let server = Running::start("memory://", &[]);
+    done(&server, &["create", "shop"]);
+    let refusal = "this server is not a node of a fleet: start it with --cluster";
+    for words in [&["where", "shop"][..], &["move", "shop", "b"]] {
+        assert!(refused(&server, words).contains(refusal), "{words:?}");
+    }
+    let url = format!("http://127.0.0.1:{}", server.http_port);
+    for words in [&["list"][..], &["show", "a"], &["drain", "a"], &["resume", "a"]] {
+        let output = tool(ADMIN_TOKEN).arg("node").args(words).args(["--admin-url", &url]).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && text.contains(refusal), "{words:?}: {text}");
+    }
 }
 
 #[test]

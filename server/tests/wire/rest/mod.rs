@@ -3,7 +3,7 @@
 mod commands;
 mod connections;
 mod events;
-mod http;
+pub mod http;
 mod http2;
 mod once;
 
