@@ -206,6 +206,16 @@ impl Clients {
         }
     }
 
+    /// Shows a client with the address that a node of the fleet has given for it; `None`: with that of its connection. A
+    /// stranger counts for the shown address from then on.
+    pub fn show(&self, client: &Client, peer: Option<Peer>, now_ms: u64, places: usize) {
+        client.show_peer(peer);
+        let mut all = self.all.lock();
+        if client.welcome_in.lock().is_none() {
+            self.close_for(&mut all, client, now_ms, places);
+        }
+    }
+
     /// Closes strangers that connected before `since_ms`.
     pub fn close_strangers_before(&self, since_ms: u64) {
         let all = self.all.lock();
@@ -236,7 +246,7 @@ impl Clients {
 
     fn close_for(&self, all: &mut All, stranger: &Client, now_ms: u64, places: usize) {
         self.estranged.notify_waiters();
-        if let Some(client) = all.strangers.add(stranger.id, &stranger.peer, now_ms, places) {
+        if let Some(client) = all.strangers.add(stranger.id, &stranger.peer(), now_ms, places) {
             self.reject();
             all.by_id.get(&client).inspect(|client| client.kill());
         }
@@ -253,11 +263,11 @@ impl Clients {
         let (mut left, mut closed) = (bytes, 0);
         for client in hoarders {
             // Closing a client that holds next to nothing would not help.
-            if left == 0 || client.held_bytes() <= client.peer.connection_bytes() + CONNECTION_BYTES {
+            if left == 0 || client.held_bytes() <= client.peer().connection_bytes() + CONNECTION_BYTES {
                 break;
             }
             left = left.saturating_sub(client.held_bytes());
-            tracing::warn!(database = &*client.database(), client = client.id, peer = %client.peer, bytes = client.held_bytes(), "closed: it keeps most of the memory that its fellows may keep together");
+            tracing::warn!(database = &*client.database(), client = client.id, peer = %client.peer(), bytes = client.held_bytes(), "closed: it keeps most of the memory that its fellows may keep together");
             client.kill();
             closed += 1;
         }
@@ -276,7 +286,7 @@ impl Clients {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let client = Client::new(id, peer, database, account, &self.common, now_ms);
         let client = Arc::new(client);
-        client.hold_anyway(client.peer.connection_bytes());
+        client.hold_anyway(client.peer().connection_bytes());
         all.by_id.insert(id, Arc::clone(&client));
         self.count.store(all.by_id.len(), Ordering::Relaxed);
         client

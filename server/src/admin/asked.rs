@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use dormouse_storage::directory::TokenScope;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -35,10 +35,18 @@ pub enum Unread {
 /// # Errors
 /// When it is too large, too slow, or not what is expected.
 pub async fn body<T: DeserializeOwned>(body: Body) -> Result<T, Unread> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES_MAX)).await;
-    let bytes = read.map_err(|_| Unread::TooSlow)?.map_err(|_| Unread::TooLarge)?;
+    let bytes = bytes(body).await?;
     let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
     serde_json::from_slice(bytes).map_err(|error| Unread::Malformed(error.to_string()))
+}
+
+/// Reads a body as it is.
+///
+/// # Errors
+/// When it is too large or too slow.
+pub async fn bytes(body: Body) -> Result<Bytes, Unread> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES_MAX)).await;
+    read.map_err(|_| Unread::TooSlow)?.map_err(|_| Unread::TooLarge)
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -203,6 +211,13 @@ pub struct TokenWish {
     pub user: Option<String>,
     pub prefix: Option<String>,
     pub ttl: Option<String>,
+}
+
+/// The node that a database moves to.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoveWish {
+    pub node: String,
 }
 
 /// A request that has nothing to say.

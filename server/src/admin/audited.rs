@@ -32,18 +32,23 @@ impl AuditedRequest {
         path: Option<&str>,
         parameters: impl Iterator<Item = (&'p str, &'p str)>,
     ) -> Option<Self> {
-        let action = action(request.method(), path?)?;
+        let path = path?;
+        let action = action(request.method(), path)?;
         if !node.audit.is_on() {
             return None;
         }
         // Every connection has an address; an event without one is told all the same.
         let peer = request.extensions().get::<Peer>().cloned().unwrap_or_else(|| Peer::Unix("unknown".into()));
-        let actor = if path == Some("/v1/open") { Actor::Anyone } else { Actor::Admin };
+        let actor = if path == "/v1/open" { Actor::Anyone } else { Actor::Admin };
         let mut event = AuditEvent::new((node.engine.clock)(), action, AuditResult::Done, actor, peer);
         event.is_http = true;
-        // The name of a database, and the id of a token.
+        // The name of a node, or that of a database and the id of a token.
         let mut values = parameters.map(|(_, value)| value);
-        event.database = values.next().map(Into::into);
+        let first = values.next().map(Into::into);
+        match path.starts_with("/v1/nodes") {
+            true => event.node = first,
+            false => event.database = first,
+        }
         event.token = values.next().and_then(|id| id.parse().ok());
         Some(Self { event, is_change: !is_read(request.method()) })
     }
@@ -104,6 +109,9 @@ fn action(method: &Method, path: &str) -> Option<&'static str> {
             "/v1/databases/{name}/triggers" => "trigger.list",
             "/v1/databases/{name}/triggers/{trigger}" => "trigger.show",
             "/v1/databases/{name}/usage" => "database.usage",
+            "/v1/databases/{name}/where" => "database.where",
+            "/v1/nodes" => "node.list",
+            "/v1/nodes/{node}" => "node.show",
             _ => "request",
         });
     }
@@ -114,6 +122,7 @@ fn action(method: &Method, path: &str) -> Option<&'static str> {
         (&Method::DELETE, "/v1/databases/{name}") => "database.delete",
         (&Method::POST, "/v1/databases/{name}/branches") => "branch.create",
         (&Method::POST, "/v1/databases/{name}/claim") => "database.claim",
+        (&Method::POST, "/v1/databases/{name}/move") => "database.move",
         (&Method::POST, "/v1/databases/{name}/sleep") => "database.sleep",
         (&Method::POST, "/v1/databases/{name}/tokens") => "token.create",
         (&Method::DELETE, "/v1/databases/{name}/tokens/{id}") => "token.revoke",
@@ -124,6 +133,8 @@ fn action(method: &Method, path: &str) -> Option<&'static str> {
         (&Method::POST, "/v1/databases/{name}/triggers/{trigger}/resume") => "trigger.resume",
         (&Method::POST, "/v1/databases/{name}/undelete") => "database.undelete",
         (&Method::POST, "/v1/databases/{name}/wake") => "database.wake",
+        (&Method::POST, "/v1/nodes/{node}/drain") => "node.drain",
+        (&Method::POST, "/v1/nodes/{node}/resume") => "node.resume",
         _ => "request",
     })
 }

@@ -5,8 +5,9 @@
 //! 2. It is counted against a rate. Requests that need no token have a rate of their own, so strangers cannot use up the
 //!    operator's.
 //! 3. Its body is read within bounds.
-//! 4. The [operation](operations) runs on the background threads, and to its end even if the client goes away.
-//! 5. The [audit log](crate::audit) is told of it.
+//! 4. In a fleet, one for another node, or for a database that another node serves, is [sent on](relay) to that node.
+//! 5. The [operation](operations) runs on the background threads, and to its end even if the client goes away.
+//! 6. The [audit log](crate::audit) is told of it.
 //!
 //! Two paths need no token: the description of the API, and `POST /v1/open` on a server that lets anyone make a database
 //! ([`open`]). `openapi.json` describes every path; a test compares it with [`ROUTES`].
@@ -14,9 +15,11 @@
 mod asked;
 mod audited;
 pub mod gate;
+mod nodes;
 pub mod open;
 pub mod operations;
 pub mod rate;
+mod relay;
 mod shown;
 mod triggers;
 
@@ -44,6 +47,7 @@ use self::gate::{bearer, unauthorized};
 use self::open::OpenDoor;
 use self::operations::{NewDatabase, NewToken};
 use self::rate::RequestRate;
+use self::relay::NodeClient;
 use self::shown::PublicAddress;
 use crate::clock::monotonic_ms;
 use crate::databases::Removal;
@@ -72,6 +76,7 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/v1/databases/{name}/branches", &["post"]),
     ("/v1/databases/{name}/claim", &["post"]),
     ("/v1/databases/{name}/history", &["get"]),
+    ("/v1/databases/{name}/move", &["post"]),
     ("/v1/databases/{name}/sleep", &["post"]),
     ("/v1/databases/{name}/tokens", &["get", "post"]),
     ("/v1/databases/{name}/tokens/{id}", &["delete"]),
@@ -83,6 +88,11 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/v1/databases/{name}/undelete", &["post"]),
     ("/v1/databases/{name}/usage", &["get"]),
     ("/v1/databases/{name}/wake", &["post"]),
+    ("/v1/databases/{name}/where", &["get"]),
+    ("/v1/nodes", &["get"]),
+    ("/v1/nodes/{node}", &["get"]),
+    ("/v1/nodes/{node}/drain", &["post"]),
+    ("/v1/nodes/{node}/resume", &["post"]),
 ];
 
 /// The state that all requests share.
@@ -92,6 +102,7 @@ struct Api {
     rate: Arc<RequestRate>,
     strangers: Arc<RequestRate>,
     door: Option<Arc<OpenDoor>>,
+    others: Arc<NodeClient>,
 }
 
 /// The routes. `door`: whether and within which limits anyone may make a database.
@@ -101,11 +112,13 @@ pub fn router(node: &Arc<Node>, door: Option<OpenDoor>) -> Router {
         rate: Arc::new(RequestRate::new(REQUESTS_PER_SECOND, REQUESTS_AT_ONCE)),
         strangers: Arc::new(RequestRate::new(STRANGERS_PER_SECOND, STRANGERS_AT_ONCE)),
         door: door.map(Arc::new),
+        others: Arc::default(),
     };
     ROUTES
         .iter()
         .fold(Router::new(), |router, (path, _)| router.route(path, handlers(path)))
         .method_not_allowed_fallback(async || failure(StatusCode::METHOD_NOT_ALLOWED, "this path has other methods"))
+        .layer(from_fn_with_state(api.clone(), relay::relay))
         .layer(from_fn_with_state(api.clone(), admit))
         .with_state(api)
 }
@@ -119,6 +132,7 @@ fn handlers(path: &str) -> MethodRouter<Api> {
         "/v1/databases/{name}/branches" => post(branch),
         "/v1/databases/{name}/claim" => post(claim),
         "/v1/databases/{name}/history" => get(history),
+        "/v1/databases/{name}/move" => post(nodes::move_database),
         "/v1/databases/{name}/sleep" => post(sleep),
         "/v1/databases/{name}/tokens" => get(list_tokens).post(add_token),
         "/v1/databases/{name}/tokens/{id}" => delete(revoke),
@@ -130,6 +144,11 @@ fn handlers(path: &str) -> MethodRouter<Api> {
         "/v1/databases/{name}/undelete" => post(undelete),
         "/v1/databases/{name}/usage" => get(usage),
         "/v1/databases/{name}/wake" => post(wake),
+        "/v1/databases/{name}/where" => get(nodes::place),
+        "/v1/nodes" => get(nodes::list),
+        "/v1/nodes/{node}" => get(nodes::show),
+        "/v1/nodes/{node}/drain" => post(nodes::drain),
+        "/v1/nodes/{node}/resume" => post(nodes::resume),
         _ => MethodRouter::new(),
     }
 }

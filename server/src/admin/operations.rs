@@ -411,12 +411,13 @@ fn exists(name: &str) -> ChangeRefusal {
     ChangeRefusal::Conflict(format!("database `{name}` exists already"))
 }
 
-fn unknown(name: &str) -> ChangeRefusal {
+/// The refusal for a name that no database has.
+pub fn unknown(name: &str) -> ChangeRefusal {
     ChangeRefusal::Unknown(format!("there is no database `{}`", name.escape_default()))
 }
 
 /// The engine's refusal. Its first word is for Redis's clients.
-fn of_engine(error: Error) -> ChangeRefusal {
+pub fn of_engine(error: Error) -> ChangeRefusal {
     match error {
         Error::Store(_) | Error::Damaged(_) | Error::OutOfTotal => ChangeRefusal::Store(error.to_string()),
         Error::MomentInFuture => ChangeRefusal::Invalid("the time is in the future".to_owned()),

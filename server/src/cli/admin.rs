@@ -78,6 +78,8 @@ pub enum AdminAction {
     History(String),
     Sleep(String),
     Wake(String),
+    Where(String),
+    Move { name: String, node: String },
     Trigger(TriggerAction),
     Usage(String),
     UsageReport { name: String, usage: UsageArguments },
@@ -160,11 +162,15 @@ impl AdminClient {
         }
     }
 
-    fn get(&self, path: &str) -> Result<Value, String> {
+    /// # Errors
+    /// The server's own words, or what is wrong with the connection.
+    pub fn get(&self, path: &str) -> Result<Value, String> {
         self.call(Method::GET, path, None)
     }
 
-    fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
+    /// # Errors
+    /// The server's own words, or what is wrong with the connection.
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
         self.call(Method::POST, path, Some(body))
     }
 
@@ -249,6 +255,22 @@ impl AdminClient {
             }
             AdminAction::Sleep(name) => (format!("{name} sleeps\n"), self.post(&of(&name, "/sleep"), &json!({}))?),
             AdminAction::Wake(name) => (format!("{name} is awake\n"), self.post(&of(&name, "/wake"), &json!({}))?),
+            AdminAction::Where(name) => {
+                let place = self.get(&of(&name, "/where"))?;
+                let (on, address) = (text_of(&place, "node"), text_of(&place, "address"));
+                let state = match place["awake"].as_bool() {
+                    Some(true) => ", awake",
+                    Some(false) => ", asleep",
+                    None => "",
+                };
+                (format!("{name} is on {on} at {address}{state}\n"), place)
+            }
+            AdminAction::Move { name, node } => {
+                let moved = self.post(&of(&name, "/move"), &json!({ "node": node }))?;
+                let is_new = moved["moved"] == Value::Bool(true);
+                let text = if is_new { "has moved to" } else { "is already on" };
+                (format!("{name} {text} {node}\n"), moved)
+            }
             AdminAction::Trigger(action) => {
                 let (method, path, body) = action.request();
                 let answer = self.call(method, &path, body.as_ref())?;
@@ -361,7 +383,7 @@ fn pairs(settings: &[String]) -> Result<Value, String> {
     Ok(Value::Object(pairs))
 }
 
-fn text_of<'a>(value: &'a Value, name: &str) -> &'a str {
+pub fn text_of<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or("-")
 }
 
@@ -436,7 +458,7 @@ fn token_table(tokens: &[Value]) -> String {
 }
 
 /// One field a line; what is nested is left to JSON.
-fn listing(value: &Value) -> String {
+pub fn listing(value: &Value) -> String {
     let mut out = String::new();
     for (name, value) in value.as_object().into_iter().flatten() {
         let value = match value {

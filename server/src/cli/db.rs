@@ -192,6 +192,18 @@ enum Action {
         #[arg(value_parser = parse_name)]
         name: Option<String>,
     },
+    /// Show which node of a fleet serves a database
+    Where {
+        #[arg(value_parser = parse_name)]
+        name: String,
+    },
+    /// Move a database, with its branches, to another node of a fleet, and disconnect its clients
+    Move {
+        #[arg(value_parser = parse_name)]
+        name: String,
+        /// The name of the node: see `dormouse node list`
+        node: String,
+    },
     /// Send the events of keys to a URL
     #[command(subcommand)]
     Trigger(TriggerAction),
@@ -318,6 +330,8 @@ impl Db {
             | Action::Tokens { .. }
             | Action::Revoke { .. }
             | Action::Rotate { .. }
+            | Action::Where { .. }
+            | Action::Move { .. }
             | Action::Claim { .. } => return Err("this needs the admin API: use --admin-url".to_owned()),
         };
         if self.json { print_line(&value.to_string()) } else { print(&text) }
@@ -356,6 +370,8 @@ impl Action {
             Self::Revoke { name, id } => (AdminAction::Revoke { name, id }, None),
             Self::Rotate { name, id, output } => (AdminAction::Rotate { name, id }, Some(output)),
             Self::Claim { name, ttl } => (AdminAction::Claim { name, ttl }, None),
+            Self::Where { name } => (AdminAction::Where(name), None),
+            Self::Move { name, node } => (AdminAction::Move { name, node }, None),
             action if !prefers_api => return Err(Box::new(action)),
             Self::List { deleted } => (if deleted { AdminAction::Deleted } else { AdminAction::List }, None),
             Self::Branch { source, name, ttl, at } => {

@@ -19,7 +19,7 @@ use dormouse_storage::manifest;
 use dormouse_storage::store::Store;
 use futures::executor::block_on;
 
-use super::{Failure, Place, open_to_read};
+use super::{Failure, ServedAt, open_to_read};
 use crate::clock::now_ms;
 use crate::metrics::REDIS_VERSION;
 
@@ -42,7 +42,7 @@ pub struct Export {
     json_as_string: bool,
 
     #[command(flatten)]
-    place: Place,
+    place: ServedAt,
 }
 
 impl Export {

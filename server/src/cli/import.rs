@@ -8,7 +8,7 @@ use dormouse_importer::target::ServerUrl;
 use dormouse_importer::{FileImport, follow, offline, online};
 
 use super::tls::TlsArguments;
-use super::{Failure, Place, check_is_store_or_empty};
+use super::{Failure, ServedAt, check_is_store_or_empty};
 use crate::options::Interval;
 use crate::process::random_seed;
 
@@ -45,7 +45,7 @@ pub struct ImportArguments {
     tls: TlsArguments,
 
     #[command(flatten)]
-    place: Place,
+    place: ServedAt,
 }
 
 /// The options that only an import from a running server has.

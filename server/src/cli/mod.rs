@@ -9,6 +9,7 @@ mod export;
 mod import;
 mod invocation;
 mod master_key;
+mod nodes;
 mod restore;
 mod shell;
 mod sidecar;
@@ -59,6 +60,8 @@ pub enum Tool {
     Export(export::Export),
     /// Read an RDB file into a database, or move in from a running Redis or Valkey
     Import(Box<import::ImportArguments>),
+    /// List, show and drain the nodes of a fleet
+    Node(nodes::NodeArguments),
     /// Serve clients on this machine over few connections to a server elsewhere, and keep replies near
     Sidecar(Box<sidecar::Sidecar>),
     /// Bring databases back from a backup, into a store that no server has open
@@ -75,6 +78,7 @@ impl Tool {
             Tool::Check(check) => check.run(),
             Tool::Export(export) => export.run().map(|()| ExitCode::SUCCESS),
             Tool::Import(import) => import.run().map(|()| ExitCode::SUCCESS),
+            Tool::Node(node) => node.run().map(|()| ExitCode::SUCCESS).map_err(Failure::from),
             Tool::Sidecar(sidecar) => sidecar.run().map(|()| ExitCode::SUCCESS),
             Tool::Restore(restore) => restore.run(),
             Tool::Store(store) => store.run().map(|()| ExitCode::SUCCESS),
@@ -156,7 +160,7 @@ fn check_is_store_or_empty(url: &str, master_key: Option<&MasterKey>) -> Result<
 
 /// Where the data is and in which database, for tools that work on the store.
 #[derive(clap::Args, Clone, Debug)]
-struct Place {
+struct ServedAt {
     /// The database
     #[arg(long, value_name = "NAME", default_value = crate::options::DEFAULT_DATABASE,
           value_parser = parse_database)]
@@ -170,7 +174,7 @@ struct Place {
     master_key: master_key::MasterKeyArgument,
 }
 
-impl Place {
+impl ServedAt {
     fn store_url(&self) -> String {
         store_url(self.store.as_deref())
     }

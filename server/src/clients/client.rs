@@ -9,6 +9,7 @@ use std::sync::atomic::{
 };
 use std::task::{Poll, Waker};
 
+use arc_swap::ArcSwapOption;
 use dormouse_protocol::Budget;
 use dormouse_shard::execution::Caller;
 use dormouse_shard::memory::{COUNTED_BYTES, MEMORY};
@@ -23,7 +24,12 @@ use crate::peer::Peer;
 #[derive(Debug)]
 pub struct Client {
     pub id: u64,
-    pub peer: Peer,
+    /// The other end of its connection.
+    socket_peer: Peer,
+    /// Its own address, if another node of the fleet forwards it.
+    shown_peer: ArcSwapOption<Peer>,
+    /// Whether another node serves it: bytes go through unread.
+    pub is_forwarded_on: AtomicBool,
     pub connected_ms: u64,
     /// File descriptor of its socket; -1: none.
     pub fd: AtomicI32,
@@ -227,7 +233,9 @@ impl Client {
     ) -> Self {
         Self {
             id,
-            peer,
+            socket_peer: peer,
+            shown_peer: ArcSwapOption::empty(),
+            is_forwarded_on: AtomicBool::new(false),
             connected_ms: now_ms,
             fd: AtomicI32::new(-1),
             active_ms: AtomicU64::new(now_ms),
@@ -273,6 +281,21 @@ impl Client {
             is_lagging: AtomicBool::new(false),
             welcome_in: Mutex::new(None),
         }
+    }
+
+    /// Its address, even if another node of the fleet forwards it.
+    pub fn peer(&self) -> Peer {
+        self.shown_peer.load().as_deref().unwrap_or(&self.socket_peer).clone()
+    }
+
+    /// Shows it with another address from now on; `None`: with that of its connection.
+    pub(super) fn show_peer(&self, peer: Option<Peer>) {
+        self.shown_peer.store(peer.map(Arc::new));
+    }
+
+    /// Whether it is on this machine, and did not come by another node of the fleet.
+    pub fn is_local(&self) -> bool {
+        self.shown_peer.load().is_none() && self.socket_peer.is_local()
     }
 
     fn take_written(
@@ -495,7 +518,7 @@ impl Client {
     }
 
     fn close_slow_reader(&self, bytes: usize) {
-        tracing::warn!(database = &*self.database(), client = self.id, peer = %self.peer, bytes, "closed: it reads its messages too slowly");
+        tracing::warn!(database = &*self.database(), client = self.id, peer = %self.peer(), bytes, "closed: it reads its messages too slowly");
         self.kill();
     }
 
