@@ -43,6 +43,7 @@
 //! | `DORMOUSE_TEST_SERVER=redis` | test Debian's redis-server instead, which shows whether the tests themselves are right |
 //! | `DORMOUSE_COMPARE_SEEDS`, `DORMOUSE_COMPARE_COMMANDS` | seeds (`7` or `1-50`) and the length of the comparison's scripts |
 //! | `DORMOUSE_CRASH_ROUNDS`, `DORMOUSE_CRASH_SEED` | how many rounds of the crash tests, and their seed |
+//! | `DORMOUSE_FLEET_ROUNDS`, `DORMOUSE_FLEET_SEED` | how many rounds of random failures a fleet meets, and their seed |
 //! | `DORMOUSE_LONG` | set: also run the tests that take minutes, or whose tools take minutes to build or download |
 //! | `DORMOUSE_QUIET_SECONDS` | how long a database must stay asleep beneath idle applications: 6, with `DORMOUSE_LONG` an hour |
 //! | `CI=true` | a missing toolchain fails the test instead of skipping it |

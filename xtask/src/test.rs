@@ -119,7 +119,7 @@ pub(crate) fn clients(root: &Path, arguments: &[String], long: bool) -> Outcome 
             Err(problem) => drop(tools::missing("stores on S3 were", &problem)?),
         }
     }
-    if needs(&["stores", "moto", "gofakes3", "rclone", "azurite", "gcs", "s3s"]) {
+    if needs(&["stores", "fleet", "moto", "gofakes3", "rclone", "azurite", "gcs", "s3s"]) {
         let mut servers = vec![("a store on moto was", stores::moto(root))];
         if long {
             servers.push(("stores on gofakes3 were", stores::gofakes3(root)));
