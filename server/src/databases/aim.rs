@@ -34,6 +34,17 @@ impl Tenants {
         }
     }
 
+    /// The same, with what other nodes of a fleet have made by now: a token may be used on any node as soon as it was made.
+    pub async fn aim_with_news(&self, user: &[u8], presented: &[u8]) -> LoginAim {
+        let aim = self.aim(user, presented);
+        let is_of_database = named_database(presented).is_some() && user != ADMIN.as_bytes();
+        if aim != LoginAim::Nowhere || !is_of_database || !self.directory.is_shared() {
+            return aim;
+        }
+        self.directory.refresh().await;
+        self.aim(user, presented)
+    }
+
     /// `None`: it is no right token.
     fn aim_of_token(&self, user: &str, presented: &[u8]) -> Option<LoginAim> {
         let granted = self.granted(presented);

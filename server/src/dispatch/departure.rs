@@ -46,7 +46,7 @@ impl Session {
         if self.transaction.is_some() || self.front != FrontEnd::Resp {
             return false;
         }
-        let Some(destination) = self.destination(request.as_request(), shown) else { return false };
+        let Some(destination) = self.destination(request.as_request(), shown).await else { return false };
         let (fleet, before) = (Arc::clone(fleet), reply.len());
         match self.lead(&*fleet, &destination, request, reply).await {
             Ok(is_away) if !is_away => return false,
@@ -60,9 +60,9 @@ impl Session {
         true
     }
 
-    fn destination(&self, request: Request<'_>, shown: Option<Credentials<'_>>) -> Option<Destination> {
+    async fn destination(&self, request: Request<'_>, shown: Option<Credentials<'_>>) -> Option<Destination> {
         let (database, is_login, is_unverified) = match shown {
-            Some((user, secret)) => match self.node.tenants.aim(user, secret) {
+            Some((user, secret)) => match self.node.tenants.aim_with_news(user, secret).await {
                 LoginAim::Nowhere => return None,
                 LoginAim::Token(database) => (database, true, false),
                 LoginAim::Password(database) => (database, true, true),

@@ -69,7 +69,7 @@ pub async fn pass_on(
 ) -> Result<Passage, NoResult> {
     client.has_waited = false;
     client.wait_for_guesses(key).await;
-    let Some((database, is_unverified)) = destination(client, key) else { return Ok(Passage::Stays(body)) };
+    let Some((database, is_unverified)) = destination(client, key).await else { return Ok(Passage::Stays(body)) };
     let node = Arc::clone(&connection.node);
     let _place = if is_unverified { node.tenants.place_to_try().await } else { None };
     let began = Instant::now();
@@ -138,13 +138,13 @@ pub async fn pass_on(
 
 /// The database of a request, and whether its secret may be a password, which only the node that serves it can compare.
 /// `None`: the request is decided here.
-fn destination(client: &HttpClient, key: Option<&[u8]>) -> Option<(Box<str>, bool)> {
+async fn destination(client: &HttpClient, key: Option<&[u8]>) -> Option<(Box<str>, bool)> {
     let tenants = &client.session.node.tenants;
     let Some(key) = key else {
         return (!tenants.needs_token()).then(|| (DEFAULT_DATABASE.into(), false));
     };
     let (user, secret) = user_and_secret(key)?;
-    match tenants.aim(&user, &secret) {
+    match tenants.aim_with_news(&user, &secret).await {
         LoginAim::Nowhere => None,
         LoginAim::Token(database) => Some((database, false)),
         // One that the other node has taken on this connection is right.

@@ -52,6 +52,7 @@ struct Shared {
 
 struct Process {
     engine: Engine,
+    logs: Arc<Store>,
     allowed: Arc<Allowed>,
     _flusher: Flusher,
 }
@@ -64,7 +65,8 @@ impl Shared {
 
     /// A process that may take new databases.
     fn process(&self, writer: u64) -> Process {
-        let sink = Box::new(Objects::new(Arc::new(Store::memory())));
+        let logs = Arc::new(Store::memory());
+        let sink = Box::new(Objects::new(Arc::clone(&logs)));
         let (log, recovered) = Log::over(sink, writer, || NOW_MS).expect("an empty log");
         let flusher = Flusher::start(&log).expect("a thread");
         let lane = |name: &'static str| Lane::new(name, 1, 0).expect("threads");
@@ -84,7 +86,7 @@ impl Shared {
             health: Arc::default(),
             claims: Some(Arc::clone(&allowed) as Arc<dyn Claims>),
         };
-        Process { engine, allowed, _flusher: flusher }
+        Process { engine, logs, allowed, _flusher: flusher }
     }
 
     fn open(&self, process: &Process) -> Arc<Database> {
@@ -210,6 +212,45 @@ fn what_was_opened_without_a_claim_is_given_up() {
     shared.run(&claimed, "SET k v").expect("a write");
     assert!(!shared.runtime.block_on(claimed.abandon()));
     assert_eq!(shared.run(&claimed, "GET k"), Ok("$1\r\nv\r\n".to_owned()));
+}
+
+#[test]
+fn a_manifest_that_was_read_long_ago_leads_to_no_claim() {
+    let shared = Shared::new();
+    let (first, second) = (shared.process(1), shared.process(2));
+    let here = shared.open(&first);
+    let checkpoint = |value: u32| {
+        shared.run(&here, &format!("SET k {value}")).expect("a write");
+        shared.runtime.block_on(here.checkpoint()).expect("a checkpoint");
+    };
+    checkpoint(0);
+    let there = shared.open(&second);
+    // The manifest after the one that was read is deleted meanwhile, so its number is free.
+    (1..10).for_each(checkpoint);
+    shared.runtime.block_on(here.collect_garbage()).expect("a collection");
+    second.allowed.writers.lock().insert(Some(1));
+    assert_eq!(shared.run(&there, "GET k"), Ok("$1\r\n9\r\n".to_owned()));
+    assert_eq!(shared.newest_writer(), Some(2));
+}
+
+#[test]
+fn a_claim_that_fails_leaves_the_entries_of_the_log() {
+    let shared = Shared::new();
+    let (first, second) = (shared.process(1), shared.process(2));
+    let here = shared.open(&first);
+    shared.run(&here, "SET k stored").expect("a write");
+    shared.runtime.block_on(here.checkpoint()).expect("a checkpoint");
+    shared.run(&here, "SET k logged").expect("a write");
+    first.engine.log.as_ref().expect("a log").flush().expect("a flush");
+    drop(here);
+    let before = shared.open(&second);
+    second.engine.recovered.lock().merge(Log::look(&first.logs).expect("a log that can be read"));
+    let refused = shared.open(&second);
+    assert_eq!(shared.run(&refused, "GET k"), elsewhere());
+    drop(refused);
+    second.allowed.writers.lock().insert(Some(1));
+    assert_eq!(shared.run(&before, "GET k"), elsewhere(), "it was opened without the entries");
+    assert_eq!(shared.run(&shared.open(&second), "GET k"), Ok("$6\r\nlogged\r\n".to_owned()));
 }
 
 /// Random writes to the present owner, and random moves. Every write that was acknowledged is there at the end.
