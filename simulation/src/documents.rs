@@ -74,7 +74,7 @@ fn filter(c: &mut Chance, keys: u64) -> String {
 
 /// The name of an item of filters. Among others, such as `i0` to `i59`, one in a hundred filters gives a false answer.
 fn item(number: u64) -> String {
-    format!("q{number}")
+    format!("no{number}")
 }
 
 fn vectors(c: &mut Chance, keys: u64) -> String {
