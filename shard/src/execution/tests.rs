@@ -15,7 +15,7 @@ use crate::commands::testing::Bench;
 use crate::commands::{Row, Run, find};
 use crate::database::Engine;
 use crate::keyspace::Left;
-use crate::keyspace::scripts::{ScriptTrace, Unkillable};
+use crate::keyspace::scripts::ScriptTrace;
 use crate::lane::Lane;
 use dormouse_protocol::Request;
 use dormouse_storage::store::Store;
@@ -499,33 +499,6 @@ fn scripts_end_in_the_middle_of_a_long_command_unless_they_have_written() {
     let script = "EVAL redis.call('SET','written','1')\treturn\t#redis.call('SMEMBERS','set') 0";
     assert_eq!(ran(script), ":20000\r\n");
     assert_eq!(ran("GET written"), "$1\r\n1\r\n");
-}
-
-#[test]
-fn a_script_is_killed_in_the_middle_of_a_long_command() {
-    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let database = with_collections(&runtime, 100_000);
-    for (script, kills) in [
-        ("EVAL return\t#redis.call('SORT','long') 0", true),
-        ("EVAL return\t#redis.call('SORT',KEYS[1]) 1 long", true),
-        ("EVAL redis.call('SET','written','1')\treturn\t#redis.call('SORT','long') 0", false),
-    ] {
-        let shared = Arc::clone(&database.shared);
-        let killer = std::thread::spawn(move || {
-            loop {
-                match shared.scripts.kill(false) {
-                    Err(Unkillable::NotRunning) => std::thread::yield_now(),
-                    done => return done,
-                }
-            }
-        });
-        let turn = Arc::new(Turn::endless(None));
-        let outcome = runtime.block_on(run(&database, &Arc::new(plan(&[script])), &turn)).expect("it runs");
-        let reply = String::from_utf8_lossy(&outcome.replies.buffer).into_owned();
-        let killed = killer.join().expect("it ends");
-        assert_eq!(killed, if kills { Ok(()) } else { Err(Unkillable::HasWritten) }, "{script}");
-        assert_eq!(reply.starts_with("-ERR Script killed by user"), kills, "{script}: {reply}");
-    }
 }
 
 /// The client of a long read goes. The read ends, and its outcome tells what it has cost.
