@@ -278,6 +278,12 @@ fn help(_: &mut Keyspace<'_>, reply: &mut Reply, (): ()) -> Result<()> {
     Ok(())
 }
 
+impl<'a> Argument<'a> for Path<'a> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        Path::read(args.bytes()?)
+    }
+}
+
 /// A path with the error of reading it. As in RedisJSON, that comes after the errors of the key.
 struct LatePath<'a> {
     read: Result<Path<'a>>,
@@ -293,25 +299,6 @@ impl<'a> LatePath<'a> {
     /// The path, for a command that needs the document under `key`.
     fn in_document(self, db: &mut Keyspace<'_>, key: &[u8]) -> Result<Path<'a>> {
         self.read.or_else(|problem| db.read_to_change::<Json>(key)?.ok_or(NO_KEY).and(Err(problem)))
-    }
-
-    /// The path, for a command that takes an old one that cannot be read for one that leads nowhere.
-    fn lenient(self) -> Result<Option<Path<'a>>> {
-        match self.read {
-            Ok(path) => Ok(Some(path)),
-            Err(problem) if !self.is_old || [path::IS_COMPUTED, path::TOO_MANY_PATTERNS].contains(&problem) => {
-                Err(problem)
-            }
-            Err(_) => Ok(None),
-        }
-    }
-
-    /// Refuses an old path that is computed, before a look at the key.
-    fn refuse_old_computed(&self) -> Result<()> {
-        match &self.read {
-            Err(problem) if self.is_old && *problem == path::IS_COMPUTED => Err(problem.clone()),
-            _ => Ok(()),
-        }
     }
 
     /// The path, for a command that does without a document. Its error is one even then.
@@ -338,6 +325,15 @@ impl<'a> Argument<'a> for Utf8<'a> {
 }
 
 /// A path that may be left out: it is the old one of the whole document then.
+struct OptionalPath<'a>(Path<'a>);
+
+impl<'a> Argument<'a> for OptionalPath<'a> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        if args.is_empty() { Ok(Self(Path::root())) } else { args.take().map(Self) }
+    }
+}
+
+/// The same with the error of reading it.
 struct OptionalLatePath<'a>(LatePath<'a>);
 
 impl<'a> Argument<'a> for OptionalLatePath<'a> {

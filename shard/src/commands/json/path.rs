@@ -14,7 +14,7 @@ use super::steps::{Expression, PathStep};
 use super::{NOT_UTF_8, reader};
 use crate::error::{Error, Result};
 
-pub const IS_COMPUTED: Error =
+const IS_COMPUTED: Error =
     Error::text("ERR computed/projection expressions are only supported by JSON.GET/JSON.MGET/JSON.RESP");
 
 /// Patterns in the paths of a request, each of which is compiled and may then take some MiB.

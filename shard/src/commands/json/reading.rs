@@ -8,12 +8,11 @@ use dormouse_types::json::{JsonNode, Numbers, Style, equal};
 use dormouse_types::pace;
 
 use super::operand::TOO_MUCH;
-use super::path::{PATTERNS_MAX, Query, TOO_MANY_PATTERNS, patterns};
+use super::path::{PATTERNS_MAX, Path, Query, TOO_MANY_PATTERNS, patterns};
 use super::select::{SELECTIONS_BYTES_MAX, Selected};
 use super::text::{Many, Named, One, ReplyForm, reply_resp, reply_text, reply_value};
 use super::{
-    Ignored, Index, LatePath, NO_KEY, NO_PATH, NOT_UTF_8, OptionalLatePath, no_path_or, not_a, parse_operand, select,
-    wrong_arity,
+    Ignored, Index, NO_KEY, NO_PATH, NOT_UTF_8, OptionalPath, no_path_or, not_a, parse_operand, select, wrong_arity,
 };
 use crate::commands::args::{Args, Argument, Rest};
 use crate::error::{Error, Result};
@@ -162,20 +161,12 @@ impl<'a> Argument<'a> for GetOptions<'a> {
 /// `JSON.MGET key [key ...] path`
 pub fn mget(db: &mut Keyspace<'_>, reply: &mut Reply, (words,): (Rest<'_>,)) -> Result<()> {
     let count = words.len() - 1;
-    let path = match Query::read(words.at(count)) {
-        // As in RedisJSON, a path that cannot be read leads nowhere here.
-        Err(problem) if ![NOT_UTF_8, TOO_MANY_PATTERNS].contains(&problem) => Err(NO_PATH),
-        path => Ok(path?),
-    };
-    let read = |reply: &mut Reply, document: &Json| match &path {
-        Ok(path) => reply_path(reply, document, path, Style::default()),
-        Err(problem) => Err(problem.clone()),
-    };
+    let path = Query::read(words.at(count))?;
     reply.array(count);
     for key in words.iter().take(count) {
         // As in `MGET`, a value of another type is none.
         match db.read::<Json>(key) {
-            Ok(Some(document)) => match read(reply, document) {
+            Ok(Some(document)) => match reply_path(reply, document, &path, Style::default()) {
                 Err(error) if error == NO_PATH => reply.null(),
                 other => other?,
             },
@@ -190,19 +181,14 @@ pub fn mget(db: &mut Keyspace<'_>, reply: &mut Reply, (words,): (Rest<'_>,)) -> 
 pub fn kind(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, path, _): (&[u8], OptionalLatePath<'_>, Ignored),
+    (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
 ) -> Result<()> {
-    let OptionalLatePath(path) = path;
-    path.refuse_old_computed()?;
+    let OptionalPath(path) = path;
     let document = db.read::<Json>(key)?;
     if reply.version() == Version::Resp3 {
         reply.array(1);
     }
     let Some(document) = document else {
-        reply.null();
-        return Ok(());
-    };
-    let Some(path) = path.lenient()? else {
         reply.null();
         return Ok(());
     };
@@ -223,18 +209,18 @@ pub fn kind(
 pub fn strlen(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, path, _): (&[u8], OptionalLatePath<'_>, Ignored),
+    (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
 ) -> Result<()> {
-    let OptionalLatePath(path) = path;
+    let OptionalPath(path) = path;
     let length = |value: JsonNode<'_>| value.string().map(<[u8]>::len);
     match db.read::<Json>(key)? {
         None if path.is_old => reply.null(),
         None => return Err(NO_KEY),
         Some(document) if path.is_old => {
-            let value = select::first(document, &path.read?)?.ok_or(NO_PATH)?;
+            let value = select::first(document, &path)?.ok_or(NO_PATH)?;
             reply.integer(length(value).ok_or_else(|| not_a("string"))? as i64);
         }
-        Some(document) => reply_lengths(reply, &select::all(document, &path.read?)?, length),
+        Some(document) => reply_lengths(reply, &select::all(document, &path)?, length),
     }
     Ok(())
 }
@@ -325,18 +311,18 @@ impl<'a> Argument<'a> for SearchRange {
 pub fn arrlen(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, path, _): (&[u8], OptionalLatePath<'_>, Ignored),
+    (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
 ) -> Result<()> {
-    let OptionalLatePath(path) = path;
+    let OptionalPath(path) = path;
     let length = |value: JsonNode<'_>| value.is_array().then(|| value.len());
     match db.read::<Json>(key)? {
         None if path.is_old => reply.null(),
         None => return Err(NO_KEY),
         Some(document) if path.is_old => {
-            let value = select::first(document, &path.read?)?.ok_or(NO_PATH)?;
+            let value = select::first(document, &path)?.ok_or(NO_PATH)?;
             reply.integer(length(value).ok_or_else(|| no_path_or("not an array"))? as i64);
         }
-        Some(document) => reply_lengths(reply, &select::all(document, &path.read?)?, length),
+        Some(document) => reply_lengths(reply, &select::all(document, &path)?, length),
     }
     Ok(())
 }
@@ -345,10 +331,9 @@ pub fn arrlen(
 pub fn objkeys(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, path, _): (&[u8], OptionalLatePath<'_>, Ignored),
+    (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
 ) -> Result<()> {
-    let OptionalLatePath(path) = path;
-    path.refuse_old_computed()?;
+    let OptionalPath(path) = path;
     fn reply_names(reply: &mut Reply, object: JsonNode<'_>) {
         if reply.is_over() {
             return;
@@ -359,13 +344,13 @@ pub fn objkeys(
     match db.read::<Json>(key)? {
         None if path.is_old => reply.null(),
         None => return Err(NO_KEY),
-        Some(document) if path.is_old => match first_of(document, path)? {
+        Some(document) if path.is_old => match select::first(document, &path)? {
             None => reply.null(),
             Some(value) if value.is_object() => reply_names(reply, value),
             Some(_) => return Err(no_path_or("not an object")),
         },
         Some(document) => {
-            let values = select::all(document, &path.read?)?;
+            let values = select::all(document, &path)?;
             reply.array(values.len());
             for value in values.iter() {
                 if value.is_object() { reply_names(reply, value) } else { reply.null() }
@@ -379,40 +364,29 @@ pub fn objkeys(
 pub fn objlen(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, path, _): (&[u8], OptionalLatePath<'_>, Ignored),
+    (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
 ) -> Result<()> {
-    let OptionalLatePath(path) = path;
+    let OptionalPath(path) = path;
     let length = |value: JsonNode<'_>| value.is_object().then(|| value.len());
     match db.read::<Json>(key)? {
         None if path.is_old => reply.null(),
         None => return Err(no_path_or("not an object")),
-        Some(document) if path.is_old => match first_of(document, path)? {
+        Some(document) if path.is_old => match select::first(document, &path)? {
             None => reply.null(),
             Some(value) => reply.integer(length(value).ok_or_else(|| not_a("object"))? as i64),
         },
-        Some(document) => reply_lengths(reply, &select::all(document, &path.read?)?, length),
+        Some(document) => reply_lengths(reply, &select::all(document, &path)?, length),
     }
     Ok(())
 }
 
-/// The value that an old path leads to.
-fn first_of<'d>(document: &'d Json, path: LatePath<'_>) -> Result<Option<JsonNode<'d>>> {
-    match path.lenient()? {
-        Some(path) => select::first(document, &path),
-        None => Ok(None),
-    }
-}
-
 /// `JSON.RESP key [path]`
 pub fn resp(db: &mut Keyspace<'_>, reply: &mut Reply, (key, path, _): (&[u8], Option<&[u8]>, Ignored)) -> Result<()> {
-    if path.is_some_and(|path| std::str::from_utf8(path).is_err()) {
-        return Err(NOT_UTF_8);
-    }
+    let path = path.map_or_else(|| Ok(Query::root()), Query::read)?;
     let Some(document) = db.read::<Json>(key)? else {
         reply.null();
         return Ok(());
     };
-    let path = path.map_or_else(|| Ok(Query::root()), Query::read)?;
     let values = select::queried(document, &path, path.is_old())?;
     if path.is_old() && !values.are_computed {
         reply_resp(reply, values.iter().next().ok_or(NO_PATH)?);
@@ -427,9 +401,9 @@ pub fn resp(db: &mut Keyspace<'_>, reply: &mut Reply, (key, path, _): (&[u8], Op
 pub fn memory(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, path, _): (&[u8], OptionalLatePath<'_>, Ignored),
+    (key, path, _): (&[u8], OptionalPath<'_>, Ignored),
 ) -> Result<()> {
-    let OptionalLatePath(path) = path;
+    let OptionalPath(path) = path;
     let document = db.read::<Json>(key)?;
     // The outermost value has the block that they are all in.
     let bytes = |document: &Json, value: JsonNode<'_>| match value.at() {
@@ -440,12 +414,10 @@ pub fn memory(
         None if path.is_old => reply.integer(0),
         None => reply.array(0),
         Some(document) if path.is_old => {
-            let value = select::first(document, &path.read?)?.ok_or(NO_PATH)?;
+            let value = select::first(document, &path)?.ok_or(NO_PATH)?;
             reply.integer(bytes(document, value) as i64);
         }
-        Some(document) => {
-            reply_lengths(reply, &select::all(document, &path.read?)?, |value| Some(bytes(document, value)))
-        }
+        Some(document) => reply_lengths(reply, &select::all(document, &path)?, |value| Some(bytes(document, value))),
     }
     Ok(())
 }

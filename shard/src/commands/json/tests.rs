@@ -583,7 +583,6 @@ fn errors_have_an_order() {
         "(error) Error occurred at position 2, \"$[ <<<<----\", expected a number, a string, '*', ':' or '?'.";
     let bad_value = "(error) expected ident at line 1 column 2";
     let not_utf_8 = "(error) Couldn't parse as UTF-8 string";
-    let computed = "(error) ERR computed/projection expressions are only supported by JSON.GET/JSON.MGET/JSON.RESP";
     let too_few = "(error) ERR wrong number of arguments for 'json.mset' command";
     table(&[
         ("SET s text", "OK"),
@@ -632,43 +631,6 @@ fn errors_have_an_order() {
         ("JSON.NUMINCRBY k $[ x", bad_path),
         ("JSON.TOGGLE none $[", NO_KEY),
         ("JSON.STRAPPEND none $[ x", NO_KEY),
-        ("JSON.TYPE s $[", WRONGTYPE),
-        ("JSON.TYPE none $[", "nil"),
-        ("JSON.TYPE k $[", bad_path),
-        ("JSON.TYPE none [", "nil"),
-        ("JSON.TYPE k [", "nil"),
-        ("JSON.TYPE s a+1", computed),
-        ("JSON.STRLEN s $[", WRONGTYPE),
-        ("JSON.STRLEN none $[", NO_KEY),
-        ("JSON.STRLEN none [", "nil"),
-        ("JSON.STRLEN k $[", bad_path),
-        ("JSON.ARRLEN none $[", NO_KEY),
-        ("JSON.ARRLEN none [", "nil"),
-        ("JSON.ARRLEN k $[", bad_path),
-        ("JSON.OBJKEYS none $[", NO_KEY),
-        ("JSON.OBJKEYS none [", "nil"),
-        ("JSON.OBJKEYS none a+1", computed),
-        ("JSON.OBJKEYS k [", "nil"),
-        ("JSON.OBJKEYS k $[", bad_path),
-        ("JSON.OBJLEN none $[", "(error) ERR Path does not exist or not an object"),
-        ("JSON.OBJLEN none [", "nil"),
-        ("JSON.OBJLEN none a+1", "nil"),
-        ("JSON.OBJLEN k a+1", computed),
-        ("JSON.OBJLEN k [", "nil"),
-        ("JSON.OBJLEN k $[", bad_path),
-        ("JSON.ARRINDEX s $[ nope", "(error) ERR expected ident at line 1 column 2"),
-        ("JSON.ARRINDEX s $[ 1", WRONGTYPE),
-        ("JSON.ARRINDEX none $[ 1", NO_PATH),
-        ("JSON.ARRINDEX k $[ 1", bad_path),
-        ("JSON.RESP s $[", WRONGTYPE),
-        ("JSON.RESP none $[", "nil"),
-        ("JSON.RESP k $[", bad_path),
-        ("JSON.DEBUG MEMORY s $[", WRONGTYPE),
-        ("JSON.DEBUG MEMORY none $[", "[]"),
-        ("JSON.DEBUG MEMORY none [", "0"),
-        ("JSON.DEBUG MEMORY k $[", bad_path),
-        ("JSON.MGET k none s $[", "[nil nil nil]"),
-        ("JSON.MGET k [", "[nil]"),
         ("JSON.GET k", "{\"a\":[1]}"),
     ]);
     let mut bench = Bench::new();
