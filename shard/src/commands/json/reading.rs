@@ -8,11 +8,12 @@ use dormouse_types::json::{JsonNode, Numbers, Style, equal};
 use dormouse_types::pace;
 
 use super::operand::TOO_MUCH;
-use super::path::{PATTERNS_MAX, Path, Query, TOO_MANY_PATTERNS, patterns};
+use super::path::{PATTERNS_MAX, Query, TOO_MANY_PATTERNS, patterns};
 use super::select::{SELECTIONS_BYTES_MAX, Selected};
 use super::text::{Many, Named, One, ReplyForm, reply_resp, reply_text, reply_value};
 use super::{
-    Ignored, Index, NO_KEY, NO_PATH, NOT_UTF_8, OptionalPath, no_path_or, not_a, parse_operand, select, wrong_arity,
+    Ignored, Index, LatePath, NO_KEY, NO_PATH, NOT_UTF_8, OptionalPath, no_path_or, not_a, parse_operand, select,
+    wrong_arity,
 };
 use crate::commands::args::{Args, Argument, Rest};
 use crate::error::{Error, Result};
