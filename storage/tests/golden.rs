@@ -490,8 +490,13 @@ fn chunk_version_3() {
 
 #[test]
 fn chunk_version_3_of_newer_streams() {
-    let chunk = golden("chunk-v3-streams.bin");
-    let index = ChunkIndex::parse(&chunk).expect("readable");
+    check_newer_streams(&golden("chunk-v3-streams.bin"));
+    // This build writes the messages of producers in another order, which every build reads.
+    check_newer_streams(&chunk_3_of_streams());
+}
+
+fn check_newer_streams(chunk: &[u8]) {
+    let index = ChunkIndex::parse(chunk).expect("readable");
     let entries =
         index.entries.iter().map(|entry| (entry.piece, &chunk[entry.offset as usize..][..entry.len as usize]));
     let (limits, mut entries): (_, Vec<_>) = (Limits::default(), entries.collect());
@@ -507,9 +512,6 @@ fn chunk_version_3_of_newer_streams() {
     }
     let value = value.finish(&limits).expect("whole");
     assert_eq!(format!("{value:?}"), format!("{:?}", Object::Stream(stream(300))));
-    // This build writes the messages of producers in another order, which every build reads.
-    let written = chunk_3_of_streams();
-    assert_eq!(ChunkIndex::parse(&written).expect("readable").entries.len(), index.entries.len());
 }
 
 fn check_chunk(name: &str) -> ChunkIndex {

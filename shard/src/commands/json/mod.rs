@@ -566,6 +566,9 @@ fn cost_of_mset(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 /// Bytes of an encoded value for each byte of its text, at most: that of `[]` with a comma.
 const ENCODED_PER_BYTE: usize = 3;
 
+/// Bytes that a container may take for a value, beside the value itself.
+const CONTAINER_BYTES: usize = 40;
+
 /// An encoded value has about as many bytes as its text. Few have more, up to three times as many, which the needs of the
 /// command cover while it runs.
 ///
@@ -573,7 +576,7 @@ const ENCODED_PER_BYTE: usize = 3;
 fn growth_of_values(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let others = places_of_change(db, request).saturating_sub(1);
     let values: usize = request.iter().skip(3).map(<[u8]>::len).sum();
-    request.extent().saturating_add(others.saturating_mul(values))
+    request.extent().saturating_add(others.saturating_mul(values + CONTAINER_BYTES))
 }
 
 /// The same of several documents, each with a path and a value.
@@ -581,7 +584,7 @@ fn growth_of_mset(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let triplets = (1..request.len().saturating_sub(2)).step_by(3);
     let of_others = |at: usize| {
         let others = places(db, request.arg(at), request.arg(at + 1)).saturating_sub(1);
-        others.saturating_mul(request.arg(at + 2).len())
+        others.saturating_mul(request.arg(at + 2).len() + CONTAINER_BYTES)
     };
     triplets.map(of_others).fold(request.extent(), usize::saturating_add)
 }
