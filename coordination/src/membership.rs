@@ -124,7 +124,7 @@ impl Membership {
         Arc::clone(&self.inner.shared.lease_end_ms)
     }
 
-    /// What has happened to this process's lease and name, as it changes. Unlike [`Membership::until_lost`] it misses nothing.
+    /// Returns the changes of this process's lease and name. Unlike [`Membership::until_lost`] it misses nothing.
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.inner.shared.standing.subscribe()
     }

@@ -1,6 +1,6 @@
 //! The standing of this process with the coordinator.
 
-/// What the coordinator has said of this process so far. Numbers only grow.
+/// The losses and replacements of this process so far. Numbers only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Number of leases of this process that the coordinator has declared ended. After each, another node may have adopted the

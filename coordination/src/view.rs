@@ -134,7 +134,7 @@ impl View {
             },
             Some(Meaning::Topic(topic)) => match number(&kv.value) {
                 Some(number) => self.published.hear(topic, number),
-                None => warn!(topic, "ignored a topic whose key is no number"),
+                None => warn!(topic, "ignored a topic whose value is not a number"),
             },
             Some(Meaning::Secret) => match read_secret(&kv.value) {
                 Some(secret) => self.published.set_secret(secret),

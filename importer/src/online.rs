@@ -322,7 +322,7 @@ enum Refusal {
     Connection(String),
 }
 
-/// What the server did not know, and was left out.
+/// Records that the server did not know, and that were left out.
 #[derive(Default)]
 struct Unknown {
     keys: u64,

@@ -105,7 +105,7 @@ pub async fn watch(node: Arc<Node>, fleet: Arc<Fleet>) {
 /// Adopts dead nodes. Returns whether none is left.
 async fn adopt_dead(node: &Arc<Node>, fleet: &Arc<Fleet>, suspects: &mut Suspects) -> Result<bool, StoreError> {
     if node.lease.is_over() {
-        // What this node knows of the others may be old.
+        // Its list of the other members may be old.
         return Ok(false);
     }
     let absent = fleet.dead().await?;

@@ -8,7 +8,7 @@ use crate::account::Account;
 /// The name that errors use for the account.
 const OF_FORWARDED: &str = "the memory of forwarded clients";
 
-/// What a node forwards to others of the fleet.
+/// The clients and bytes that a node forwards to others of the fleet.
 #[derive(Debug)]
 pub struct Forwarded {
     /// The memory of forwarded clients: their databases have no accounts here. Each keeps little, and that of all clients

@@ -77,7 +77,7 @@ pub struct ServerSnapshot {
     pub tls: Option<TlsSnapshot>,
     pub audit: Option<AuditSnapshot>,
     pub usage_push: Option<PushSnapshot>,
-    /// What is forwarded to other nodes, in a fleet.
+    /// Clients and bytes that are forwarded to other nodes, in a fleet.
     pub forwarded: Option<ForwardedSnapshot>,
     pub fleet: Option<FleetSnapshot>,
     /// Conditions of the node now, and problems met since it started, by kind.

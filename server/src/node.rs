@@ -74,7 +74,7 @@ pub struct Node {
     pub usage_pusher: OnceLock<Arc<UsagePusher>>,
     /// In a fleet: tells where databases are served.
     pub directions: OnceLock<Arc<dyn Directions>>,
-    /// What it forwards to other nodes.
+    /// The clients and bytes that it forwards to other nodes.
     pub forwarded: Arc<Forwarded>,
     /// The monotonic clock, unless a test has set another before the first client waited.
     pub alarm: OnceLock<Alarm>,

@@ -269,7 +269,7 @@ async fn a_lease_or_key_that_an_operator_takes_away_comes_back() {
     until(&witness, "another lease", |members| members.named("a").is_some()).await;
     let (_, another) = server.value("nodes/a").await.unwrap();
     assert_ne!(lease, another);
-    // The lease is as it was, so that this is no loss.
+    // The lease has not changed, so this is not a loss.
     server.delete("nodes/a").await;
     let mut back = None;
     while back.is_none() {

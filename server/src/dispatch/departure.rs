@@ -135,7 +135,7 @@ impl Session {
         Ok(true)
     }
 
-    /// What the client has said so far, for another node.
+    /// The state of the client that another node needs to take it over.
     pub fn introduction(&self) -> Introduction {
         let is = |said: &std::sync::atomic::AtomicBool| said.load(Ordering::Relaxed);
         let (client, peer) = (&self.client, self.client.peer());

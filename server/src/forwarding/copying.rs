@@ -30,7 +30,7 @@ const COPIED_AT_ONCE: usize = 256 << 10;
 /// Work of the system for a read and a write, in nanoseconds, and the bytes that it copies in one.
 const TRIP_NS: u64 = 5_000;
 const BYTES_PER_NS: u64 = 2;
-/// What a link takes in memory beside its buffers: the socket's entry in the event loop, and the state of this module.
+/// Memory of a link beside its buffers: the socket's entry in the event loop, and the state of this module.
 pub const LINK_BYTES: usize = 1024;
 
 /// Copies until the node has closed its side and the client has got all of it, or either side fails, or the client is killed.

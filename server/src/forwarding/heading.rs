@@ -19,7 +19,7 @@ use crate::fleet::Directions;
 const FORWARDED: &str = "dormouse-forwarded";
 const OVER_TLS: &str = "tls:";
 
-/// What a node says of a request that it passes on.
+/// The header by which a node introduces a request that it passes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heading {
     /// Nodes that have passed it on, with this one.

@@ -21,7 +21,7 @@ use crate::peer::Peer;
 
 const UNIX: &str = "unix:";
 
-/// What a node says of a client that it passes on.
+/// The introduction of a client that a node passes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Introduction {
     pub peer: ShownPeer,
@@ -37,7 +37,7 @@ pub enum ShownPeer {
     Unix(String),
 }
 
-/// What a client has said of itself before it was passed on.
+/// The settings that a client made before it was passed on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClientNotes {
